@@ -1,0 +1,239 @@
+"""Every setting, one frozen section a stage; the defaults are the notebook's exact method."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Stage = Literal[
+    "index", "images", "split", "vae", "latents", "classifier", "baselines", "report"
+]
+Precision = Literal["float32", "bfloat16", "auto"]
+
+PHANTOM_ROOT = "phantom"
+NUM_DOWNSAMPLINGS = 6
+
+
+class _KeyExempt:
+    """Marks a field that changes how a result is made, never what it is."""
+
+
+KEY_EXEMPT = _KeyExempt()
+
+
+def _number_fields(schema: dict[str, Any]) -> None:
+    # Prefect's parameter form sorts fields by name unless the schema numbers them.
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown names are refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,  # 30 and 30.0 must give one cache key
+        hide_input_in_errors=True,  # a refused URL may carry a password
+        json_schema_extra=_number_fields,
+    )
+
+    def key_fields(self) -> dict[str, Any]:
+        """Return the fields that determine a result, for cache keys and provenance."""
+        fields: dict[str, Any] = {}
+        for name, info in type(self).model_fields.items():
+            if KEY_EXEMPT in info.metadata:
+                continue
+            value = getattr(self, name)
+            fields[name] = value.key_fields() if isinstance(value, Section) else value
+        return fields
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of `key_fields`, in hexadecimal."""
+        text = json.dumps(self.key_fields(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_credentials(section: str, field: str, url: str | None) -> None:
+    parts = urlsplit(url or "")
+    if parts.username or parts.password:
+        raise ValueError(
+            f"{section}.{field} must not carry credentials, and it does before the '@'. "
+            "Set them in the environment, a profile or a role of the cloud's own chain."
+        )
+
+
+class DataConfig(Section):
+    """Where the data set is, and how much of it to use."""
+
+    root: Annotated[str, KEY_EXEMPT] = PHANTOM_ROOT
+    """Folder or fsspec URL of the data set; `phantom` generates synthetic chest films."""
+
+    csv: Annotated[str | None, KEY_EXEMPT] = None
+    """Path or URL of the metadata CSV, where it is not below the root."""
+
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the images to use, drawn stratified on any abnormality."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of that draw."""
+
+    phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
+    """Number of synthetic films, where the root is `phantom`."""
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        _without_credentials("data", "root", self.root)
+        _without_credentials("data", "csv", self.csv)
+        return self
+
+
+class ImagesConfig(Section):
+    """How a file becomes a square of pixels."""
+
+    size: int = Field(1024, ge=2**NUM_DOWNSAMPLINGS, le=4096, multiple_of=2**NUM_DOWNSAMPLINGS)
+    """Side of the square in pixels; a multiple of 64, for six halvings."""
+
+    fit: Literal["crop", "pad", "resize"] = "crop"
+    """How another shape becomes square: `crop` keeps the centre square, `pad` adds black borders,
+    `resize` stretches; the square is then scaled to `size`."""
+
+    max_megapixels: float = Field(64, gt=0)
+    """Larger images go to the ledger unread."""
+
+    cache: Annotated[bool, KEY_EXEMPT] = True
+    """Keep decoded pixels in one memory map in scratch; off: decode on the fly."""
+
+
+class SplitConfig(Section):
+    """How images are divided into train, validation and test, 70 / 15 / 15."""
+
+    method: Literal["patient", "official", "rows"] = "patient"
+    """`patient`: disjoint by patient; `official`: NIH's lists; `rows`: the notebook's, which
+    leaks patients."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of the draw."""
+
+
+class VAEConfig(Section):
+    """Loss and training of the variational autoencoder."""
+
+    latent_dim: int = Field(64, gt=0)
+    """Dimensions of the latent vector z."""
+
+    kl_weight: float = Field(1e-3, ge=0)
+    """Weight of KL(q(z|x) || N(0, I)), averaged over dimensions and batch."""
+
+    epochs: int = Field(10, gt=0)
+    """Passes over the train images."""
+
+    batch_size: int = Field(1, gt=0)
+    """Images a step."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of Adam."""
+
+    precision: Precision = "float32"
+    """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
+
+    weights: Literal["last", "best"] = "last"
+    """Which epoch's weights to publish: the last, or the best by validation loss."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of the initial weights, the order of images and the sampling of z."""
+
+    checkpoint_every_s: Annotated[float, KEY_EXEMPT, Field(gt=0)] = 300
+    """Seconds between checkpoints within an epoch."""
+
+
+class LatentsConfig(Section):
+    """Encoding of every image with the trained autoencoder."""
+
+    batch_size: int = Field(1, gt=0)
+    """Images a batch."""
+
+    precision: Precision = "float32"
+    """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
+
+
+class ClassifierConfig(Section):
+    """The multi-label network on the latents."""
+
+    epochs: int = Field(20, gt=0)
+    """Passes over the train latents."""
+
+    batch_size: int = Field(64, gt=0)
+    """Latents a step."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of Adam."""
+
+    standardize: bool = False
+    """Scale each latent dimension to zero mean and unit variance, fitted on train."""
+
+    weights: Literal["last", "best"] = "best"
+    """Which epoch's weights to publish: the last, or the best by validation loss."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of the initial weights and of the order of rows."""
+
+
+class ReportConfig(Section):
+    """What the report shows."""
+
+    num_reconstructions: int = Field(6, gt=0, le=24)
+    """Test images shown beside their reconstruction and error map, drawn at random."""
+
+    tsne_points: int = Field(10_000, ge=50, le=10_000)
+    """At most so many latents in the t-SNE."""
+
+    tsne_perplexity: float = Field(30, gt=0)
+    """Perplexity of the t-SNE, lowered where there are too few images for it."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of the drawn examples and of the t-SNE."""
+
+
+class StoreConfig(Section):
+    """Where results are kept."""
+
+    root: str = "outputs/store"
+    """Folder or fsspec URL that keeps every artifact and cache record."""
+
+    scratch: str = "outputs/scratch"
+    """Node-local folder for decoded pixels and checkpoints; may be emptied between runs."""
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        _without_credentials("store", "root", self.root)
+        return self
+
+
+class RuntimeConfig(Section):
+    """The machine; nothing here changes a result's meaning."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+
+    num_workers: int | None = Field(None, gt=0)
+    """Threads that decode images; empty: one a core."""
+
+
+class PipelineConfig(Section):
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    images: ImagesConfig = ImagesConfig()
+    split: SplitConfig = SplitConfig()
+    vae: VAEConfig = VAEConfig()
+    latents: LatentsConfig = LatentsConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    report: ReportConfig = ReportConfig()
+    store: Annotated[StoreConfig, KEY_EXEMPT] = StoreConfig()
+    runtime: Annotated[RuntimeConfig, KEY_EXEMPT] = RuntimeConfig()

@@ -1,0 +1,45 @@
+"""What callers of the library handle; a plain bad value is a ValueError."""
+
+from __future__ import annotations
+
+
+class CxrModelError(Exception):
+    """Base of the errors that a user can act on; its text is meant to be read by a person."""
+
+
+class DataError(CxrModelError):
+    """The data set is missing, unreadable, or holds nothing usable."""
+
+
+class ImageError(CxrModelError):
+    """One image cannot become pixels.
+
+    Attributes:
+        reason: A value of `cxrmodel.data.ledger.Reason`.
+        detail: What was found, for the ledger.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ScratchSpaceError(CxrModelError):
+    """The node-local scratch folder is too small for what was asked."""
+
+
+class SplitError(CxrModelError):
+    """The data set cannot be split as asked."""
+
+
+class LeakageError(CxrModelError):
+    """A patient is in two parts of a split that promises otherwise."""
+
+
+class DivergedError(CxrModelError):
+    """Training produced a loss that is not finite."""
+
+
+class DamagedArtifactError(CxrModelError):
+    """A stored file is missing, or of another size or checksum than its manifest says."""

@@ -1,0 +1,1 @@
+"""Honest numbers: metrics, thresholds from validation, baselines, leak checks."""

@@ -1,0 +1,1 @@
+"""The networks: a variational autoencoder without skip connections and a classifier."""

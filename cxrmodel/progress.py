@@ -1,0 +1,32 @@
+"""How a long loop says where it is, without knowing who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a long stage.
+
+    Attributes:
+        stage: Name of the stage.
+        done: Units finished so far, those of an earlier, resumed attempt included.
+        total: Units in all.
+        unit: What is counted, in the plural: `images`, `steps`.
+        metrics: Latest values worth watching, by name.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "images"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+ReportProgress = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Report to nobody."""

@@ -1,0 +1,1 @@
+"""Figures, the HTML page and metrics.json of one run."""

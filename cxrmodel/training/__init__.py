@@ -1,0 +1,1 @@
+"""Loops that survive a kill: the autoencoder, its latents, the classifier."""

@@ -1,0 +1,1 @@
+"""Prefect flows: they read top to bottom."""

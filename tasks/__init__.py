@@ -1,0 +1,1 @@
+"""Prefect tasks, one module a stage: thin wrappers around the library."""
