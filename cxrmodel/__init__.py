@@ -1,1 +1,1 @@
-"""Learn from chest X-rays: data, models, training, evaluation and report, without an orchestrator."""
+"""Learn from chest X-rays: data, models, training, evaluation, report; without an orchestrator."""

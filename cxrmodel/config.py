@@ -9,9 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Stage = Literal[
-    "index", "images", "split", "vae", "latents", "classifier", "baselines", "report"
-]
+Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "baselines", "report"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"

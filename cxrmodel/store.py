@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -166,10 +165,13 @@ class Store:
             found = self._fs.find(self._path(artifact), detail=True)
         except FileNotFoundError:
             found = {}
-        sizes = {name.rsplit(f"{artifact.key}/", 1)[-1]: info["size"] for name, info in found.items()}
+        sizes = {
+            name.rsplit(f"{artifact.key}/", 1)[-1]: info["size"] for name, info in found.items()
+        }
         expected = {name: record.bytes for name, record in artifact.files.items()}
         problems = [
-            f"{self.uri(artifact, name)} is missing" if name not in sizes
+            f"{self.uri(artifact, name)} is missing"
+            if name not in sizes
             else f"{self.uri(artifact, name)} has {sizes[name]} bytes instead of {size}"
             for name, size in expected.items()
             if sizes.get(name) != size
@@ -206,7 +208,7 @@ class Store:
         partial = f"{target}.{uuid.uuid4().hex}.partial"
         try:
             shutil.copyfile(local, partial)
-            os.replace(partial, target)
+            Path(partial).replace(target)
         finally:
             Path(partial).unlink(missing_ok=True)
 
@@ -225,7 +227,7 @@ class Store:
                         f"{self.uri(artifact, name)} does not have the checksum of its manifest. "
                         f"Delete {self.uri(artifact)} and run again to rebuild it."
                     )
-                os.replace(partial, path)
+                partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
         return local

@@ -1,0 +1,43 @@
+# Everything runs in .venv, made from the lock (constraints.txt) on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench ui lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with the locked versions.
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+run: $(READY) ## Run the whole pipeline on synthetic chest films, about 4 minutes on 2 cores.
+	$(BIN)/python flows/main.py --config configs/demo.yaml
+
+test: $(READY) ## Run all tests.
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, types, import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure speed against the notebook's loop; writes benchmarks/results.json.
+	$(BIN)/python -m benchmarks
+
+ui: $(READY) ## Start a Prefect server and its page on http://127.0.0.1:4200.
+	PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start --host 127.0.0.1 --port 4200
+
+lock: ## Renew constraints.txt from pyproject.toml; needs uv.
+	uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt
+
+clean: ## Remove .venv and the caches of tools; results in outputs/ stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

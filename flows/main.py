@@ -1,0 +1,70 @@
+"""The training pipeline: `python flows/main.py --help` shows every setting."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from cxrmodel.config import PipelineConfig, Stage
+from cxrmodel.store import Artifact, Store
+from flows import command_line
+from tasks.baselines import fit_pca_baseline
+from tasks.classifier import train_classifier
+from tasks.images import decode_listed_images
+from tasks.index import index_images
+from tasks.latents import encode_images
+from tasks.pixels import PixelSource
+from tasks.report import report_run
+from tasks.results import show_results
+from tasks.source import find_source
+from tasks.split import split_patients
+from tasks.vae import train_vae
+
+
+@flow(name="cxrmodel", flow_run_name=command_line.flow_run_name)
+def train_pipeline(
+    config: PipelineConfig = PipelineConfig(), refresh: list[Stage] = []
+) -> Artifact:
+    """Learn from a folder or bucket of chest X-rays and report honestly.
+
+    Args:
+        config: Every setting; each stage is cached by its own section and its inputs' content.
+        refresh: Stages to run again even where their result is cached.
+
+    Returns:
+        Reference of the report.
+    """
+    store, runtime = Store(config.store.root, config.store.scratch), config.runtime
+
+    source = find_source(config.data, store, runtime)
+    index = index_images(config.data, source, store)
+    metadata = index.only("index.parquet")
+
+    listing = index.only("listing.parquet")
+    images = decode_listed_images(config.images, source.root, listing, store, runtime)
+    pixels = PixelSource(source.root, config.images, listing, images)
+
+    split = split_patients(config.split, metadata, images.only("images.parquet"), store)
+    parts = split.only("split.parquet")
+
+    vae = train_vae(config.vae, pixels, parts, store, runtime)
+    weights = vae.only("vae.safetensors", "config.json")
+    latents = encode_images(config.latents, weights, pixels, parts, store, runtime)
+    classifier = train_classifier(config.classifier, latents, metadata, store, runtime)
+    baselines = fit_pca_baseline(pixels, parts, metadata, store, runtime)
+
+    stages = {
+        "index": index.only("index.parquet", "excluded.parquet"),
+        "images": images,
+        "split": split,
+        "vae": vae,
+        "latents": latents,
+        "classifier": classifier,
+        "baselines": baselines,
+    }
+    report = report_run(config, stages, pixels, store, runtime)
+    show_results(report, [index, images, split], store)
+    return report
+
+
+if __name__ == "__main__":
+    command_line.run(train_pipeline)

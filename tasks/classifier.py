@@ -1,0 +1,29 @@
+"""Stage `classifier`: 14 findings from 64 latent numbers."""
+
+from __future__ import annotations
+
+from cxrmodel.config import ClassifierConfig, RuntimeConfig
+from cxrmodel.store import Artifact, Store
+from cxrmodel.training.classifier import fit_classifier
+from tasks.stage import stage, stage_run
+
+
+@stage("classifier")
+def train_classifier(
+    config: ClassifierConfig,
+    latents: Artifact,
+    index: Artifact,
+    store: Store,
+    runtime: RuntimeConfig,
+) -> Artifact:
+    """Train on the train latents and predict every image of the split."""
+    with stage_run(store) as run:
+        summary = fit_classifier(
+            config,
+            store.directory(latents),
+            store.directory(index),
+            run.directory,
+            device=runtime.device,
+            report=run.report,
+        )
+        return run.commit(summary)

@@ -1,0 +1,127 @@
+"""Digest of the code that a module runs: its own and that of the project modules it imports.
+
+Comments, docstrings and formatting do not count, so that only an edit that could change a result
+changes the digest.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+PROJECT_PACKAGES = ("cxrmodel", "tasks")
+
+# What these do is covered by the key in another way, or cannot change a result: settings enter
+# the key by value, pixels by their checksums, inputs by their content.
+PLUMBING = frozenset(
+    {
+        "cxrmodel.config",
+        "cxrmodel.errors",
+        "cxrmodel.progress",
+        "cxrmodel.store",
+        "tasks.closure",
+        "tasks.pixels",
+        "tasks.reporting",
+        "tasks.stage",
+    }
+)
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Return the sha256 over the syntax trees of a module and of all it reaches.
+
+    Files of other kinds in a reached package (templates) count by their bytes.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(reachable_modules(module)):
+        path = _source(name)
+        digest.update(f"{name}\n{_code(path)}\n".encode())
+        for extra in _data_files(path):
+            digest.update(f"{name}/{extra.name}\n".encode() + extra.read_bytes())
+    return digest.hexdigest()
+
+
+def reachable_modules(module: str) -> set[str]:
+    """Return the project modules that a module's code imports, itself and theirs included."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in PLUMBING:
+            continue
+        found.add(name)
+        waiting += _imports(ast.parse(_source(name).read_text()))
+    return found
+
+
+def _source(module: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source of {module}, which a stage imports")
+    return Path(spec.origin)
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    names: list[str] = []
+    for node in _RuntimeNodes().collect(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] in PROJECT_PACKAGES and _is_module(name)]
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module, so this is a name within it
+        return False
+
+
+class _RuntimeNodes(ast.NodeVisitor):
+    """Collects import statements outside `if TYPE_CHECKING:`, which never run."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ast.stmt] = []
+
+    def collect(self, tree: ast.Module) -> list[ast.stmt]:
+        self.visit(tree)
+        return self.nodes
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            return
+        self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.nodes.append(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self.nodes.append(node)
+
+
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [stmt for stmt in body if not _is_bare_string(stmt)]
+    return ast.dump(tree)
+
+
+def _is_bare_string(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _data_files(path: Path) -> list[Path]:
+    folder = path.parent / "templates"
+    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []

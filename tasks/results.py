@@ -1,0 +1,96 @@
+"""The results of a run in Prefect's UI: headline, tables and small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+from prefect import task
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from cxrmodel.store import Artifact, Store
+
+PREVIEW_PX = 640  # the UI prints a data: URL in full, so pictures stay small
+PREVIEW_QUALITY = 70
+LEDGER_EXAMPLES = 3
+
+
+@task(name="results", task_run_name="results", persist_result=False)
+def show_results(report: Artifact, excluded: list[Artifact], store: Store) -> None:
+    """Show headline metrics, per-class metrics, the ledger and the figures in the UI."""
+    folder = store.directory(report)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    create_markdown_artifact(
+        _headline(report, store.uri(report, "report.html")),
+        key="headline",
+        description="Headline metrics and where the report is",
+    )
+    create_table_artifact(
+        _per_class(metrics), key="per-class", description="Test metrics of each finding"
+    )
+    create_table_artifact(
+        _ledger(store, excluded), key="ledger", description="Images left out, by reason"
+    )
+    for figure in sorted((folder / "figures").glob("*.png")):
+        create_image_artifact(
+            _preview(figure), key=f"figure-{_slug(figure.stem)}", description=figure.stem
+        )
+
+
+def _headline(report: Artifact, uri: str) -> str:
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in report.summary.items())
+    link = f"[{uri}]({uri})" if "://" in uri else f"`{uri}`"
+    return f"# Results\n\n| metric | value |\n|---|---|\n{rows}\n\nReport: {link}\n"
+
+
+def _per_class(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"finding": name, **{key: _cell(value) for key, value in row.items() if _is_scalar(value)}}
+        for name, row in metrics["classifier"]["per_class"].items()
+    ]
+
+
+def _ledger(store: Store, excluded: list[Artifact]) -> list[dict[str, Any]]:
+    frames = [
+        pd.read_parquet(store.directory(artifact) / "excluded.parquet") for artifact in excluded
+    ]
+    return [
+        {
+            "reason": reason,
+            "count": len(group),
+            "examples": ", ".join(group["image"].astype(str).head(LEDGER_EXAMPLES)),
+        }
+        for reason, group in pd.concat(frames).groupby("reason", sort=True)
+    ]
+
+
+def _preview(figure: Path) -> str:
+    with Image.open(figure) as image:
+        small = image.convert("RGB")
+    small.thumbnail((PREVIEW_PX, PREVIEW_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | str)
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return "undefined"
+    return round(value, 4) if isinstance(value, float) else value

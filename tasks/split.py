@@ -1,0 +1,18 @@
+"""Stage `split`: train, validation and test, by patient unless asked otherwise."""
+
+from __future__ import annotations
+
+from cxrmodel.config import SplitConfig
+from cxrmodel.data.splits import split_images
+from cxrmodel.store import Artifact, Store
+from tasks.stage import stage, stage_run
+
+
+@stage("split")
+def split_patients(
+    config: SplitConfig, index: Artifact, images: Artifact, store: Store
+) -> Artifact:
+    """Assign every usable image to a part; fails where a patient is in two of them."""
+    with stage_run(store) as run:
+        folders = store.directory(index), store.directory(images)
+        return run.commit(split_images(config, *folders, run.directory))
