@@ -22,7 +22,8 @@ from tasks.vae import train_vae
 
 @flow(name="cxrmodel", flow_run_name=command_line.flow_run_name)
 def train_pipeline(
-    config: PipelineConfig = PipelineConfig(), refresh: list[Stage] = []
+    config: PipelineConfig = PipelineConfig(),  # noqa: B008 - it is frozen
+    refresh: tuple[Stage, ...] = (),
 ) -> Artifact:
     """Learn from a folder or bucket of chest X-rays and report honestly.
 
