@@ -1,0 +1,171 @@
+"""A real Prefect server, a small data set, and the pipeline as a user starts it."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrmodel.data.phantom import write_phantoms
+
+PROJECT = Path(__file__).parents[2]
+SMALL = (
+    "--images.size=64",
+    "--vae.epochs=2",
+    "--vae.batch_size=8",
+    "--vae.lr=1e-3",
+    "--latents.batch_size=16",
+    "--classifier.epochs=3",
+    "--report.num_reconstructions=2",
+    "--report.tsne_points=50",
+    "--runtime.device=cpu",
+)
+FINISHED = re.compile(r"Task run '(\w+)' - Finished in state (\w+)\(")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a user sees of a finished run."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Final state of each stage, by name."""
+        return dict(FINISHED.findall(self.stdout + self.stderr))
+
+    @property
+    def ran(self) -> set[str]:
+        """Stages that were not cached."""
+        stages = self.states.items() - {("source", "Completed"), ("results", "Completed")}
+        return {name for name, state in stages if state != "Cached"}
+
+    @property
+    def report(self) -> Path:
+        return Path(self.stdout.strip().splitlines()[-1].removeprefix("report: "))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.report.parent / "metrics.json").read_text())
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The pipeline of one copy of the project, on one store and scratch."""
+
+    project: Path
+    data: str
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+    store_url: str | None = None
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            sys.executable,
+            str(self.project / "flows" / "main.py"),
+            f"--data.root={self.data}",
+            f"--store.root={self.store_url or self.store}",
+            f"--store.scratch={self.scratch}",
+            *SMALL,
+            *arguments,
+        ]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            self.command(*arguments),
+            env={**os.environ, **self.env, "PYTHONPATH": str(self.project)},
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str, timeout_s: float = 180) -> Run:
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=timeout_s)
+        return Run(process.returncode, stdout, stderr)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server of {url} has ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    raise TimeoutError(f"{url} does not answer")
+
+
+@pytest.fixture(scope="session")
+def prefect_env(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """Environment of a client of a real Prefect server on loopback."""
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, **env},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(f"{env['PREFECT_API_URL']}/health", process)
+        yield env
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory) -> Path:
+    """Ninety small synthetic films in NIH's layout."""
+    root = tmp_path_factory.mktemp("films")
+    write_phantoms(root, 90, size_px=64)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pipeline_of(prefect_env, films, tmp_path_factory) -> Callable[[Path], Pipeline]:
+    """The pipeline on the small films and the server, keeping its results in a given folder."""
+    project = tmp_path_factory.mktemp("project")
+    for package in ("cxrmodel", "flows", "tasks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT / package, project / package, ignore=ignored)
+    return lambda folder: Pipeline(project, str(films), folder, prefect_env)

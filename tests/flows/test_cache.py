@@ -1,0 +1,125 @@
+"""Caching by content, in fresh processes against a real Prefect server."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cxrmodel.store import MANIFEST
+
+STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+
+
+@pytest.fixture(scope="module")
+def finished(pipeline_of, tmp_path_factory):
+    """One finished run, never touched again; tests work on copies of its store."""
+    pipeline = pipeline_of(tmp_path_factory.mktemp("finished"))
+    run = pipeline.run()
+    assert run.code == 0, run.stderr
+    assert run.ran == STAGES
+    return pipeline, run
+
+
+@pytest.fixture
+def pipeline(finished, tmp_path):
+    """The finished run's store and scratch, moved elsewhere."""
+    original, _ = finished
+    shutil.copytree(original.folder, tmp_path / "moved")
+    return replace(original, folder=tmp_path / "moved")
+
+
+@pytest.fixture
+def editable(pipeline, tmp_path):
+    """The same with a copy of the code that a test may edit."""
+    shutil.copytree(pipeline.project, tmp_path / "code")
+    return replace(pipeline, project=tmp_path / "code")
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def artifact_file(store: Path, stage: str, name: str) -> Path:
+    (path,) = store.glob(f"{stage}/*/{name}")
+    return path
+
+
+def test_nothing_changed_everything_is_cached(pipeline, finished):
+    run = pipeline.run()
+    assert run.ran == set()
+    assert set(run.states) >= STAGES
+    assert run.metrics == finished[1].metrics
+
+
+def test_a_setting_reruns_its_stage_and_what_follows(pipeline):
+    assert pipeline.run("--classifier.lr=0.01").ran == {"classifier", "report"}
+
+
+def test_where_and_on_what_it_runs_is_not_in_the_key(pipeline):
+    arguments = ("--runtime.num_workers=1", "--vae.checkpoint_every_s=1", "--images.cache=false")
+    assert pipeline.run(*arguments).ran == set()
+
+
+def test_a_comment_a_docstring_or_another_stage_edited_reruns_nothing_else(editable):
+    library = editable.project / "cxrmodel"
+    append(library / "training" / "vae.py", "\n# a comment\n")
+    append(library / "models" / "vae.py", '\n"""A bare string."""\n')
+    append(library / "report" / "figures.py", "\nEDITED = True\n")
+    assert editable.run().ran == {"report"}
+
+
+def test_an_edit_without_effect_reruns_its_stage_alone(editable):
+    append(editable.project / "cxrmodel" / "training" / "vae.py", "\nEDITED = True\n")
+    assert editable.run().ran == {"vae"}
+
+
+def test_an_edit_with_effect_reruns_what_its_content_reaches(editable):
+    module = editable.project / "cxrmodel" / "models" / "vae.py"
+    text = module.read_text()
+    assert "LeakyReLU(" in text
+    module.write_text(text.replace("LeakyReLU(", "ReLU6(", 1))
+    assert editable.run().ran == {"vae", "latents", "classifier", "report"}
+
+
+@pytest.mark.parametrize("stage, name", [("vae", "vae.safetensors"), ("split", MANIFEST)])
+def test_a_deleted_file_reruns_its_stage_with_a_warning(pipeline, stage, name):
+    path = artifact_file(pipeline.store, stage, name)
+    path.unlink()
+    run = pipeline.run()
+    assert run.ran == {stage}
+    assert f"{stage}: runs again, for" in run.stderr
+    assert f"{name} is missing" in run.stderr
+    assert path.is_file()
+
+
+def test_a_truncated_file_reruns_its_stage_with_a_warning(pipeline):
+    path = artifact_file(pipeline.store, "latents", "latents.parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    run = pipeline.run()
+    assert run.ran == {"latents"}
+    assert "has 100 bytes instead of" in run.stderr
+
+
+def test_an_emptied_scratch_reruns_nothing(pipeline):
+    shutil.rmtree(pipeline.scratch)
+    assert pipeline.run().ran == set()
+    shutil.rmtree(pipeline.scratch)
+    assert pipeline.run("--report.seed=1").ran == {"report"}
+
+
+def test_refresh_forces_a_stage(pipeline):
+    run = pipeline.run("--refresh", "vae")
+    assert run.ran == {"vae"}
+    assert "vae: refreshed as asked" in run.stderr
+    assert pipeline.run().ran == set()
+
+
+def test_a_changed_image_reruns_what_saw_it(pipeline, tmp_path):
+    films = tmp_path / "films"
+    shutil.copytree(pipeline.data, films)
+    copied = replace(pipeline, data=str(films))
+    assert copied.run().ran == set()  # the copy keeps the times of the files
+    first, second = sorted((films / "images").glob("*.png"))[:2]
+    shutil.copyfile(first, second)
+    assert copied.run().ran == STAGES - {"split"}

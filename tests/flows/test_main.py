@@ -1,0 +1,192 @@
+"""The pipeline as a user starts it: results, errors in plain words, kills, a bucket."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+from safetensors.numpy import load_file
+
+from cxrmodel.config import (
+    ClassifierConfig,
+    DataConfig,
+    ImagesConfig,
+    PipelineConfig,
+    ReportConfig,
+    StoreConfig,
+    VAEConfig,
+)
+from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.store import Store
+from flows.main import train_pipeline
+
+METRICS = {
+    "data": {"num_images", "num_excluded", "fingerprint"},
+    "split": {"method", "num_train", "num_val", "num_test", "leaking_test_fraction"},
+    "vae": {"val_l1", "test_l1", "test_psnr", "kl_nats", "active_units", "epochs"},
+    "classifier": {
+        "macro_f1_at_0_5",
+        "macro_f1",
+        "macro_auroc",
+        "macro_average_precision",
+        "per_class",
+    },
+    "baselines": {"all_positive", "pca_logistic"},
+    "timings_s": {"index", "images", "split", "vae", "latents", "classifier"},
+    "provenance": {"code", "config", "packages"},
+}
+PER_CLASS = {"auroc", "average_precision", "f1", "f1_at_0_5", "threshold", "num_positive"}
+
+
+def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
+    served = pipeline_of(tmp_path / "run")
+    alone = replace(served, env={"PREFECT_HOME": str(tmp_path / "prefect")})
+    run = alone.run()
+    assert run.code == 0, run.stderr
+    assert run.report.is_file()
+    assert "macro_auroc: " in run.stdout
+    for section, names in METRICS.items():
+        assert names <= run.metrics[section].keys()
+    assert set(run.metrics["classifier"]["per_class"]) == set(PATHOLOGIES)
+    for row in run.metrics["classifier"]["per_class"].values():
+        assert row.keys() >= PER_CLASS
+    assert run.metrics["split"]["leaking_test_fraction"] == 0
+    assert not any((alone.scratch / "drafts").iterdir())
+    assert not any((alone.scratch / "work").iterdir())
+
+
+def test_the_row_split_leaks_and_says_so(pipeline_of, tmp_path):
+    run = pipeline_of(tmp_path).run("--split.method=rows")
+    assert run.code == 0, run.stderr
+    share = run.metrics["split"]["leaking_test_fraction"]
+    assert share > 0
+    assert f"{share:.1%}" in run.stderr
+
+
+def test_a_root_that_does_not_exist_is_named_last(pipeline_of, tmp_path):
+    missing = tmp_path / "nowhere"
+    run = replace(pipeline_of(tmp_path), data=str(missing)).run()
+    assert run.code == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert str(missing) in run.stderr.strip().splitlines()[-1]
+
+
+def test_impossible_settings_are_named_before_anything_starts(pipeline_of, tmp_path):
+    run = pipeline_of(tmp_path).run("--vae.lr=-1")
+    assert run.code == 2
+    assert run.stderr == "error: --vae.lr: Input should be greater than 0\n"
+
+
+def test_divergence_is_named_last(pipeline_of, tmp_path):
+    run = pipeline_of(tmp_path).run("--vae.lr=1e30")
+    assert run.code == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "vae.lr" in last
+
+
+def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
+    whole, killed = pipeline_of(tmp_path / "whole"), pipeline_of(tmp_path / "killed")
+    arguments = ("--vae.epochs=40", "--vae.checkpoint_every_s=0.05")
+    expected = whole.run(*arguments)
+    assert expected.code == 0, expected.stderr
+
+    process = killed.start(*arguments)
+    deadline = time.monotonic() + 120
+    while not list(killed.scratch.glob("work/vae-*/*.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(killed.scratch.glob("work/vae-*/*.safetensors")), "it had finished before the kill"
+
+    run = killed.run(*arguments)
+    assert run.code == 0, run.stderr
+    assert {"index", "images", "split"}.isdisjoint(run.ran)
+    resumed, unbroken = weights(killed.store), weights(whole.store)
+    assert resumed.keys() == unbroken.keys()
+    for name, tensor in resumed.items():
+        assert (tensor == unbroken[name]).all(), name
+
+
+def weights(store: Path):
+    (path,) = store.glob("vae/*/vae.safetensors")
+    return load_file(path)
+
+
+@pytest.fixture(scope="module")
+def harness():
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+def small_config(root: str, folder: Path) -> PipelineConfig:
+    return PipelineConfig(
+        data=DataConfig(root=root),
+        images=ImagesConfig(size=64),
+        vae=VAEConfig(epochs=1, batch_size=8, lr=1e-3),
+        classifier=ClassifierConfig(epochs=2),
+        report=ReportConfig(num_reconstructions=1, tsne_points=50),
+        store=StoreConfig(root=str(folder / "store"), scratch=str(folder / "scratch")),
+    )
+
+
+def test_the_flow_is_a_plain_function_call_under_a_server(harness, films, tmp_path):
+    config = small_config(str(films), tmp_path)
+    report = train_pipeline(config)
+    folder = Store(config.store.root, config.store.scratch).directory(report)
+    assert json.loads((folder / "metrics.json").read_text())["data"]["num_images"] == 90
+
+
+@pytest.fixture
+def bucket(films, tmp_path, monkeypatch):
+    """The films in a bucket of an S3 server over HTTP; returns the bucket's URL and environment."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    env = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="cxr")
+    for path in films.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "cxr", f"films/{path.relative_to(films).as_posix()}")
+    yield "s3://cxr"
+    server.stop()
+
+
+def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, tmp_path):
+    local = pipeline_of(tmp_path / "local").run()
+    remote = replace(
+        pipeline_of(tmp_path / "remote"), data=f"{bucket}/films", store_url=f"{bucket}/store"
+    )
+    run = remote.run()
+    assert run.code == 0, run.stderr
+    assert run.stdout.strip().splitlines()[-1].startswith(f"report: {bucket}/store/report/")
+    store = Store(f"{bucket}/store", tmp_path / "fetched")
+    assert metrics_in(store)["classifier"] == local.metrics["classifier"]
+    assert metrics_in(store)["data"] == local.metrics["data"]
+    assert remote.run().ran == set()
+
+
+def metrics_in(store: Store):
+    file_system, path = fsspec.core.url_to_fs(store.root)
+    (found,) = file_system.glob(f"{path}/report/*/metrics.json")
+    return json.loads(file_system.cat_file(found))
