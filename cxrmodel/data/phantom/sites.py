@@ -7,7 +7,7 @@ import numpy as np
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.phantom.anatomy import Anatomy, pull
 from cxrmodel.data.phantom.canvas import Frame
-from cxrmodel.data.phantom.spec import BOXED_FINDINGS, PATHOLOGIES, FilmSpec
+from cxrmodel.data.phantom.spec import BOXED_FINDINGS, FilmSpec
 
 
 @dataclass(frozen=True)
