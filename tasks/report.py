@@ -38,7 +38,7 @@ def report_run(
 def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
     data = (stages["index"].fingerprint, stages["images"].fingerprint)
     return RunRecord(
-        config=config.key_fields(),
+        config=config.model_dump(exclude={"store", "runtime"}),
         provenance=_provenance(config),
         timings_s={name: artifact.seconds for name, artifact in stages.items()},
         data_fingerprint=hashlib.sha256("".join(data).encode()).hexdigest(),
