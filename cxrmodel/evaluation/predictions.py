@@ -1,0 +1,75 @@
+"""Probabilities of one part of a split beside the labels and patients they are judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.errors import DamagedArtifactError
+
+PREFIX = "p_"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N images, C pathologies.
+
+    Attributes:
+        pathologies: C names.
+        labels: (N, C), uint8, 1 where the pathology is listed.
+        probabilities: (N, C), float64 in [0, 1].
+        patients: (N,), int64, the same number for images of the same patient, from 0 upwards.
+    """
+
+    pathologies: tuple[str, ...]
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float64]
+    patients: NDArray[np.int64]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.patients)
+
+    def with_constant(self, probability: float) -> Predictions:
+        """Return the same images with one probability everywhere, as a trivial baseline."""
+        constant = np.full_like(self.probabilities, probability)
+        return Predictions(self.pathologies, self.labels, constant, self.patients)
+
+
+def read_predictions(path: Path, index: Path) -> dict[str, Predictions]:
+    """Read a file of predictions and join it with the labels of the index.
+
+    Args:
+        path: Parquet file with `image`, `split` and a `p_<pathology>` column each.
+        index: `index.parquet`.
+
+    Returns:
+        Predictions of `train`, `val` and `test`; a part without a row is empty.
+
+    Raises:
+        DamagedArtifactError: A predicted image is not in the index, or a value is no probability.
+    """
+    table = pd.read_parquet(path)
+    columns = [column for column in table.columns if column.startswith(PREFIX)]
+    names = [column.removeprefix(PREFIX) for column in columns]
+    known = pd.read_parquet(index, columns=["image", "patient_id", *names]).set_index("image")
+    rows = known.index.get_indexer(pd.Index(table["image"]))
+    if (rows < 0).any():
+        stranger = table["image"].iloc[int(np.argmax(rows < 0))]
+        raise DamagedArtifactError(f"{path} predicts {stranger}, which is not in {index}.")
+    probabilities = table[columns].to_numpy(dtype=np.float64)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise DamagedArtifactError(f"{path} holds a value that is not a probability in [0, 1].")
+    labels = known[names].to_numpy(dtype=np.uint8)[rows]
+    patients = known["patient_id"].to_numpy()[rows]
+    parts = {}
+    for part in ("train", "val", "test"):
+        of = (table["split"] == part).to_numpy()
+        codes = np.unique(patients[of], return_inverse=True)[1].astype(np.int64)
+        parts[part] = Predictions(tuple(names), labels[of], probabilities[of], codes)
+    return parts

@@ -1,0 +1,122 @@
+"""metrics.json: the numbers of a run under names that other programs can rely on.
+
+A metric that the data cannot tell is null, and its reason is under `undefined` beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
+from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
+from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.report.inputs import RunRecord, RunTables
+from cxrmodel.report.results import Results
+
+
+def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
+    """Return the content of metrics.json; intervals are `[low, high]`."""
+    return {
+        "data": _data(tables, record),
+        "split": _split(tables, results, record),
+        "vae": _vae(tables, results),
+        "classifier": {
+            **_evaluation(results.classifier),
+            "per_class": {
+                name: _class(entry) for name, entry in results.classifier.per_class.items()
+            },
+        },
+        "baselines": {
+            **{name: _evaluation(baseline) for name, baseline in results.baselines.items()},
+            "reconstruction": tables.reconstruction,
+        },
+        "comparisons": {
+            baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
+            for baseline, differences in results.differences.items()
+        },
+        "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
+        "timings_s": record.timings_s,
+        "provenance": {"code": None, "config": None, "packages": None} | record.provenance,
+    }
+
+
+def headline(document: dict[str, Any]) -> dict[str, float | None]:
+    """Return the few numbers that stand for a run."""
+    classifier, vae = document["classifier"], document["vae"]
+    names = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5")
+    return {name: classifier[name] for name in names} | {
+        name: vae[name] for name in ("val_l1", "test_l1", "test_psnr", "kl_nats", "active_units")
+    }
+
+
+def _data(tables: RunTables, record: RunRecord) -> dict[str, Any]:
+    reasons = tables.excluded["reason"].value_counts().sort_index()
+    return {
+        "num_images": len(tables.images),
+        "num_patients": int(tables.images["patient_id"].nunique()),
+        "num_excluded": len(tables.excluded),
+        "excluded_by_reason": {str(reason): int(count) for reason, count in reasons.items()},
+        "fingerprint": record.data_fingerprint,
+        "is_synthetic": record.is_synthetic,
+    }
+
+
+def _split(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
+    parts = tables.images["split"]
+    return {
+        "method": record.split_method,
+        **{f"num_{part}": int((parts == part).sum()) for part in ("train", "val", "test")},
+        "leaking_test_fraction": results.leaking_test_fraction,
+        "undefined": {}
+        if results.leaking_test_fraction is not None
+        else {"leaking_test_fraction": "no test image"},
+    }
+
+
+def _vae(tables: RunTables, results: Results) -> dict[str, Any]:
+    autoencoder = results.autoencoder
+    document = _metrics(autoencoder.metrics)
+    units = document["active_units"]
+    interval = autoencoder.test_l1_interval
+    return document | {
+        "active_units": None if units is None else int(units),
+        "epochs": len(tables.vae_history),
+        "latent_dim": int(tables.latents.columns.str.match(r"^mu_\d+$").sum()),
+        "intervals": {} if interval is None else {"test_l1": list(interval)},
+    }
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        **_metrics({f"macro_{name}": evaluation.macro[name] for name in METRICS}),
+        "intervals": _intervals(evaluation.intervals, "macro_"),
+        "num_classes": {f"macro_{name}": evaluation.num_classes[name] for name in METRICS},
+    }
+
+
+def _class(entry: ClassEvaluation) -> dict[str, Any]:
+    return {
+        **_metrics(entry.metrics),
+        "num_positive": entry.num_positive,
+        "num_positive_patients": entry.num_positive_patients,
+        "intervals": _intervals(entry.intervals),
+        "warning": entry.warning,
+    }
+
+
+def _metrics(metrics: dict[str, Metric]) -> dict[str, Any]:
+    undefined = {name: m.reason for name, m in metrics.items() if m.value is None}
+    return {name: metric.value for name, metric in metrics.items()} | {"undefined": undefined}
+
+
+def _intervals(intervals: dict[str, Interval], prefix: str = "") -> dict[str, list[float]]:
+    return {prefix + name: list(interval) for name, interval in intervals.items()}
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    interval = difference.interval
+    return {
+        "difference": difference.value,
+        "interval": None if interval is None else list(interval),
+        "verdict": difference.verdict,
+    }

@@ -1,0 +1,152 @@
+"""A map of the latents, and how much each of their dimensions carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from cxrmodel.report.figures.theme import WIDTH_IN, Theme, new_figure, place
+
+MIN_POINTS = 5
+NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
+PANEL_IN = 4.9
+NUM_TURNS = 20
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """A t-SNE of N latents.
+
+    Attributes:
+        points: (N, 2), without a unit.
+        rows: (N,), rows of the latents that were drawn.
+        perplexity: As used.
+    """
+
+    points: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    perplexity: float
+
+
+def usable_perplexity(perplexity: float, num_points: int) -> float:
+    """Lower a perplexity to a third of the other points, the neighbours that t-SNE looks up."""
+    return min(perplexity, (num_points - 1) / NEIGHBOURHOODS)
+
+
+def map_latents(
+    mu: NDArray[np.float32], *, max_points: int, perplexity: float, seed: int
+) -> LatentMap | None:
+    """Embed latents in two dimensions; None where there are fewer than five.
+
+    Source: L. van der Maaten, G. Hinton, Visualizing Data using t-SNE, JMLR 9 (2008).
+
+    Args:
+        mu: (M, Z).
+        max_points: More rows than that are drawn from, at random, without replacement.
+        perplexity: Wanted perplexity.
+        seed: Seed of the draw and of the embedding.
+    """
+    if len(mu) < MIN_POINTS:
+        return None
+    count = min(len(mu), max_points)
+    rows = np.random.default_rng(seed).permutation(len(mu))[:count]
+    used = usable_perplexity(perplexity, count)
+    start = "pca" if mu.shape[1] > 1 else "random"
+    embedding = TSNE(perplexity=used, init=start, random_state=seed)
+    # Sums of more than two threads round in the order in which they end: another map each time.
+    with threadpool_limits(limits=2, user_api="openmp"):
+        points = embedding.fit_transform(mu[rows])
+    return LatentMap(np.asarray(points, dtype=np.float32), rows, used)
+
+
+def draw_latent_map(
+    latent_map: LatentMap,
+    any_abnormal: NDArray[np.bool_],
+    views: NDArray[np.object_],
+    theme: Theme,
+) -> Figure:
+    """Draw the map twice: by finding and by view.
+
+    Args:
+        latent_map: Of N points.
+        any_abnormal: (N,), whether any pathology is listed.
+        views: (N,), `AP`, `PA` or missing.
+        theme: Colours.
+    """
+    figure = new_figure(PANEL_IN + 0.75)
+    gap = WIDTH_IN - 2 * PANEL_IN
+    left, right = (
+        place(figure, x, 0.35, PANEL_IN, PANEL_IN) for x in (0.05, PANEL_IN + gap - 0.05)
+    )
+    findings = {
+        "no listed finding": ~any_abnormal,
+        "any listed finding": any_abnormal,
+    }
+    by_view = {"PA": views == "PA", "AP": views == "AP"}
+    by_view["view unknown"] = ~(by_view["PA"] | by_view["AP"])
+    _scatter(left, latent_map.points, findings, "By finding", theme)
+    _scatter(right, latent_map.points, by_view, "By view", theme)
+    return figure
+
+
+def _scatter(
+    axes: Axes,
+    points: NDArray[np.float32],
+    groups: dict[str, NDArray[np.bool_]],
+    title: str,
+    theme: Theme,
+) -> None:
+    looks = zip((theme.first, theme.second, theme.third), ("o", "^", "s"), strict=True)
+    size = float(np.clip(6000 / len(points), 3, 26))
+    handles = []
+    for (name, members), (colour, marker) in zip(groups.items(), looks, strict=False):
+        look: dict[str, Any] = {"c": colour, "marker": marker, "linewidths": 0}
+        # In turns, since the group drawn last would hide the others.
+        for turn, part in enumerate(np.array_split(np.flatnonzero(members), NUM_TURNS)):
+            axes.scatter(
+                points[part, 0], points[part, 1], s=size, alpha=0.75, zorder=2 + turn, **look
+            )
+        if members.any():
+            label = f"{name} ({members.sum():,})"
+            handles.append(axes.scatter([], [], s=30, label=label, **look))
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=True, color=theme.grid)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.005),
+        ncols=3,
+        handletextpad=0.2,
+        columnspacing=1.4,
+    )
+
+
+def draw_kl_per_dimension(kl: NDArray[np.float64], theme: Theme) -> Figure:
+    """Draw the KL of each latent dimension, in nats, by decreasing size.
+
+    Args:
+        kl: (Z,), nats, mean over test images.
+        theme: Colours.
+    """
+    figure = new_figure(2.7)
+    axes = place(figure, 0.75, 0.15, WIDTH_IN - 0.9, 1.95)
+    axes.bar(np.arange(1, len(kl) + 1), np.sort(kl)[::-1], width=0.72, color=theme.first)
+    axes.set_xlim(0.3, len(kl) + 0.7)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("latent dimension, by decreasing KL")
+    axes.set_ylabel("KL (nats)")
+    return figure

@@ -1,0 +1,137 @@
+"""Originals, their reconstructions and the absolute error between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cxrmodel.evaluation.resolution import shrink
+from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
+
+MAX_COLUMNS = 6
+MAX_PANEL_IN = 2.6
+PANEL_PX = 512  # more than a panel has, and all that is kept of an image
+LEFT_IN, RIGHT_IN, TOP_IN, BAND_GAP_IN, GAP_IN = 0.3, 0.86, 0.42, 0.62, 0.06
+ERROR_PERCENTILE = 99.5
+ERROR_MAP = "magma"
+ROWS = ("Original", "Reconstruction", "|Error|")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Drawn test images, E of them.
+
+    Attributes:
+        names: E image names.
+        originals: (E, s, s), float32 in [0, 1].
+        reconstructions: (E, s, s), float32 in [0, 1].
+        errors: (E, s, s), float32, absolute, averaged over the area of a pixel.
+        l1: (E,), mean absolute error at full size.
+    """
+
+    names: list[str]
+    originals: NDArray[np.float32]
+    reconstructions: NDArray[np.float32]
+    errors: NDArray[np.float32]
+    l1: NDArray[np.float64]
+
+    @property
+    def error_limit(self) -> float:
+        """Upper end of the shared error scale: the 99.5th percentile, rounded up to 0.05."""
+        return max(0.05, math.ceil(float(np.percentile(self.errors, ERROR_PERCENTILE)) * 20) / 20)
+
+
+def compare_image(
+    name: str, original: NDArray[np.float32], reconstruction: NDArray[np.float32]
+) -> Examples:
+    """Measure the error at full size, then keep no more pixels than a panel shows.
+
+    Args:
+        name: Of the image.
+        original: (S, S), in [0, 1].
+        reconstruction: (S, S), in [0, 1].
+    """
+    error = np.abs(original - reconstruction)
+    return Examples(
+        [name],
+        shrink(original[None], PANEL_PX),
+        shrink(reconstruction[None], PANEL_PX),
+        shrink(error[None], PANEL_PX),
+        np.array([error.mean(dtype=np.float64)]),
+    )
+
+
+def join_examples(parts: list[Examples]) -> Examples:
+    """Put examples beside each other; at least one."""
+    return Examples(
+        [name for part in parts for name in part.names],
+        np.concatenate([part.originals for part in parts]),
+        np.concatenate([part.reconstructions for part in parts]),
+        np.concatenate([part.errors for part in parts]),
+        np.concatenate([part.l1 for part in parts]),
+    )
+
+
+def draw_reconstructions(examples: Examples, theme: Theme) -> Figure:
+    """Draw a column an example, six at most beside each other, three panels below each other."""
+    count = len(examples.names)
+    num_bands = math.ceil(count / MAX_COLUMNS)
+    num_columns = math.ceil(count / num_bands)
+    room = (WIDTH_IN - LEFT_IN - RIGHT_IN) / num_columns - GAP_IN
+    panel = min(MAX_PANEL_IN, room)
+    band = len(ROWS) * (panel + GAP_IN)
+    figure = new_figure(num_bands * band + (num_bands - 1) * BAND_GAP_IN + TOP_IN + 0.06)
+    for example in range(count):
+        row, column = divmod(example, num_columns)
+        top = TOP_IN + row * (band + BAND_GAP_IN)
+        left = LEFT_IN + column * (panel + GAP_IN)
+        axes = [
+            place(figure, left, top + step * (panel + GAP_IN), panel, panel)
+            for step in range(len(ROWS))
+        ]
+        _fill(axes, examples, example)
+        if column == 0:
+            _label(axes, theme)
+    right = LEFT_IN + num_columns * (panel + GAP_IN)
+    top = TOP_IN + 2 * (panel + GAP_IN)
+    _add_colour_bar(figure, examples.error_limit, (right + 0.08, top, 0.13, panel))
+    return figure
+
+
+def _fill(axes: list[Axes], examples: Examples, example: int) -> None:
+    original, reconstruction, error = axes
+    original.imshow(examples.originals[example], cmap="gray", vmin=0, vmax=1)
+    reconstruction.imshow(examples.reconstructions[example], cmap="gray", vmin=0, vmax=1)
+    error.imshow(examples.errors[example], cmap=ERROR_MAP, vmin=0, vmax=examples.error_limit)
+    name = examples.names[example].removesuffix(".png")
+    original.set_title(
+        f"{name}\nL1 {examples.l1[example]:.4f}",
+        fontsize=SMALL_PT - 0.7,
+        fontweight="normal",
+        pad=4,
+    )
+    for panel in axes:
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.spines[:].set_visible(False)
+
+
+def _label(axes: list[Axes], theme: Theme) -> None:
+    for panel, text in zip(axes, ROWS, strict=True):
+        panel.set_ylabel(text, color=theme.ink, labelpad=5)
+
+
+def _add_colour_bar(figure: Figure, limit: float, box: tuple[float, float, float, float]) -> None:
+    scale = ScalarMappable(Normalize(0, limit), cmap=ERROR_MAP)
+    bar = figure.colorbar(scale, cax=place(figure, *box), extend="max", extendfrac=0.04)
+    bar.outline.set_visible(False)
+    bar.set_ticks([0, limit / 2, limit])
+    bar.ax.set_yticklabels(["0", f"{limit / 2:.3g}", f"{limit:.3g}"])
+    bar.set_label("error, in grey levels of 1", fontsize=SMALL_PT)

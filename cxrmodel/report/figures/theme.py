@@ -1,0 +1,114 @@
+"""Colours, type and sizes shared by all figures, on light and on dark paper.
+
+The two main colours are from Okabe and Ito's set for the colour-blind, and differ in lightness,
+so that they stay apart in greyscale; markers differ as well wherever two series meet.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH_IN = 10.4  # at 100 CSS pixels an inch: the width of the page's column
+DPI = 200  # two pixels a CSS pixel
+FONT_PT = 9.5
+SMALL_PT = 8.5
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure.
+
+    Attributes:
+        name: `light` or `dark`.
+        paper: Behind everything.
+        ink: Text and axes.
+        muted: Text and marks of less weight.
+        grid: Grid lines.
+        first: The main series.
+        second: What it is compared with.
+        third: What neither is.
+    """
+
+    name: str
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    first: str
+    second: str
+    third: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1b1f24", "#5b6570", "#e4e7eb", "#0b62a4", "#d9730d", "#8a939c")
+DARK = Theme("dark", "#14181d", "#e6e9ec", "#9aa4ae", "#2b323a", "#6db6f2", "#f0a04b", "#7d8791")
+THEMES = (LIGHT, DARK)
+
+
+def _parameters(theme: Theme) -> Any:  # matplotlib types each key as a literal
+    return {
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+        "font.size": FONT_PT,
+        "figure.facecolor": theme.paper,
+        "figure.dpi": DPI,
+        "savefig.facecolor": theme.paper,
+        "savefig.dpi": DPI,
+        "text.color": theme.ink,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.ink,
+        "axes.labelsize": FONT_PT,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": FONT_PT + 0.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8.0,
+        "axes.axisbelow": True,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.ink,
+        "ytick.labelcolor": theme.ink,
+        "xtick.labelsize": SMALL_PT,
+        "ytick.labelsize": SMALL_PT,
+        "legend.fontsize": SMALL_PT,
+        "legend.frameon": False,
+    }
+
+
+@contextmanager
+def drawing(theme: Theme) -> Iterator[None]:
+    """Draw and save in a theme; a user's own matplotlib settings come back afterwards."""
+    with mpl.rc_context(_parameters(theme)):
+        yield
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """Return an empty figure that no global list of figures keeps alive."""
+    return Figure(figsize=(width_in, height_in))
+
+
+def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes by their box in inches, from the top left corner."""
+    total_width, total_height = figure.get_size_inches()
+    bottom = total_height - top - height
+    return figure.add_axes(
+        (left / total_width, bottom / total_height, width / total_width, height / total_height)
+    )
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG, without a date or the name of a program in it."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

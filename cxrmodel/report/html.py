@@ -1,0 +1,134 @@
+"""report.html: one file that needs nothing beside it, and asks for nothing from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cxrmodel.config import ReportConfig
+from cxrmodel.data.ledger import Reason
+from cxrmodel.evaluation.evaluate import METRICS
+from cxrmodel.report import words
+from cxrmodel.report.inputs import RunRecord, RunTables
+from cxrmodel.report.pictures import Picture
+from cxrmodel.report.results import Results
+
+NUM_EXAMPLES = 3
+MODELS = {
+    "classifier": "Classifier on latents",
+    "pca_logistic": "PCA + logistic regression",
+    "all_positive": "Everything called positive",
+}
+PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
+STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
+
+
+def render_page(
+    config: ReportConfig,
+    tables: RunTables,
+    results: Results,
+    document: dict[str, Any],
+    record: RunRecord,
+    pictures: list[Picture],
+) -> str:
+    """Return the page.
+
+    Args:
+        config: What was shown.
+        tables: The stages' files.
+        results: The numbers with their intervals.
+        document: Content of metrics.json.
+        record: What is known of the run.
+        pictures: Figures; a missing one is explained in its place.
+    """
+    environment = Environment(
+        loader=PackageLoader("cxrmodel.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=words.number,
+        interval=words.interval,
+        percent=words.percent,
+        duration=words.duration,
+        plural=words.plural,
+        title=_title,
+    )
+    environment.tests["nested"] = lambda value: isinstance(value, Mapping)
+    return environment.get_template("report.html.j2").render(
+        report_config=config,
+        m=document,
+        record=record,
+        verdict=words.verdict(results),
+        further_verdicts=words.further_verdicts(results, tables),
+        worries=words.worries(results, tables, record),
+        ledger=_ledger(tables),
+        parts=_parts(tables),
+        models=_models(document),
+        compressions=_compressions(document),
+        timings=_timings(record.timings_s),
+        pictures={picture.name: picture for picture in pictures},
+    )
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _ledger(tables: RunTables) -> list[dict[str, Any]]:
+    """Return a row a stage and reason, the most frequent first, with a few examples."""
+    meanings = {reason.value: reason.meaning for reason in Reason}
+    rows = []
+    for (stage, reason), entries in tables.excluded.groupby(["stage", "reason"], sort=True):
+        examples = entries.head(NUM_EXAMPLES)[["image", "detail"]].to_dict("records")
+        row = {"stage": stage, "reason": reason, "meaning": meanings.get(str(reason), "")}
+        rows.append({**row, "count": len(entries), "examples": examples})
+    return sorted(rows, key=lambda row: -int(row["count"]))
+
+
+def _parts(tables: RunTables) -> list[dict[str, Any]]:
+    """Return a row a part of the split: images, patients, and how many have a listed finding."""
+    rows = []
+    for part, name in PARTS.items():
+        images = tables.images[tables.images["split"] == part]
+        share = float(images["any_abnormal"].mean()) if len(images) else None
+        patients = int(images["patient_id"].nunique())
+        rows.append({"name": name, "images": len(images), "patients": patients, "share": share})
+    return rows
+
+
+def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a model: its means with intervals, and the classifier's lead over it."""
+    metrics = [f"macro_{metric}" for metric in METRICS]
+    rows = []
+    for key, name in MODELS.items():
+        source = document["classifier"] if key == "classifier" else document["baselines"][key]
+        rows.append(
+            {
+                "name": name,
+                "values": [(source[metric], source["intervals"].get(metric)) for metric in metrics],
+                "lead": document["comparisons"].get(key, {}).get("macro_auroc"),
+            }
+        )
+    return rows
+
+
+def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a way to compress an image: numbers kept and error, the autoencoder first."""
+    errors, vae = document["baselines"]["reconstruction"], document["vae"]
+    rows = [("Autoencoder", vae["latent_dim"], vae["test_l1"], vae["intervals"].get("test_l1"))]
+    rows += [
+        ("Principal components", errors["num_components"], errors["pca_l1"], None),
+        ("Thumbnail, 16 pixels a side", 16**2, errors["thumbnail_16_l1"], None),
+        ("Thumbnail, 32 pixels a side", 32**2, errors["thumbnail_32_l1"], None),
+    ]
+    return [dict(zip(("name", "numbers", "l1", "interval"), row, strict=True)) for row in rows]
+
+
+def _timings(timings_s: dict[str, float]) -> list[tuple[str, float]]:
+    known = [stage for stage in STAGE_ORDER if stage in timings_s]
+    return [(name, timings_s[name]) for name in [*known, *sorted(set(timings_s) - set(known))]]

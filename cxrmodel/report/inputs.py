@@ -1,0 +1,121 @@
+"""What the report reads: folders of the stages, and what is known of the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxrmodel.config import PHANTOM_ROOT
+from cxrmodel.evaluation.predictions import Predictions, read_predictions
+
+LEDGERS = ("index", "images", "split")
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Folders of the stages that a report is about."""
+
+    index: Path
+    images: Path
+    split: Path
+    vae: Path
+    latents: Path
+    classifier: Path
+    baselines: Path
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the caller knows of the run.
+
+    Attributes:
+        config: The effective settings, by section.
+        provenance: Where the numbers come from: `code`, `config`, `packages`.
+        timings_s: Wall time of each stage, in seconds.
+        data_fingerprint: sha256 of what the data's root holds.
+    """
+
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    timings_s: dict[str, float]
+    data_fingerprint: str
+
+    @property
+    def root(self) -> str:
+        """Where the data set is, as configured."""
+        return str(self.config.get("data", {}).get("root", ""))
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the films were generated, and are of nobody."""
+        return self.root == PHANTOM_ROOT
+
+    @property
+    def split_method(self) -> str:
+        """How the images were divided."""
+        return str(self.config.get("split", {}).get("method", "unknown"))
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The stages' files in memory.
+
+    Attributes:
+        images: A row a used image: `image`, `split`, and the index's `patient_id`, `view` and
+            `any_abnormal`.
+        excluded: A row a ledger entry: `stage`, `image`, `reason`, `detail`.
+        vae_history: A row an epoch.
+        classifier_history: A row an epoch.
+        latents: `latents.parquet`, in the order of `images`.
+        classifier: Predictions of the classifier, by part of the split.
+        pca_logistic: Predictions of the baseline, by part of the split.
+        reconstruction: Errors of the reconstruction baselines.
+    """
+
+    images: pd.DataFrame
+    excluded: pd.DataFrame
+    vae_history: pd.DataFrame
+    classifier_history: pd.DataFrame
+    latents: pd.DataFrame
+    classifier: dict[str, Predictions]
+    pca_logistic: dict[str, Predictions]
+    reconstruction: dict[str, Any]
+
+
+def read_tables(inputs: RunInputs) -> RunTables:
+    """Read the stages' files."""
+    index = inputs.index / "index.parquet"
+    columns = ["image", "patient_id", "view", "any_abnormal"]
+    images = pd.read_parquet(inputs.split / "split.parquet", columns=["image", "split"])
+    images = images.merge(pd.read_parquet(index, columns=columns), on="image", validate="1:1")
+    latents = pd.read_parquet(inputs.latents / "latents.parquet").set_index("image")
+    return RunTables(
+        images=images,
+        excluded=_read_ledgers(inputs),
+        vae_history=pd.read_parquet(inputs.vae / "history.parquet"),
+        classifier_history=pd.read_parquet(inputs.classifier / "history.parquet"),
+        latents=latents.loc[images["image"].tolist()].reset_index(),
+        classifier=read_predictions(inputs.classifier / "predictions.parquet", index),
+        pca_logistic=read_predictions(inputs.baselines / "pca_logistic.parquet", index),
+        reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
+    )
+
+
+def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:
+    ledgers = []
+    for stage in LEDGERS:
+        ledger = pd.read_parquet(getattr(inputs, stage) / "excluded.parquet").astype(object)
+        ledger.insert(0, "stage", stage)
+        ledgers.append(ledger)
+    return pd.concat(ledgers, ignore_index=True)
+
+
+def leaking_test_fraction(images: pd.DataFrame) -> float | None:
+    """Share of test images whose patient is also in train; None without a test image."""
+    test = images.loc[images["split"] == "test", "patient_id"]
+    train = set(images.loc[images["split"] == "train", "patient_id"])
+    return float(test.isin(train).mean()) if len(test) else None

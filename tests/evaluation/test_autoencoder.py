@@ -1,0 +1,54 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrmodel.evaluation.autoencoder import count_active_units, evaluate_autoencoder, kl_to_prior
+
+
+def test_kl_by_hand():
+    assert kl_to_prior(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
+    assert kl_to_prior(np.array([2.0]), np.array([0.0]))[0] == 2.0
+    assert kl_to_prior(np.array([0.0]), np.array([np.log(4)]))[0] == pytest.approx(0.8068528)
+
+
+def test_scores_by_hand():
+    latents = pd.DataFrame(
+        {
+            "image": list("abcd"),
+            "split": ["train", "val", "test", "test"],
+            "mu_00": [9.0, 9.0, 2.0, 0.0],
+            "mu_01": [0.0, 0.0, 0.01, 0.0],
+            "logvar_00": 0.0,
+            "logvar_01": 0.0,
+            "l1": [9.0, 0.5, 0.1, 0.3],
+            "psnr": [0.0, 0.0, 20.0, 30.0],
+        }
+    )
+    found = evaluate_autoencoder(latents, np.array([0, 1]))
+    values = {name: metric.value for name, metric in found.metrics.items()}
+    assert values == pytest.approx(
+        {"val_l1": 0.5, "test_l1": 0.2, "test_psnr": 25, "kl_nats": 1.000025, "active_units": 1}
+    )
+    assert found.kl_per_dim == pytest.approx([1, 0.000025])
+    assert found.test_l1_interval == pytest.approx((0.1, 0.3))
+
+
+def test_without_test_images_everything_of_test_is_undefined():
+    latents = pd.DataFrame(
+        {
+            "image": ["a"],
+            "split": ["val"],
+            "mu_00": [0.0],
+            "logvar_00": [0.0],
+            "l1": [0.1],
+            "psnr": [9.0],
+        }
+    )
+    found = evaluate_autoencoder(latents, np.zeros(0, np.int64))
+    undefined = {name for name, metric in found.metrics.items() if metric.value is None}
+    assert undefined == {"test_l1", "test_psnr", "kl_nats", "active_units"}
+    assert found.test_l1_interval is None
+
+
+def test_one_image_has_no_active_unit_to_count():
+    assert count_active_units(np.ones((1, 4))).reason == "fewer than two test images"

@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.errors import SplitError
+from cxrmodel.evaluation.baselines import fit_baselines
+from cxrmodel.evaluation.resolution import enlarge, shrink
+
+SIZE = 64
+
+
+class ArrayPixels:
+    def __init__(self, names, images):
+        self.names, self.images, self.size = names, images, images.shape[-1]
+
+    def rows_of(self, images):
+        return np.array([self.names.index(image) for image in images])
+
+    def read(self, rows):
+        return self.images[rows]
+
+
+@pytest.fixture
+def stages(tmp_path):
+    """120 images whose brightness tells Mass; nobody has Hernia."""
+    rng = np.random.default_rng(0)
+    count = 120
+    names = [f"{row}.png" for row in range(count)]
+    labels = (rng.random((count, 14)) < 0.3).astype(np.uint8)
+    labels[:, PATHOLOGIES.index("Hernia")] = 0
+    bright = 90 + 60 * labels[:, PATHOLOGIES.index("Mass")]
+    images = rng.normal(bright[:, None, None], 12, (count, SIZE, SIZE)).clip(0, 255)
+    index = pd.DataFrame({"image": names, "patient_id": names, "any_abnormal": labels.any(axis=1)})
+    index[list(PATHOLOGIES)] = labels
+    split = pd.DataFrame({"image": names, "split": ["train"] * 80 + ["val"] * 10 + ["test"] * 30})
+    for name in ("split", "index", "one", "two"):
+        (tmp_path / name).mkdir()
+    index.to_parquet(tmp_path / "index/index.parquet", index=False)
+    split.to_parquet(tmp_path / "split/split.parquet", index=False)
+    return tmp_path, ArrayPixels(names, images.astype(np.uint8)), labels
+
+
+def fit(stages, pixels, name):
+    directory = stages[0]
+    summary = fit_baselines(pixels, directory / "split", directory / "index", directory / name)
+    return summary, pd.read_parquet(directory / name / "pca_logistic.parquet")
+
+
+def test_predicts_every_row_and_learns_what_the_pixels_tell(stages):
+    summary, table = fit(stages, stages[1], "one")
+    assert list(table.columns) == ["image", "split", *(f"p_{name}" for name in PATHOLOGIES)]
+    assert len(table) == 120
+    assert table.dtypes["p_Mass"] == np.float32
+    mass = stages[2][:, PATHOLOGIES.index("Mass")]
+    assert ((table["p_Mass"] > 0.5) == mass).mean() > 0.95
+    assert summary["num_components"] == 64
+    assert json.loads((stages[0] / "one/reconstruction.json").read_text()) == summary
+
+
+def test_a_pathology_that_train_lacks_gets_its_prevalence_there(stages):
+    table = fit(stages, stages[1], "one")[1]
+    assert (table["p_Hernia"] == 0).all()
+
+
+def test_test_and_validation_pixels_do_not_touch_what_train_rows_get(stages):
+    pixels = stages[1]
+    other = ArrayPixels(pixels.names, pixels.images.copy())
+    other.images[80:] = 255 - other.images[80:]
+    one, two = fit(stages, pixels, "one")[1], fit(stages, other, "two")[1]
+    pd.testing.assert_frame_equal(one[:80], two[:80])
+    assert not one[80:].equals(two[80:])
+
+
+def test_same_input_gives_the_same_bytes(stages):
+    fit(stages, stages[1], "one")
+    fit(stages, stages[1], "two")
+    for name in ("pca_logistic.parquet", "reconstruction.json"):
+        assert (stages[0] / "one" / name).read_bytes() == (stages[0] / "two" / name).read_bytes()
+
+
+def test_fewer_train_images_than_components(stages):
+    split = pd.read_parquet(stages[0] / "split/split.parquet")
+    split.loc[5:79, "split"] = "val"
+    split.to_parquet(stages[0] / "split/split.parquet", index=False)
+    summary, table = fit(stages, stages[1], "one")
+    assert summary["num_components"] == 4
+    assert table.iloc[:, 2:].notna().all(axis=None)
+
+
+def test_thumbnails_of_flat_images_have_no_error_and_no_component_is_needed(stages):
+    pixels = stages[1]
+    flat = ArrayPixels(pixels.names, np.full_like(pixels.images, 51))
+    summary = fit(stages, flat, "one")[0]
+    assert summary["num_components"] == 0
+    for name in ("pca_l1", "thumbnail_16_l1", "thumbnail_32_l1"):
+        assert summary[name] == pytest.approx(0, abs=1e-6)
+
+
+def test_without_a_train_image_there_is_nothing_to_fit(stages):
+    split = pd.read_parquet(stages[0] / "split/split.parquet").assign(split="test")
+    split.to_parquet(stages[0] / "split/split.parquet", index=False)
+    with pytest.raises(SplitError, match="has no train image"):
+        fit(stages, stages[1], "one")
+
+
+def test_progress_ends_at_the_total(stages):
+    seen = []
+    directory = stages[0]
+    fit_baselines(
+        stages[1], directory / "split", directory / "index", directory / "one", report=seen.append
+    )
+    assert (seen[-1].stage, seen[-1].done, seen[-1].total) == ("baselines", 200, 200)
+
+
+def test_shrinking_averages_areas_and_leaves_small_images_alone():
+    image = np.array([[[0, 1, 4, 4], [1, 2, 4, 4], [0, 0, 8, 8], [0, 0, 8, 8]]], np.float32)
+    assert shrink(image, 2).tolist() == [[[1, 4], [0, 8]]]
+    assert shrink(image, 16) is image
+    assert enlarge(np.full((1, 2, 2), 0.3, np.float32), 6) == pytest.approx(0.3)

@@ -1,0 +1,208 @@
+import io
+import struct
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from cxrmodel.report.figures.classification import draw_auroc, draw_f1
+from cxrmodel.report.figures.curves import draw_training_curves
+from cxrmodel.report.figures.latent_space import (
+    draw_kl_per_dimension,
+    draw_latent_map,
+    map_latents,
+    usable_perplexity,
+)
+from cxrmodel.report.figures.reconstructions import (
+    compare_image,
+    draw_reconstructions,
+    join_examples,
+)
+from cxrmodel.report.figures.theme import DARK, LIGHT, drawing, png
+from cxrmodel.report.inputs import read_tables
+from cxrmodel.report.results import measure
+
+
+@pytest.fixture(scope="module")
+def results(made_run):
+    return measure(read_tables(made_run.inputs), seed=0)
+
+
+def shown_texts(figure):
+    """Every text that is drawn; matplotlib keeps labels of ticks beyond an axis as well."""
+    yield from figure.texts
+    for legend in figure.legends:
+        yield from legend.get_texts()
+    for axes in figure.axes:
+        yield from [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        if axes.get_legend():
+            yield from axes.get_legend().get_texts()
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for place, label in zip(
+                axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True
+            ):
+                if low - 1e-9 <= place <= high + 1e-9:
+                    yield label
+
+
+def overlaps(figure):
+    """Texts that leave the figure, and pairs of texts whose boxes meet."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [text for text in shown_texts(figure) if text.get_text().strip()]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
+    assert len(boxes) > 3
+    page = figure.bbox
+    outside = [
+        (text, box.bounds)
+        for text, box in boxes
+        if box.x0 < 0 or box.y0 < 0 or box.x1 > page.x1 or box.y1 > page.y1
+    ]
+    meeting = [
+        (one, two)
+        for row, (one, box) in enumerate(boxes)
+        for two, other in boxes[row + 1 :]
+        if box.padded(-1).overlaps(other.padded(-1))
+    ]
+    return outside + meeting
+
+
+def drawn(draw):
+    with drawing(LIGHT):
+        figure = draw(LIGHT)
+        png(figure)
+        return overlaps(figure)
+
+
+def test_no_label_meets_another_or_leaves_the_classification_figures(results):
+    classifier, baseline = results.classifier, results.baselines["pca_logistic"]
+    assert drawn(lambda theme: draw_auroc(classifier, baseline, theme)) == []
+    assert drawn(lambda theme: draw_f1(classifier, theme)) == []
+
+
+@pytest.mark.parametrize("epochs", [1, 20, 300])
+def test_no_label_meets_another_in_the_curves(epochs):
+    epoch = np.arange(1, epochs + 1)
+    values = 1234.5 / epoch
+    names = [f"{part}_{name}" for part in ("train", "val") for name in ("l1", "kl_nats", "loss")]
+    history = pd.DataFrame({"epoch": epoch, **dict.fromkeys(names, values)})
+    assert drawn(lambda theme: draw_training_curves(history, history, theme)) == []
+
+
+def test_curves_without_a_validation_image():
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2],
+            "train_l1": [2, 1],
+            "train_kl_nats": [1, 2],
+            "train_loss": [2, 1],
+            "val_l1": None,
+            "val_kl_nats": None,
+            "val_loss": None,
+        }
+    )
+    assert drawn(lambda theme: draw_training_curves(history, history, theme)) == []
+
+
+@pytest.mark.parametrize("num_dimensions", [1, 64, 1000])
+def test_no_label_meets_another_in_the_kl(num_dimensions):
+    kl = np.linspace(0, 3, num_dimensions)
+    assert drawn(lambda theme: draw_kl_per_dimension(kl, theme)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 24])
+def test_no_label_meets_another_in_the_reconstructions(count):
+    rng = np.random.default_rng(0)
+    images = rng.random((count, 64, 64), dtype=np.float32)
+    examples = join_examples(
+        [compare_image(f"{row:08d}_000.png", image, image / 2) for row, image in enumerate(images)]
+    )
+    assert drawn(lambda theme: draw_reconstructions(examples, theme)) == []
+
+
+def test_errors_are_measured_at_full_size_and_shown_on_one_scale():
+    board = (np.indices((1024, 1024)).sum(axis=0) % 2).astype(np.float32)
+    example = compare_image("a.png", board, np.full_like(board, 0.5))
+    assert example.l1.tolist() == [0.5]
+    assert example.errors.shape == (1, 512, 512)
+    assert example.errors == pytest.approx(0.5)  # averaged after the difference, not before
+    assert example.error_limit == 0.5
+
+
+def test_no_label_meets_another_in_the_latent_map():
+    rng = np.random.default_rng(0)
+    found = map_latents(
+        rng.normal(size=(40, 8)).astype(np.float32), max_points=30, perplexity=30, seed=1
+    )
+    views = np.array(["AP", "PA", None] * 10, dtype=object)
+    assert drawn(lambda theme: draw_latent_map(found, rng.random(30) < 0.5, views, theme)) == []
+
+
+@pytest.mark.parametrize(("count", "expected"), [(10_000, 30), (91, 30), (61, 20), (5, 4 / 3)])
+def test_perplexity_is_lowered_to_a_third_of_the_other_points(count, expected):
+    assert usable_perplexity(30, count) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("count", "num_dimensions"), [(5, 3), (12, 1)])
+def test_smallest_maps(count, num_dimensions):
+    mu = np.random.default_rng(0).normal(size=(count, num_dimensions)).astype(np.float32)
+    found = map_latents(mu, max_points=100, perplexity=30, seed=0)
+    assert found.points.shape == (count, 2)
+    assert np.isfinite(found.points).all()
+    assert sorted(found.rows) == list(range(count))
+
+
+def test_four_points_are_too_few_for_a_map():
+    assert map_latents(np.zeros((4, 2), np.float32), max_points=9, perplexity=30, seed=0) is None
+
+
+def chunks(data):
+    place, found = 8, []
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        found.append(data[place + 4 : place + 8])
+        place += 12 + length
+    return found
+
+
+def test_png_holds_no_text_or_time_and_themes_differ():
+    kl = np.ones(4)
+    pictures = {}
+    for theme in (LIGHT, DARK):
+        with drawing(theme):
+            pictures[theme.name] = png(draw_kl_per_dimension(kl, theme))
+        assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pictures[theme.name]))
+    corner = {
+        n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pictures.items()
+    }
+    assert corner == {"light": (255, 255, 255), "dark": (20, 24, 29)}
+
+
+def test_drawing_leaves_a_users_settings_as_they_were():
+    mpl.get_backend()  # chosen on first use
+    before = mpl.rcParams.copy()
+    with drawing(DARK):
+        png(draw_kl_per_dimension(np.ones(3), DARK))
+    assert mpl.rcParams == before
+
+
+def luminance(colour):
+    channels = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, two):
+    low, high = sorted((luminance(one), luminance(two)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_colours_can_be_read(theme):
+    assert contrast(theme.ink, theme.paper) > 7
+    assert contrast(theme.muted, theme.paper) > 4.5
+    for series in (theme.first, theme.second, theme.third):
+        assert contrast(series, theme.paper) > 3

@@ -1,0 +1,108 @@
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from cxrmodel.report.inputs import leaking_test_fraction, read_tables
+from cxrmodel.report.results import measure
+from cxrmodel.report.words import (
+    duration,
+    further_verdicts,
+    interval,
+    number,
+    percent,
+    plural,
+    verdict,
+    worries,
+)
+
+
+@pytest.fixture(scope="module")
+def tables(made_run):
+    return read_tables(made_run.inputs)
+
+
+@pytest.fixture(scope="module")
+def results(tables):
+    return measure(tables, seed=0)
+
+
+def with_difference(results, value, bounds):
+    changed = dataclasses.replace(
+        results.differences["pca_logistic"]["auroc"], value=value, interval=bounds
+    )
+    differences = results.differences | {
+        "pca_logistic": results.differences["pca_logistic"] | {"auroc": changed}
+    }
+    return dataclasses.replace(results, differences=differences)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "claim"),
+    [
+        (0.1, (0.02, 0.18), "beats"),
+        (-0.1, (-0.18, -0.02), "is worse than"),
+        (0.1, (-0.02, 0.22), "cannot be told apart from"),
+        (0.1, None, "cannot be told apart from"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_interval(results, value, bounds, claim):
+    sentence = verdict(with_difference(results, value, bounds))
+    assert sentence.startswith(f"The classifier on the latents {claim} principal components")
+    if bounds is None:
+        assert "without an interval" in sentence
+    else:
+        assert f"(95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f})" in sentence
+
+
+def test_the_verdict_on_nothing_says_so(results):
+    sentence = verdict(with_difference(results, None, None))
+    assert sentence.startswith("The test images cannot tell")
+
+
+def test_the_reconstruction_is_compared_with_thumbnails(results, tables):
+    errors = {"num_components": 64, "pca_l1": 0.9, "thumbnail_16_l1": 0.8, "thumbnail_32_l1": 0.001}
+    changed = dataclasses.replace(tables, reconstruction=errors)
+    assert further_verdicts(results, changed)[-1].endswith(
+        "is lower than 64 principal components (0.9000), lower than a thumbnail of 16 pixels a "
+        "side (0.8000) and higher than one of 32 (0.0010)."
+    )
+
+
+def test_worries_name_undefined_and_rare_pathologies(results, tables, made_run):
+    found = worries(results, tables, made_run.record)
+    assert any("no positive image in test (Hernia)" in worry for worry in found)
+    assert any("13 of 14 pathologies" in worry for worry in found)
+    assert any("fewer than 10 test patients" in worry for worry in found)
+    assert not any("synthetic" in worry or "also in train" in worry for worry in found)
+
+
+def test_a_leak_is_the_first_worry_on_real_films(results, tables, made_run):
+    leaking = dataclasses.replace(results, leaking_test_fraction=0.813)
+    config = {**made_run.record.config, "split": {"method": "rows"}}
+    record = dataclasses.replace(made_run.record, config=config)
+    first = worries(leaking, tables, record)[0]
+    assert first.startswith("81.3 % of the test images belong to a patient that is also in train.")
+    assert "The split by rows" in first
+
+
+def test_synthetic_films_are_the_first_worry(results, tables, made_run):
+    record = dataclasses.replace(made_run.record, config={"data": {"root": "phantom"}})
+    assert worries(results, tables, record)[0].startswith("The films are synthetic")
+
+
+def test_the_leak_is_counted_by_patient():
+    images = pd.DataFrame(
+        {"split": ["train", "val", "test", "test", "test", "test"], "patient_id": list("abaabc")}
+    )
+    assert leaking_test_fraction(images) == 0.5
+    assert leaking_test_fraction(images[:2]) is None
+
+
+def test_numbers_as_they_are_written():
+    assert number(0.12345) == "0.123"
+    assert number(None) == interval(None) == percent(None) == "\u2013"
+    assert interval([0.1, 0.25], 2) == "0.10 to 0.25"
+    assert percent(0.5) == "50.0 %"
+    assert [plural(1, "image"), plural(1200, "image")] == ["1 image", "1,200 images"]
+    assert [duration(s) for s in (1.25, 61, 3725)] == ["1.2 s", "1 min 01 s", "1 h 02 min"]
