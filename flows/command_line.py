@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect.logging.configuration import setup_logging
 from prefect.runtime import flow_run
 from prefect.settings import (
-    PREFECT_LOGGING_EXTRA_LOGGERS,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
@@ -33,7 +30,6 @@ from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.store import Artifact, Store
 from tasks.records import records_beside
 
-LOGGED_PACKAGES = ("cxrmodel", "tasks")
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
 
 Pipeline = Callable[[PipelineConfig, tuple[Stage, ...]], Artifact]
@@ -110,14 +106,10 @@ def run(pipeline: Pipeline) -> None:
 @contextmanager
 def _prefect_for_one_run(config: PipelineConfig) -> Iterator[None]:
     settings = {
-        PREFECT_LOGGING_EXTRA_LOGGERS: ",".join(LOGGED_PACKAGES),
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
     }
     with temporary_settings(updates=settings), records_beside(config.store):
-        setup_logging()
-        for package in LOGGED_PACKAGES:
-            logging.getLogger(package).setLevel(logging.INFO)
         yield
 
 
@@ -137,12 +129,15 @@ def _fail(message: str, code: int) -> None:
 
 
 def _print_result(report: Artifact, store: Store) -> None:
+    width = max(len(name) for name in report.summary) + 2
     for name, value in report.summary.items():
-        print(f"{name}: {_readable(value)}")
+        print(f"{name + ':':<{width}}{_readable(value)}")
     print(f"report: {store.uri(report, 'report.html')}")
 
 
 def _readable(value: Any) -> str:
+    if value is None:
+        return "undefined"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -14,6 +14,7 @@ from tasks.index import index_images
 from tasks.latents import encode_images
 from tasks.pixels import PixelSource
 from tasks.report import report_run
+from tasks.reporting import show_library_logs
 from tasks.results import show_results
 from tasks.source import find_source
 from tasks.split import split_patients
@@ -34,6 +35,7 @@ def train_pipeline(
     Returns:
         Reference of the report.
     """
+    show_library_logs()
     store, runtime = Store(config.store.root, config.store.scratch), config.runtime
 
     source = find_source(config.data, store, runtime)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.handlers import APILogHandler
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,10 +26,26 @@ from rich.progress import (
 
 from cxrmodel.progress import Progress, ReportProgress
 
+LOGGED_PACKAGES = ("cxrmodel", "tasks")
 ARTIFACT_EVERY_S = 5.0
 LOG_EVERY_S = 10.0
 
 logger = logging.getLogger(__name__)
+
+
+def show_library_logs() -> None:
+    """Send what the library logs within a run to Prefect too, from INFO upwards."""
+    for package in LOGGED_PACKAGES:
+        library = logging.getLogger(package)
+        library.setLevel(logging.INFO)
+        if not any(isinstance(handler, APILogHandler) for handler in library.handlers):
+            handler = APILogHandler()
+            handler.addFilter(_is_within_run)  # threads of the library are not
+            library.addHandler(handler)
+
+
+def _is_within_run(_: logging.LogRecord) -> bool:
+    return (FlowRunContext.get() or TaskRunContext.get()) is not None
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
     run = alone.run()
     assert run.code == 0, run.stderr
     assert run.report.is_file()
-    assert "macro_auroc: " in run.stdout
+    assert "macro_auroc:" in run.stdout
     for section, names in METRICS.items():
         assert names <= run.metrics[section].keys()
     assert set(run.metrics["classifier"]["per_class"]) == set(PATHOLOGIES)
