@@ -22,6 +22,15 @@ from cxrmodel.store import Artifact, Store
 PREVIEW_PX = 640  # the UI prints a data: URL in full, so pictures stay small
 PREVIEW_QUALITY = 70
 LEDGER_EXAMPLES = 3
+SHOWN_METRICS = (
+    "num_positive",
+    "prevalence",
+    "auroc",
+    "average_precision",
+    "f1",
+    "f1_at_0_5",
+    "threshold",
+)
 
 
 @task(name="results", task_run_name="results", persist_result=False)
@@ -54,7 +63,7 @@ def _headline(report: Artifact, uri: str) -> str:
 
 def _per_class(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"finding": name, **{key: _cell(value) for key, value in row.items() if _is_scalar(value)}}
+        {"finding": name, **{metric: _cell(row[metric]) for metric in SHOWN_METRICS}}
         for name, row in metrics["classifier"]["per_class"].items()
     ]
 
@@ -84,10 +93,6 @@ def _preview(figure: Path) -> str:
 
 def _slug(name: str) -> str:
     return name.lower().replace("_", "-")
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, int | float | str)
 
 
 def _cell(value: Any) -> Any:

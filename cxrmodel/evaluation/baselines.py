@@ -1,6 +1,6 @@
-"""What a model must beat: principal components with logistic regressions, and thumbnails.
+"""What a model must beat: principal components, thumbnails, metadata, and knowing the patient.
 
-The all-positive baseline needs no fit; `cxrmodel.evaluation.evaluate` judges all alike.
+Constant baselines need no fit; `cxrmodel.evaluation.evaluate` judges all alike.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxrmodel.errors import SplitError
+from cxrmodel.evaluation.label_baselines import (
+    MAX_ITERATIONS,
+    fit_logistic,
+    predict_from_metadata,
+    remember_patients,
+)
+from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import PREFIX
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import enlarge, shrink, to_unit
@@ -33,9 +40,9 @@ MAX_RECONSTRUCTED = 2_000
 BLOCK = 256  # images the PCA sees at once: 64 MiB of float32 at 256 px
 READ = 16  # images read at full size at once: 64 MiB of float32 at 1,024 px
 SEED = 42
-MAX_ITERATIONS = 1_000
 
-PREDICTIONS = "pca_logistic.parquet"
+COMPONENTS = "pca_latents"
+HASHES = "hashes.parquet"
 RECONSTRUCTION = "reconstruction.json"
 
 
@@ -51,7 +58,10 @@ def fit_baselines(
         pixels: Images of the split, among others.
         split: Folder of the split stage.
         index: Folder of the index stage.
-        directory: Where `pca_logistic.parquet` and `reconstruction.json` are written.
+        directory: Where `reconstruction.json` goes, the predictions `pca_logistic.parquet`,
+            `metadata.parquet` and `patient_memory.parquet`, the components' coordinates as
+            `pca_latents/latents.parquet`, for a network to be trained on them, and a perceptual
+            fingerprint of each image as `hashes.parquet`.
         report: Called with the progress.
 
     Returns:
@@ -68,19 +78,59 @@ def fit_baselines(
     fit_rows = rows[in_train]
     done = _Counter(report, len(fit_rows) + len(rows))
     pca = _fit_pca(pixels, fit_rows, done.add)
-    features = _transform(pixels, rows, pca, done.add)
-    known = pd.read_parquet(index / "index.parquet").set_index("image")
+    features, hashes = _transform(pixels, rows, pca, done.add)
+    known = pd.read_parquet(index / "index.parquet").set_index("image").loc[table["image"]]
     columns = known.columns.tolist()
     names = columns[columns.index("any_abnormal") + 1 :]
-    labels = known.loc[table["image"].tolist(), names].to_numpy(dtype=np.uint8)
-    for column, name in enumerate(names):
-        table[PREFIX + name] = _fit_logistic(features, labels[:, column], in_train)
-    table.to_parquet(directory / PREDICTIONS, index=False, compression="zstd")
+    labels = known[names].to_numpy(dtype=np.uint8)
+    predictions = {
+        "pca_logistic": _predict_from_components(features, labels, in_train),
+        "metadata": predict_from_metadata(known, labels, in_train),
+        "patient_memory": remember_patients(known["patient_id"], labels, in_train),
+    }
+    for name, probabilities in predictions.items():
+        _write(table, [PREFIX + pathology for pathology in names], probabilities, directory / name)
+    _write_components(table, features, pca, directory)
+    _write_hashes(table, hashes, directory / HASHES)
     test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
     errors = _reconstruction_errors(pixels, test_rows, pca)
     summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **errors}
     (directory / RECONSTRUCTION).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _predict_from_components(
+    features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return (N, C) probabilities of a standardised logistic regression a pathology."""
+    columns = []
+    for column in range(labels.shape[1]):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
+        columns.append(fit_logistic(model, features, labels[:, column], in_train))
+    return np.stack(columns, axis=1)
+
+
+def _write(
+    table: pd.DataFrame, columns: list[str], values: NDArray[np.float32], path: Path
+) -> None:
+    written = pd.concat([table, pd.DataFrame(values, columns=columns)], axis="columns")
+    written.to_parquet(path.with_suffix(".parquet"), index=False, compression="zstd")
+
+
+def _write_components(
+    table: pd.DataFrame, features: NDArray[np.float64], pca: PrincipalComponents, directory: Path
+) -> None:
+    """Write the coordinates as the latents stage writes its own, of unit variance in train."""
+    deviations = pca.singular_values / np.sqrt(max(pca.num_images, 1))
+    scaled = (features / deviations).astype(np.float32)
+    columns = [f"mu_{component:02d}" for component in range(scaled.shape[1])]
+    (directory / COMPONENTS).mkdir()
+    _write(table, columns, scaled, directory / COMPONENTS / "latents")
+
+
+def _write_hashes(table: pd.DataFrame, hashes: NDArray[np.uint8], path: Path) -> None:
+    written = table[["image"]].assign(hash=[row.tobytes() for row in hashes])
+    written.to_parquet(path, index=False, compression="zstd")
 
 
 class _Counter:
@@ -126,24 +176,15 @@ def _fit_pca(
 
 def _transform(
     pixels: Pixels, rows: NDArray[np.int64], pca: PrincipalComponents, tell: Callable[[int], None]
-) -> NDArray[np.float64]:
-    parts = []
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Return the coordinates and the fingerprint of each image, from one reading."""
+    coordinates, hashes = [], []
+    side = min(pixels.size, PCA_SIZE_PX)
     for block in _read_blocks(pixels, rows, PCA_SIZE_PX):
-        parts.append(pca.transform(block))
+        coordinates.append(pca.transform(block))
+        hashes.append(hash_images(block.reshape(-1, side, side)))
         tell(len(block))
-    return np.concatenate(parts)
-
-
-def _fit_logistic(
-    features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Return (N,) probabilities; the prevalence in train where train holds only one class."""
-    known = labels[in_train]
-    if known.min() == known.max() or not features.shape[1]:
-        return np.full(len(labels), known.mean(), dtype=np.float32)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-    model.fit(features[in_train], known)
-    return np.asarray(model.predict_proba(features)[:, 1], dtype=np.float32)
+    return np.concatenate(coordinates), np.concatenate(hashes)
 
 
 def _reconstruction_errors(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.evaluation.metrics import DEFAULT_THRESHOLD
 from cxrmodel.evaluation.predictions import Predictions
+from cxrmodel.evaluation.tallies import Counts, ratio, squared_errors
 
 BLOCK = 32  # resamples at once: 32 x 16,818 float64 weights are 4 MiB
 
@@ -27,12 +28,18 @@ class Resamples:
         average_precision: (R, C).
         f1: (R, C), at the given thresholds.
         f1_at_0_5: (R, C).
+        sensitivity: (R, C), at the given thresholds.
+        specificity: (R, C), at the given thresholds.
+        brier: (R, C).
     """
 
     auroc: NDArray[np.float64]
     average_precision: NDArray[np.float64]
     f1: NDArray[np.float64]
     f1_at_0_5: NDArray[np.float64]
+    sensitivity: NDArray[np.float64]
+    specificity: NDArray[np.float64]
+    brier: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,10 @@ class Ranking:
         pairs = (own * (below + up_to)).sum(axis=1) / 2  # a tie counts half
         false = num_negative[:, None] - below
         true = num_positive[:, None] - _sums_below(own)[:, self.positives_below]
-        precision = _ratio(true, true + false)  # where own is 0 it does not count
+        precision = ratio(true, true + false)  # where own is 0 it does not count
         return (
-            _ratio(pairs, num_positive * num_negative),
-            _ratio(np.nansum(own * precision, axis=1), num_positive),
+            ratio(pairs, num_positive * num_negative),
+            ratio(np.nansum(own * precision, axis=1), num_positive),
         )
 
 
@@ -95,10 +102,6 @@ def _sums_below(values: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 def draw_patients(
@@ -119,20 +122,6 @@ def draw_patients(
         yield rng.multinomial(num_patients, even, size=size).astype(np.float64)
 
 
-def _weighted_f1(
-    patients: NDArray[np.float64], predicted: NDArray[np.bool_], test: Predictions
-) -> NDArray[np.float64]:
-    """F1 = 2 TP / (predicted + labelled positives); sums a patient, then a matrix product."""
-    shape = (patients.shape[1], predicted.shape[1])
-    true, either = np.zeros(shape), np.zeros(shape)
-    np.add.at(true, test.patients, predicted & (test.labels == 1))
-    np.add.at(either, test.patients, predicted.astype(np.float64) + test.labels)
-    labelled = np.zeros(shape)
-    np.add.at(labelled, test.patients, test.labels)
-    scores = _ratio(2 * patients @ true, patients @ either)
-    return np.where(patients @ labelled > 0, scores, np.nan)
-
-
 def resample_patients(
     test: Predictions, thresholds: NDArray[np.float64], *, num_resamples: int, seed: int
 ) -> Resamples:
@@ -148,13 +137,19 @@ def resample_patients(
         Ranking.of(test.labels[:, column], test.probabilities[:, column])
         for column in range(len(test.pathologies))
     ]
-    num_patients = int(test.patients.max(initial=-1)) + 1
-    ranked, tuned, plain = [], [], []
-    for patients in draw_patients(num_patients, num_resamples, seed):
+    tuned = Counts.of(test.probabilities >= thresholds, test)
+    plain = Counts.of(test.probabilities >= DEFAULT_THRESHOLD, test)
+    errors = squared_errors(test)
+    blocks = []
+    for patients in draw_patients(len(errors.part), num_resamples, seed):
         weights = patients[:, test.patients]  # (R, N)
-        ranked.append(np.stack([ranking.scores(weights) for ranking in rankings], axis=-1))
-        at_threshold = _weighted_f1(patients, test.probabilities >= thresholds, test)
-        tuned.append(np.where(np.isnan(thresholds), np.nan, at_threshold))
-        plain.append(_weighted_f1(patients, test.probabilities >= DEFAULT_THRESHOLD, test))
-    auroc, average_precision = np.concatenate(ranked, axis=1)
-    return Resamples(auroc, average_precision, np.concatenate(tuned), np.concatenate(plain))
+        ranked = np.stack([ranking.scores(weights) for ranking in rankings], axis=-1)
+        at_thresholds = (
+            tuned.resampled_f1(patients),
+            tuned.sensitivity.resampled(patients),
+            tuned.specificity.resampled(patients),
+        )
+        f1, *rates = (np.where(np.isnan(thresholds), np.nan, values) for values in at_thresholds)
+        rest = (f1, plain.resampled_f1(patients), *rates, errors.resampled(patients))
+        blocks.append(np.stack([*ranked, *rest]))
+    return Resamples(*np.concatenate(blocks, axis=1))

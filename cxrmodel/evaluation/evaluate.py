@@ -11,6 +11,7 @@ from cxrmodel.evaluation.bootstrap import Resamples, resample_patients
 from cxrmodel.evaluation.intervals import (
     MIN_PATIENTS,
     NUM_RESAMPLES,
+    Difference,
     Interval,
     few_positives,
     mean_over_classes,
@@ -21,14 +22,20 @@ from cxrmodel.evaluation.metrics import (
     Metric,
     auroc,
     average_precision,
+    brier,
     f1,
     macro,
     prevalence,
+    sensitivity,
+    specificity,
 )
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.thresholds import fit_thresholds
 
-METRICS = ("auroc", "average_precision", "f1", "f1_at_0_5")
+__all__ = ["Difference", "Evaluation", "compare", "evaluate"]
+
+HEADLINE_METRICS = ("auroc", "average_precision", "f1", "f1_at_0_5")
+METRICS = (*HEADLINE_METRICS, "sensitivity", "specificity", "brier")
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ def _evaluate_class(
         "average_precision": average_precision(labels, probabilities),
         "f1": f1(labels, probabilities, threshold),
         "f1_at_0_5": f1(labels, probabilities, Metric(DEFAULT_THRESHOLD)),
+        "sensitivity": sensitivity(labels, probabilities, threshold),
+        "specificity": specificity(labels, probabilities, threshold),
+        "brier": brier(labels, probabilities),
         "threshold": threshold,
         "prevalence": prevalence(labels),
     }
@@ -134,26 +144,6 @@ def _intervals(
         if metrics[name].value is not None
     }
     return {name: interval for name, interval in found.items() if interval is not None}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much higher one model's mean is than another's on the same test patients.
-
-    Attributes:
-        value: The difference; None where either mean is undefined.
-        interval: 95 % interval of the paired difference, if there is one.
-    """
-
-    value: float | None
-    interval: Interval | None
-
-    @property
-    def verdict(self) -> str:
-        """`higher`, `lower`, or `unclear` where the interval holds 0 or does not exist."""
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
-            return "unclear"
-        return "higher" if self.interval[0] > 0 else "lower"
 
 
 def compare(model: Evaluation, baseline: Evaluation, metric: str) -> Difference:

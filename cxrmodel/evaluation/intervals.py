@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,26 @@ MIN_POSITIVES = 10
 MIN_PATIENTS = 2
 
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one score is than another on the same test patients.
+
+    Attributes:
+        value: The difference; None where either score is undefined.
+        interval: 95 % interval of the paired difference, if there is one.
+    """
+
+    value: float | None
+    interval: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """`higher`, `lower`, or `unclear` where the interval holds 0 or does not exist."""
+        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+            return "unclear"
+        return "higher" if self.interval[0] > 0 else "lower"
 
 
 def percentile_interval(resamples: NDArray[np.float64]) -> Interval | None:

@@ -70,6 +70,37 @@ def f1(labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold:
     return Metric(float(f1_score(labels, predicted, zero_division=0.0)))
 
 
+def sensitivity(
+    labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold: Metric
+) -> Metric:
+    """Share of positive images at or above the threshold; undefined as F1 is."""
+    if not labels.any():
+        return Metric.undefined(NO_POSITIVE)
+    if threshold.value is None:
+        return Metric.undefined(f"no threshold: {threshold.reason}")
+    return Metric(float(np.mean(probabilities[labels == 1] >= threshold.value)))
+
+
+def specificity(
+    labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold: Metric
+) -> Metric:
+    """Share of negative images below the threshold; undefined without one, or a threshold."""
+    if labels.all():
+        return Metric.undefined(NO_NEGATIVE if labels.size else NO_IMAGE)
+    if threshold.value is None:
+        return Metric.undefined(f"no threshold: {threshold.reason}")
+    return Metric(float(np.mean(probabilities[labels == 0] < threshold.value)))
+
+
+def brier(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Metric:
+    """Mean squared error of the probabilities.
+
+    Source: G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly
+    Weather Review 78 (1950).
+    """
+    return mean((probabilities - labels) ** 2, NO_IMAGE)
+
+
 def prevalence(labels: NDArray[np.uint8]) -> Metric:
     """Share of positive images."""
     return mean(labels.astype(np.float64), NO_IMAGE)

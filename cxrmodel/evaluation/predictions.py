@@ -35,10 +35,13 @@ class Predictions:
         """Number of images."""
         return len(self.patients)
 
-    def with_constant(self, probability: float) -> Predictions:
-        """Return the same images with one probability everywhere, as a trivial baseline."""
-        constant = np.full_like(self.probabilities, probability)
-        return Predictions(self.pathologies, self.labels, constant, self.patients)
+    def with_probabilities(self, probabilities: NDArray[np.float64]) -> Predictions:
+        """Return the same images with other (N, C) probabilities."""
+        return Predictions(self.pathologies, self.labels, probabilities, self.patients)
+
+    def with_constant(self, probability: float | NDArray[np.float64]) -> Predictions:
+        """Return the same images with one probability everywhere, or (C,), one a pathology."""
+        return self.with_probabilities(np.full_like(self.probabilities, probability))
 
 
 def read_predictions(path: Path, index: Path) -> dict[str, Predictions]:

@@ -33,7 +33,16 @@ def stages(tmp_path):
     labels[:, PATHOLOGIES.index("Hernia")] = 0
     bright = 90 + 60 * labels[:, PATHOLOGIES.index("Mass")]
     images = rng.normal(bright[:, None, None], 12, (count, SIZE, SIZE)).clip(0, 255)
-    index = pd.DataFrame({"image": names, "patient_id": names, "any_abnormal": labels.any(axis=1)})
+    index = pd.DataFrame(
+        {
+            "image": names,
+            "patient_id": names,
+            "age": pd.array(rng.integers(1, 90, count), dtype="Int16"),
+            "sex": rng.choice(["F", "M"], count),
+            "view": rng.choice(["AP", "PA"], count),
+            "any_abnormal": labels.any(axis=1),
+        }
+    )
     index[list(PATHOLOGIES)] = labels
     split = pd.DataFrame({"image": names, "split": ["train"] * 80 + ["val"] * 10 + ["test"] * 30})
     for name in ("split", "index", "one", "two"):
@@ -77,8 +86,20 @@ def test_test_and_validation_pixels_do_not_touch_what_train_rows_get(stages):
 def test_same_input_gives_the_same_bytes(stages):
     fit(stages, stages[1], "one")
     fit(stages, stages[1], "two")
-    for name in ("pca_logistic.parquet", "reconstruction.json"):
+    written = sorted(path for path in (stages[0] / "one").rglob("*.*") if path.is_file())
+    assert len(written) == 6
+    for name in (path.relative_to(stages[0] / "one") for path in written):
         assert (stages[0] / "one" / name).read_bytes() == (stages[0] / "two" / name).read_bytes()
+
+
+def test_components_lie_as_latents_do_with_unit_variance_in_train(stages):
+    fit(stages, stages[1], "one")
+    table = pd.read_parquet(stages[0] / "one/pca_latents/latents.parquet")
+    assert list(table.columns[:4]) == ["image", "split", "mu_00", "mu_01"]
+    assert len(table.columns) == 66
+    in_train = (table["split"] == "train").to_numpy()
+    assert table.iloc[in_train, 2:].std(ddof=0).to_numpy() == pytest.approx(1, abs=1e-3)
+    assert len(pd.read_parquet(stages[0] / "one/hashes.parquet")["hash"].iloc[0]) == 64
 
 
 def test_fewer_train_images_than_components(stages):

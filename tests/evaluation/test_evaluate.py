@@ -34,7 +34,15 @@ def test_a_class_without_a_positive_in_validation_loses_only_its_tuned_f1(rng):
     validation = sample(rng)
     validation.labels[:, 1] = 0
     found = evaluate(validation, sample(rng), num_resamples=20)
-    assert found.num_classes == {"auroc": 3, "average_precision": 3, "f1": 2, "f1_at_0_5": 3}
+    assert found.num_classes == {
+        "auroc": 3,
+        "average_precision": 3,
+        "f1": 2,
+        "f1_at_0_5": 3,
+        "sensitivity": 2,
+        "specificity": 2,
+        "brier": 3,
+    }
     reason = found.per_class["B"].metrics["f1"].reason
     assert reason == "no threshold: no positive image in validation"
 
