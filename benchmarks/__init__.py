@@ -1,0 +1,1 @@
+"""How fast the product is beside the notebook's loop, measured side by side."""

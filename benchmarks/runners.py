@@ -1,0 +1,145 @@
+"""What is timed, each in a process of its own, taking turns: no one changes another's settings."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.films import Films
+from benchmarks.notebook import NotebookTraining
+from cxrmodel.config import LatentsConfig, VAEConfig
+from cxrmodel.data.batches import iterate_batches
+from cxrmodel.progress import Progress
+from cxrmodel.training import vae_training
+from cxrmodel.training.batches import in_batches
+from cxrmodel.training.devices import keep_freed_memory, resolve_precision
+from cxrmodel.training.encoding import Coder, load_vae
+from cxrmodel.training.latents import extract_latents
+from cxrmodel.training.vae import fit_vae
+
+CPU = torch.device("cpu")
+MATRIX_SIDE = 4096
+MATRIX_PRODUCTS = 4
+
+
+class Stop(BaseException):
+    """Ends a training that is being timed."""
+
+
+def take_turns(turns: Connection, work: Callable[[], float]) -> None:
+    """Do a turn's work whenever told to, and answer with its seconds a unit."""
+    turns.send(None)  # ready
+    while turns.recv():
+        turns.send(work())
+
+
+def notebook_training(turns: Connection, films: Films, num_images: int) -> None:
+    """Seconds an image of the notebook's training."""
+    training, paths = NotebookTraining(), films.paths
+
+    def work() -> float:
+        start = time.perf_counter()
+        training.train(paths[:num_images])
+        return (time.perf_counter() - start) / num_images
+
+    take_turns(turns, work)
+
+
+def notebook_encoding(turns: Connection, films: Films, num_images: int) -> None:
+    """Seconds an image of the notebook's encoding."""
+    training, paths = NotebookTraining(), films.paths
+
+    def work() -> float:
+        start = time.perf_counter()
+        training.encode(paths[:num_images])
+        return (time.perf_counter() - start) / num_images
+
+    take_turns(turns, work)
+
+
+def product_training(
+    turns: Connection, films: Films, config: VAEConfig, steps_a_turn: int, directory: Path
+) -> None:
+    """Seconds an image of `fit_vae`, paused between turns in its own report of progress."""
+    vae_training.REPORT_EVERY_S = 0.0  # after every step
+    clock = {"start": 0.0, "step": 0}
+
+    def report(progress: Progress) -> None:
+        if progress.done < clock["step"] + steps_a_turn:
+            return
+        seconds = time.perf_counter() - clock["start"]
+        turns.send(seconds / (steps_a_turn * config.batch_size) if clock["step"] else None)
+        if not turns.recv():
+            raise Stop
+        clock.update(step=progress.done, start=time.perf_counter())
+
+    try:
+        fit_vae(
+            config, films.open(), films.split, directory, checkpoints=directory, report=report,
+            device="cpu",
+        )  # fmt: skip
+    except Stop:
+        shutil.rmtree(directory)
+
+
+def product_encoding(
+    turns: Connection, films: Films, config: LatentsConfig, vae: Path, num_images: int
+) -> None:
+    """Seconds an image from the memory map to mu, as the notebook goes from the file to mu."""
+    pixels = films.open()
+    coder = Coder(load_vae(vae), CPU, resolve_precision(config.precision, CPU))
+    batches = list(in_batches(np.arange(num_images), config.batch_size))
+
+    def work() -> float:
+        start = time.perf_counter()
+        with closing(iterate_batches(pixels, batches)) as stream:
+            for _, images in stream:
+                coder.encode(coder.load(images))[0].numpy()
+        return (time.perf_counter() - start) / num_images
+
+    with keep_freed_memory(CPU):
+        take_turns(turns, work)
+
+
+def product_extraction(
+    turns: Connection, films: Films, config: LatentsConfig, vae: Path, directory: Path
+) -> None:
+    """Seconds an image of the whole stage: it also decodes, scores and writes."""
+    pixels, parts = films.open(), directory / "parts"
+
+    def work() -> float:
+        start = time.perf_counter()
+        summary = extract_latents(
+            config, vae, pixels, films.split, directory, parts=parts, device="cpu"
+        )
+        shutil.rmtree(parts)
+        return (time.perf_counter() - start) / float(summary["num_images"])
+
+    take_turns(turns, work)
+
+
+def matrix_products(turns: Connection) -> None:
+    """Seconds a floating-point operation of a large bfloat16 matrix product."""
+    matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE).bfloat16()
+
+    def work() -> float:
+        start = time.perf_counter()
+        for _ in range(MATRIX_PRODUCTS):
+            matrix @ matrix
+        return (time.perf_counter() - start) / (MATRIX_PRODUCTS * 2 * MATRIX_SIDE**3)
+
+    take_turns(turns, work)
+
+
+def peak_memory(answer: Connection, films: Films, config: VAEConfig, directory: Path) -> None:
+    """Largest resident memory of a process that trains for an epoch, in GiB."""
+    fit_vae(config, films.open(), films.split, directory, checkpoints=directory, device="cpu")
+    answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

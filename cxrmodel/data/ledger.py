@@ -1,0 +1,89 @@
+"""Why an image is left out: a closed vocabulary, and the file beside every stage's result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+
+LEDGER_FILE = "excluded.parquet"
+
+
+class Reason(StrEnum):
+    """Why an image is not used; `meaning` is a sentence for people.
+
+    The reasons of an image as such come last, in the order in which the image cache numbers them:
+    append there, never insert.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """Make a member that is its value, with a sentence beside it."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    IMAGE_MISSING = "image_missing", "The CSV has a row for it, and no such file is there."
+    ROW_MISSING = "row_missing", "The file is there, and the CSV has no row for it."
+    DUPLICATE_ROW = "duplicate_row", "An earlier row of the CSV names the same image."
+    DUPLICATE_FILE = (
+        "duplicate_file",
+        "Another folder holds a file of the same name, which is used.",
+    )
+    BAD_IMAGE_NAME = "bad_image_name", "The CSV's name for it cannot be that of a file."
+    BAD_PATIENT_ID = "bad_patient_id", "Its row does not say which patient it is of."
+    EMPTY_LABELS = "empty_labels", "Its row has neither a pathology nor `No Finding`."
+    UNKNOWN_LABEL = "unknown_label", "Its row has a label that is not one of the 14 pathologies."
+    CONTRADICTORY_LABELS = (
+        "contradictory_labels",
+        "Its row has a pathology and `No Finding` at once.",
+    )
+    NOT_SAMPLED = "not_sampled", "It is not in the drawn share of the data set, data.fraction."
+    NOT_IN_OFFICIAL_LISTS = (
+        "not_in_official_lists",
+        "It is in neither of the official lists, or in both.",
+    )
+    DAMAGED_IMAGE = "damaged_image", "The file is cut short, or its checksums do not match."
+    TOO_LARGE = "too_large", "It has more pixels than images.max_megapixels allows."
+    UNSUPPORTED_IMAGE = "unsupported_image", "The file is not a PNG."
+    UNREADABLE = "unreadable", "The file is gone, or of another size than when it was listed."
+
+
+def ledger(
+    images: Sequence[str] | pd.Series,
+    reasons: Sequence[str] | pd.Series | Reason,
+    details: Sequence[str] | pd.Series,
+) -> pd.DataFrame:
+    """Return ledger rows: columns image, reason (one for all, or one each), detail, all text."""
+    one_for_all = isinstance(reasons, Reason)
+    columns = {
+        "image": list(images),
+        "reason": [str(reasons)] * len(images) if one_for_all else list(reasons),
+        "detail": list(details),
+    }
+    return pd.DataFrame(columns).astype("str")
+
+
+def write_ledger(rows: pd.DataFrame, directory: Path) -> None:
+    """Write a stage's ledger, empty or not, to its folder."""
+    rows.to_parquet(directory / LEDGER_FILE, index=False, compression="zstd")
+
+
+def count_reasons(rows: pd.DataFrame) -> dict[str, int]:
+    """Return how many images each reason excludes, most frequent first."""
+    counts = rows["reason"].value_counts()
+    pairs = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return {str(reason): int(count) for reason, count in pairs}
+
+
+def describe_counts(rows: pd.DataFrame) -> str:
+    """Return the counts by reason as one line for an error or a log."""
+    counts = count_reasons(rows)
+    return (
+        ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "nothing excluded"
+    )

@@ -1,0 +1,187 @@
+"""Train, validation and test, about 70 / 15 / 15, and the check that no patient is in two."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from cxrmodel.config import SplitConfig
+from cxrmodel.data.ledger import Reason, ledger, write_ledger
+from cxrmodel.data.nih import INDEX_FILE
+from cxrmodel.data.pixels import IMAGES_FILE
+from cxrmodel.data.reader import OK
+from cxrmodel.data.source import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.errors import LeakageError, SplitError
+
+SPLIT_FILE = "split.parquet"
+LEAKAGE_FILE = "leakage.json"
+PARTS = ("train", "val", "test")
+NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test
+OFFICIAL_FOLDS = 8  # one of train_val's becomes val: with NIH's lists, about 67 / 10 / 23
+SHOWN_PATIENTS = 5
+
+Labels = NDArray[np.str_]
+
+logger = logging.getLogger(__name__)
+
+
+def split_images(config: SplitConfig, index: Path, images: Path, directory: Path) -> dict[str, Any]:
+    """Write split.parquet, leakage.json and excluded.parquet.
+
+    Args:
+        config: Method and seed.
+        index: Folder of the index stage.
+        images: Folder of the images stage; only its `ok` images take part.
+        directory: Folder to write to.
+
+    Returns:
+        The method, num_train, num_val, num_test, and leaking_test_fraction: the share of test
+        images of which the patient is in train too.
+
+    Raises:
+        SplitError: Too few patients or images, or the official lists are missing.
+        LeakageError: A method that keeps patients apart did not.
+    """
+    frame = pd.read_parquet(index / INDEX_FILE)
+    status = pd.read_parquet(images / IMAGES_FILE).set_index("image")["status"]
+    frame = frame[frame["image"].map(status) == OK].reset_index(drop=True)
+    frame["split"] = {"patient": _by_patient, "official": _official, "rows": _by_rows}[
+        config.method
+    ](frame, config.seed)
+    unused = frame["split"] == ""
+    excluded = ledger(
+        frame["image"][unused], Reason.NOT_IN_OFFICIAL_LISTS, [""] * int(unused.sum())
+    )
+    frame = frame[~unused]
+    _require_all_parts(frame, config.method)
+    leakage = {"method": config.method, **check_leakage(frame, allowed=config.method == "rows")}
+    _write(frame, leakage, excluded, directory)
+    shown = ("method", "num_train", "num_val", "num_test", "leaking_test_fraction")
+    return {name: leakage[name] for name in shown}
+
+
+def check_leakage(frame: pd.DataFrame, *, allowed: bool = False) -> dict[str, Any]:
+    """Count patients who are in more than one part.
+
+    Args:
+        frame: A row an image, with the columns patient_id and split.
+        allowed: Only count; else one shared patient is an error.
+
+    Returns:
+        num_<part> images and num_patients_<part> for train, val and test; shared_<a>_<b> patients
+        for each pair; leaking_test_fraction, the share of test images whose patient is in train.
+
+    Raises:
+        LeakageError: A patient is shared, and that is not allowed.
+    """
+    patients = {part: set(frame.loc[frame["split"] == part, "patient_id"]) for part in PARTS}
+    shared = {pair: patients[pair[0]] & patients[pair[1]] for pair in combinations(PARTS, 2)}
+    for (one, other), both in shared.items():
+        if both and not allowed:
+            shown = ", ".join(sorted(both)[:SHOWN_PATIENTS])
+            raise LeakageError(
+                f"{len(both):,} patients are in both {one} and {other}, for example {shown}: "
+                "scores on such a split would be of patients the model has seen."
+            )
+    test = frame.loc[frame["split"] == "test", "patient_id"]
+    return {
+        **{f"num_{part}": int((frame["split"] == part).sum()) for part in PARTS},
+        **{f"num_patients_{part}": len(patients[part]) for part in PARTS},
+        **{f"shared_{one}_{other}": len(both) for (one, other), both in shared.items()},
+        "leaking_test_fraction": float(test.isin(patients["train"]).mean()) if len(test) else 0.0,
+    }
+
+
+def _by_patient(frame: pd.DataFrame, seed: int) -> Labels:
+    fold = _folds(frame, NUM_FOLDS, seed)
+    bounds = [NUM_TRAIN_FOLDS, NUM_TRAIN_FOLDS + NUM_VAL_FOLDS]
+    return np.array(PARTS)[np.searchsorted(bounds, fold, side="right")]
+
+
+def _official(frame: pd.DataFrame, seed: int) -> Labels:
+    named = frame["official"]
+    if not {"train_val", "test"} <= set(named.dropna()):
+        raise SplitError(
+            f"split.method = official needs NIH's lists, and {TRAIN_VAL_LIST} or {TEST_LIST} is "
+            "missing or names no usable image. Put both anywhere below data.root, beside the CSV "
+            "for example, or set split.method to patient."
+        )
+    labels = named.map({"test": "test", "train_val": "train"}).fillna("").to_numpy(dtype="<U5")
+    train_val = np.flatnonzero(labels == "train")
+    fold = _folds(frame.iloc[train_val], OFFICIAL_FOLDS, seed)
+    labels[train_val[fold == 0]] = "val"
+    return labels
+
+
+def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
+    """Split image by image as the notebook did; kept to compare with it."""
+    rows, abnormal = np.arange(len(frame)), frame["any_abnormal"].to_numpy()
+    try:
+        train, rest = train_test_split(rows, test_size=0.30, stratify=abnormal, random_state=seed)
+        val, test = train_test_split(
+            rest, test_size=0.5, stratify=abnormal[rest], random_state=seed
+        )
+    except ValueError as error:
+        raise SplitError(f"{_too_few(frame, 'rows')} {error}") from error
+    labels = np.full(len(frame), "train", dtype="<U5")
+    labels[val], labels[test] = "val", "test"
+    leaking = frame["patient_id"].iloc[test].isin(frame["patient_id"].iloc[train]).mean()
+    logger.warning(
+        "split.method = rows: %.1f %% of the test images are of a patient who is also in train; "
+        "scores on them do not tell how the model does on new patients",
+        100 * leaking,
+    )
+    return labels
+
+
+def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Deal patients to folds of like size and share of abnormal images; the fold of each row."""
+    abnormal, patient = frame["any_abnormal"].to_numpy(), frame["patient_id"].to_numpy()
+    num_patients = frame["patient_id"].nunique()
+    largest = max((abnormal == 0).sum(), (abnormal == 1).sum(), 0)
+    if num_patients < num_folds or largest < num_folds:
+        raise SplitError(_too_few(frame, f"{num_folds} folds of patients"))
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    fold = np.zeros(len(frame), dtype=np.int64)
+    with warnings.catch_warnings():
+        # A rarer kind than folds there are leaves some folds without it, which is no harm here.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, rows) in enumerate(folds.split(abnormal, abnormal, patient)):
+            fold[rows] = number
+    return fold
+
+
+def _too_few(frame: pd.DataFrame, what: str) -> str:
+    abnormal = int(frame["any_abnormal"].sum())
+    return (
+        f"There is too little data for a split by {what}: {len(frame):,} images of "
+        f"{frame['patient_id'].nunique():,} patients, {abnormal:,} abnormal and "
+        f"{len(frame) - abnormal:,} without a listed finding. At least {NUM_FOLDS} patients and "
+        f"{NUM_FOLDS} images of one kind are needed. Set data.fraction higher."
+    )
+
+
+def _require_all_parts(frame: pd.DataFrame, method: str) -> None:
+    empty = [part for part in PARTS if not (frame["split"] == part).any()]
+    if empty:
+        raise SplitError(
+            f"The split leaves no image for {' and '.join(empty)}. {_too_few(frame, method)}"
+        )
+
+
+def _write(
+    frame: pd.DataFrame, leakage: dict[str, Any], excluded: pd.DataFrame, directory: Path
+) -> None:
+    split = frame[["image", "split"]].astype("str")
+    split.to_parquet(directory / SPLIT_FILE, index=False, compression="zstd")
+    (directory / LEAKAGE_FILE).write_text(json.dumps(leakage, indent=1, sort_keys=True) + "\n")
+    write_ledger(excluded, directory)

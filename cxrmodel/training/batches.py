@@ -1,0 +1,80 @@
+"""Which images a network sees, and their way onto the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrmodel.errors import DataError
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+SPLIT_FILE = "split.parquet"
+WHITE = 255  # of a uint8 pixel
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows of the images in two parts of the split, each in index order.
+
+    Attributes:
+        train: (N,), rows of `Pixels`.
+        val: (M,), rows of `Pixels`; may be empty.
+    """
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def read_split(split: Path) -> pd.DataFrame:
+    """Return the columns `image` and `split` of the split stage's folder, as strings."""
+    return pd.read_parquet(split / SPLIT_FILE, columns=["image", "split"])
+
+
+def split_rows(split: Path, pixels: Pixels) -> SplitRows:
+    """Find the train and validation images among the pixels.
+
+    Raises:
+        DataError: There is no train image, or one has no pixels.
+    """
+    rows = read_split(split)
+    train, val = (rows.loc[rows["split"] == part, "image"].tolist() for part in ("train", "val"))
+    if not train:
+        raise DataError(
+            f"{split / SPLIT_FILE} has no train image. Use more of the data: raise data.fraction."
+        )
+    return SplitRows(pixels.rows_of(train), pixels.rows_of(val))
+
+
+def in_batches(rows: NDArray[Number], batch_size: int) -> Iterator[NDArray[Number]]:
+    """Cut an array into batches along its first axis; the last may be smaller."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
+
+
+def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Move a batch as bytes and scale it there.
+
+    Args:
+        images: (B, S, S), uint8.
+        device: Where to.
+
+    Returns:
+        (B, 1, S, S), float32 in [0, 1].
+    """
+    batch = torch.from_numpy(images)
+    if device.type == "cuda":
+        batch = batch.pin_memory()  # or the copy could not run beside the previous step
+    scaled = batch.to(device, non_blocking=True).float().div_(WHITE)  # (B, S, S)
+    return scaled.unsqueeze(1)

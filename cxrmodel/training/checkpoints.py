@@ -1,0 +1,169 @@
+"""Training in progress on disk: written whole or not at all, and read without running anything.
+
+One safetensors file a checkpoint: tensors, and in its header one JSON record. The last checkpoint
+and the one before it are kept, so that a damaged file costs one interval of training, not all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxrmodel.errors import ScratchSpaceError
+
+FORMAT = 1
+HEADER = "checkpoint"
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment of training, from which it can go on.
+
+    Attributes:
+        step: Optimiser steps finished.
+        history: Metrics of each finished and validated epoch.
+        best_epoch: Number of the epoch with the lowest validation loss so far, from 1; 0: none.
+        tensors: Weights, optimiser state and running sums, contiguous, on the CPU.
+    """
+
+    step: int
+    history: list[dict[str, float | None]]
+    best_epoch: int
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+
+class UnusableCheckpointError(Exception):
+    """A checkpoint file cannot be continued from; the text says why."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one training.
+
+    Args:
+        directory: Where they lie; made when first written to.
+        run_key: Identity of settings and data; a checkpoint with another one is refused.
+    """
+
+    def __init__(self, directory: Path, run_key: str) -> None:
+        self.directory = directory
+        self._run_key = run_key
+
+    @property
+    def last(self) -> Path:
+        """Path of the last checkpoint, written or not."""
+        return self.directory / LAST
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the last checkpoint; the one there becomes the one before it."""
+        partial = self._write(LAST, checkpoint)
+        if self.last.exists():
+            self.last.replace(self.directory / PREVIOUS)
+        self._publish(partial, LAST)
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Write the weights of the best epoch so far."""
+        self._publish(self._write(BEST, checkpoint), BEST)
+
+    def load(self) -> Checkpoint | None:
+        """Return the latest usable checkpoint; warn of each that is not, None where none is."""
+        found = [path for path in (self.last, self.directory / PREVIOUS) if path.exists()]
+        for path in found:
+            try:
+                checkpoint = self._read(path)
+            except UnusableCheckpointError as error:
+                logger.warning("Not continuing from %s: %s", path, error)
+                continue
+            if path != self.last:
+                self.last.unlink(missing_ok=True)  # or `save` would put it in the place of this
+            return checkpoint
+        if found:
+            logger.warning("Training starts afresh.")
+        return None
+
+    def load_best(self) -> Checkpoint | None:
+        """Return the checkpoint of the best epoch, or None with a warning if it is not usable."""
+        path = self.directory / BEST
+        try:
+            return self._read(path)
+        except UnusableCheckpointError as error:
+            logger.warning("The weights of the best epoch in %s are lost: %s", path, error)
+            return None
+
+    def _write(self, name: str, checkpoint: Checkpoint) -> Path:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        record = {
+            "format": FORMAT,
+            "run_key": self._run_key,
+            "step": checkpoint.step,
+            "history": checkpoint.history,
+            "best_epoch": checkpoint.best_epoch,
+            "crc32": _checksum(checkpoint.tensors),
+        }
+        partial = self.directory / f"{name}.partial"
+        try:
+            save_file(dict(checkpoint.tensors), partial, {HEADER: json.dumps(record)})
+            _flush_to_disk(partial)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise ScratchSpaceError(
+                f"The checkpoint {partial} could not be written: {error}. "
+                "Free some space there, or choose another store.scratch."
+            ) from error
+        return partial
+
+    def _publish(self, partial: Path, name: str) -> None:
+        partial.replace(self.directory / name)
+        _flush_to_disk(self.directory)
+
+    def _read(self, path: Path) -> Checkpoint:
+        try:
+            with safe_open(path, framework="pt") as file:
+                record: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
+                self._check_identity(record)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            intact = record["crc32"] == _checksum(tensors)
+            checkpoint = Checkpoint(
+                record["step"], record["history"], record["best_epoch"], tensors
+            )
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise UnusableCheckpointError(f"it is damaged ({error}).") from error
+        if not intact:
+            raise UnusableCheckpointError("it is damaged (its checksum does not match).")
+        return checkpoint
+
+    def _check_identity(self, record: dict[str, Any]) -> None:
+        if record["format"] != FORMAT:
+            raise UnusableCheckpointError(
+                f"its format is {record['format']!r}, and this version writes {FORMAT}."
+            )
+        if record["run_key"] != self._run_key:
+            raise UnusableCheckpointError("it is of a training with other settings or data.")
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(tensors[name].numpy().reshape(-1).view("uint8").data, checksum)
+    return checksum
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""The classifier stage: train the multi-label network on the latents, and predict every image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from cxrmodel.config import ClassifierConfig
+from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.training.classifier_training import ClassifierTraining, predict
+from cxrmodel.training.devices import deterministic_kernels, resolve_device
+from cxrmodel.training.labelled_latents import LabelledLatents, read_labelled_latents
+from cxrmodel.training.published import (
+    HISTORY_FILE,
+    contiguous_state,
+    empty_network,
+    read_architecture,
+    read_weights,
+    write_config,
+    write_table,
+    write_weights,
+)
+
+WEIGHTS_FILE = "classifier.safetensors"
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+def fit_classifier(
+    config: ClassifierConfig,
+    latents: Path,
+    index: Path,
+    directory: Path,
+    *,
+    device: str = "auto",
+    report: ReportProgress = silent,
+) -> dict[str, Any]:
+    """Train on the train latents and write a probability of each pathology for every image.
+
+    Args:
+        config: Training.
+        latents: Folder of the latents stage.
+        index: Folder of the index stage, for the labels.
+        directory: Where `classifier.safetensors`, `config.json`, `history.parquet` and
+            `predictions.parquet` go.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        report: Told how many epochs are done.
+
+    Returns:
+        Numbers of images and epochs, the published epoch and its losses.
+
+    Raises:
+        ValueError: There is no such device, or no validation image to find the best epoch with.
+        DataError: There is no train image, or an image has no labels.
+        DivergedError: The loss is not finite.
+    """
+    where = resolve_device(device)
+    data = read_labelled_latents(latents, index)
+    with deterministic_kernels(where):
+        training = ClassifierTraining(config, data, where, report)
+        model, epoch = training.run()
+        probabilities = predict(model, data.latents.to(where))
+    write_weights(directory / WEIGHTS_FILE, contiguous_state(model))
+    write_table(directory / HISTORY_FILE, pd.DataFrame(training.history))
+    write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
+    _write_description(config, data, epoch, where.type, directory)
+    losses = {name: value for name, value in training.history[epoch - 1].items() if name != "epoch"}
+    summary = {"num_images": len(data.rows), "epochs": config.epochs, "published_epoch": epoch}
+    return {**summary, **losses}
+
+
+def load_classifier(directory: Path) -> Classifier:
+    """Return the trained network, in evaluation mode and on the CPU.
+
+    Args:
+        directory: Folder of the classifier stage.
+
+    Raises:
+        DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
+    """
+    sizes = read_architecture(directory, ("latent_dim", "num_labels"))
+    return read_weights(empty_network(Classifier, **sizes), directory / WEIGHTS_FILE)
+
+
+def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:
+    columns = [f"p_{pathology}" for pathology in PATHOLOGIES]
+    table = pd.DataFrame(probabilities.cpu().numpy(), columns=columns)
+    return pd.concat([rows.reset_index(drop=True), table], axis="columns")
+
+
+def _write_description(
+    config: ClassifierConfig, data: LabelledLatents, epoch: int, device: str, directory: Path
+) -> None:
+    architecture = {"latent_dim": data.latents.shape[1], "num_labels": data.labels.shape[1]}
+    write_config(
+        directory,
+        {
+            "architecture": architecture,
+            "config": config.key_fields(),
+            "device": device,
+            "labels": list(PATHOLOGIES),
+            "published_epoch": epoch,
+        },
+    )

@@ -1,0 +1,167 @@
+"""The latents stage: the posterior of every image of the split, and how well it reconstructs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from cxrmodel.config import LatentsConfig
+from cxrmodel.data.batches import iterate_batches
+from cxrmodel.errors import DataError
+from cxrmodel.models.vae import VAE
+from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.training.batches import SPLIT_FILE, in_batches, read_split
+from cxrmodel.training.devices import (
+    deterministic_kernels,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
+from cxrmodel.training.encoding import (
+    VAE_WEIGHTS_FILE,
+    Coder,
+    image_quality,
+    load_vae,
+    reconstruct,
+)
+from cxrmodel.training.parts import TableInParts
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+__all__ = ["extract_latents", "latent_columns", "reconstruct"]
+
+LATENTS_FILE = "latents.parquet"
+PART_IMAGES = 1024
+REPORT_EVERY_S = 1.0
+
+
+def latent_columns(moment: str, latent_dim: int) -> list[str]:
+    """Name the columns of `mu` or `logvar`: `mu_00`, `mu_01` and so on."""
+    return [f"{moment}_{dim:02d}" for dim in range(latent_dim)]
+
+
+def extract_latents(
+    config: LatentsConfig,
+    vae: Path,
+    pixels: Pixels,
+    split: Path,
+    directory: Path,
+    *,
+    parts: Path,
+    device: str = "auto",
+    report: ReportProgress = silent,
+) -> dict[str, Any]:
+    """Encode every image of the split, and measure its reconstruction from the posterior mean.
+
+    Memory does not grow with the number of images. Finished parts are kept, so that a killed
+    extraction goes on where it was.
+
+    Args:
+        config: Batch size and precision.
+        vae: Folder of the vae stage.
+        pixels: The images.
+        split: Folder of the split stage.
+        directory: Where `latents.parquet` goes: a row an image, in the split's order.
+        parts: Folder for finished parts, kept from one attempt to the next.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        report: Told how many images are done.
+
+    Returns:
+        Number of images, and the means of L1 and PSNR over them.
+
+    Raises:
+        ValueError: There is no such device, or the images have another side than the network.
+        DataError: The split is empty, or an image has no pixels.
+        DamagedArtifactError: The network's files are damaged.
+    """
+    where = resolve_device(device)
+    precision = resolve_precision(config.precision, where)
+    network, images = load_vae(vae), read_split(split)
+    _check_fit(network, pixels, images, split)
+    key = _key(config, precision, vae, images)
+    table = TableInParts(parts / key, _schema(network.latent_dim), images["image"], PART_IMAGES)
+    coder = Coder(network, where, precision)
+    extraction = _Extraction(coder, pixels, config.batch_size, len(images), report)
+    with deterministic_kernels(where), keep_freed_memory(where):
+        for rows in table.unfinished():
+            table.write(rows, extraction.measure(images.iloc[rows.start : rows.stop], rows.start))
+    table.concatenate(directory / LATENTS_FILE)
+    means = table.means(["l1", "psnr"])
+    return {"num_images": len(images), **means, "precision": precision, "device": where.type}
+
+
+class _Extraction:
+    """The loop over batches, and what it tells of itself."""
+
+    def __init__(
+        self, coder: Coder, pixels: Pixels, batch_size: int, num_images: int, report: ReportProgress
+    ) -> None:
+        self._coder, self._pixels, self._batch_size = coder, pixels, batch_size
+        self._num_images, self._report = num_images, report
+        self._reported_at, self._reported = time.monotonic(), 0
+
+    def measure(self, images: pd.DataFrame, start: int) -> pa.Table:
+        """Encode and score some images, the first of which is the split's number `start`."""
+        rows = self._pixels.rows_of(images["image"].tolist())
+        self._reported = max(self._reported, start)
+        measured = []
+        with closing(iterate_batches(self._pixels, in_batches(rows, self._batch_size))) as batches:
+            for number, (_, pixels) in enumerate(batches, start=1):
+                measured.append(self._measure_batch(pixels))
+                self._tell(min(start + number * self._batch_size, start + len(rows)))
+        values = torch.cat(measured).cpu().numpy()  # (N, 2 Z + 2)
+        columns = [images[name].tolist() for name in ("image", "split")]
+        return pa.Table.from_arrays(
+            [*(pa.array(column, pa.string()) for column in columns), *map(pa.array, values.T)],
+            schema=_schema(values.shape[1] // 2 - 1),
+        )
+
+    def _measure_batch(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        image = self._coder.load(pixels)
+        mu, logvar = self._coder.encode(image)
+        quality = image_quality(self._coder.decode(mu), image)
+        return torch.cat([mu, logvar, torch.stack(quality, dim=1)], dim=1)
+
+    def _tell(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= REPORT_EVERY_S or done == self._num_images:
+            rate = (done - self._reported) / (now - self._reported_at)
+            self._report(
+                Progress("latents", done, self._num_images, metrics={"images_per_s": rate})
+            )
+            self._reported_at, self._reported = now, done
+
+
+def _schema(latent_dim: int) -> pa.Schema:
+    names = [*latent_columns("mu", latent_dim), *latent_columns("logvar", latent_dim), "l1", "psnr"]
+    texts = [("image", pa.string()), ("split", pa.string())]
+    return pa.schema([*texts, *((name, pa.float32()) for name in names)])
+
+
+def _check_fit(network: VAE, pixels: Pixels, images: pd.DataFrame, split: Path) -> None:
+    if images.empty:
+        raise DataError(f"{split / SPLIT_FILE} has no image. Raise data.fraction.")
+    if network.image_size != pixels.size:
+        raise ValueError(
+            f"The autoencoder was trained on images of {network.image_size} px, and these have "
+            f"{pixels.size} px. Give both the same images.size."
+        )
+
+
+def _key(config: LatentsConfig, precision: str, vae: Path, images: pd.DataFrame) -> str:
+    """Return the identity of an extraction: parts of another one are never mixed in."""
+    with (vae / VAE_WEIGHTS_FILE).open("rb") as stream:
+        weights = hashlib.file_digest(stream, "sha256").hexdigest()
+    identity = [config.key_fields(), precision, weights, images.to_numpy().tolist()]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

@@ -1,0 +1,145 @@
+"""The vae stage: train the autoencoder and publish its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import Tensor
+
+from cxrmodel.config import VAEConfig
+from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.training.batches import SplitRows, split_rows
+from cxrmodel.training.checkpoints import CheckpointFolder
+from cxrmodel.training.devices import (
+    deterministic_kernels,
+    keep_freed_memory,
+    resolve_device,
+    resolve_precision,
+)
+from cxrmodel.training.encoding import VAE_WEIGHTS_FILE, load_vae
+from cxrmodel.training.published import (
+    HISTORY_FILE,
+    contiguous_state,
+    write_config,
+    write_table,
+    write_weights,
+)
+from cxrmodel.training.vae_state import TrainingState, run_key, unpack_weights
+from cxrmodel.training.vae_steps import VAESteps
+from cxrmodel.training.vae_training import VAETraining
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+__all__ = ["fit_vae", "load_vae"]
+
+
+def fit_vae(
+    config: VAEConfig,
+    pixels: Pixels,
+    split: Path,
+    directory: Path,
+    *,
+    checkpoints: Path,
+    device: str = "auto",
+    report: ReportProgress = silent,
+) -> dict[str, Any]:
+    """Train the autoencoder on the train images, going on from a checkpoint where there is one.
+
+    Killed at any instant and called again, it ends with the weights of a training that was not,
+    bit for bit on one kind of device with one number of threads.
+
+    Args:
+        config: Loss and training.
+        pixels: The images; their side is the network's.
+        split: Folder of the split stage.
+        directory: Where `vae.safetensors`, `config.json` and `history.parquet` go.
+        checkpoints: Folder for the state of the training, kept from one attempt to the next.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        report: Told how far training is.
+
+    Returns:
+        Numbers of epochs, steps and parameters, the published epoch and its metrics.
+
+    Raises:
+        ValueError: There is no such device, or no validation image to find the best epoch with.
+        DataError: There is no train image.
+        DivergedError: The loss is not finite.
+        ScratchSpaceError: A checkpoint could not be written.
+    """
+    where = resolve_device(device)
+    precision = resolve_precision(config.precision, where)
+    rows = split_rows(split, pixels)
+    _check_best_is_defined(config, rows)
+    folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision))
+    with deterministic_kernels(where), keep_freed_memory(where):
+        steps = VAESteps(config, pixels.size, where, precision)
+        VAETraining(config, pixels, rows, folder, steps, report).run()
+        weights = _published_weights(config, steps, folder)
+    write_weights(directory / VAE_WEIGHTS_FILE, weights)
+    write_table(directory / HISTORY_FILE, _history_table(steps.state))
+    resolved = {"precision": precision, "device": where.type}
+    return _describe(config, pixels.size, resolved, steps.state, weights, directory)
+
+
+def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
+    if config.weights == "best" and not len(rows.val):
+        raise ValueError(
+            "vae.weights is 'best', and the split has no validation image to find the best epoch "
+            "with. Set it to 'last', or use more of the data: raise data.fraction."
+        )
+
+
+def _published_weights(
+    config: VAEConfig, steps: VAESteps, folder: CheckpointFolder
+) -> dict[str, Tensor]:
+    if config.weights == "last":
+        return contiguous_state(steps.model)
+    best = folder.load_best()
+    if best is None or best.best_epoch != steps.state.best_epoch:
+        raise DamagedArtifactError(
+            f"The weights of the best epoch, {steps.state.best_epoch}, are not in "
+            f"{folder.directory}. Delete that folder and run again to train afresh."
+        )
+    return unpack_weights(best)
+
+
+def _history_table(state: TrainingState) -> pd.DataFrame:
+    rows = pd.DataFrame(list(state.history))
+    whole = {"epoch": "int64", "step": "int64", "active_units": "Int64"}  # null: no validation
+    return rows.astype({name: whole.get(name, "float64") for name in rows.columns})
+
+
+def _describe(
+    config: VAEConfig,
+    image_size: int,
+    resolved: dict[str, str],
+    state: TrainingState,
+    weights: dict[str, Tensor],
+    directory: Path,
+) -> dict[str, Any]:
+    """Write `config.json` and return the stage's summary."""
+    epoch = state.best_epoch if config.weights == "best" else len(state.history)
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    write_config(
+        directory,
+        {
+            "architecture": {"image_size": image_size, "latent_dim": config.latent_dim},
+            "config": config.key_fields(),
+            "num_parameters": num_parameters,
+            "published_epoch": epoch,
+            "seed": config.seed,
+            **resolved,
+        },
+    )
+    published = {name: value for name, value in state.history[epoch - 1].items() if name != "epoch"}
+    return {
+        "epochs": len(state.history),
+        "num_parameters": num_parameters,
+        "published_epoch": epoch,
+        **published,
+        **resolved,
+    }

@@ -1,0 +1,118 @@
+"""What a training of the autoencoder is at one moment, and its form as a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxrmodel.config import VAEConfig
+from cxrmodel.models.vae import VAE
+from cxrmodel.training.batches import SplitRows
+from cxrmodel.training.checkpoints import Checkpoint
+from cxrmodel.training.randomness import Stream, seed_of
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+WEIGHTS, FIRST_MOMENT, SECOND_MOMENT = "weights", "exp_avg", "exp_avg_sq"  # Adam's names
+SUMS = "sums"
+NUM_SAMPLED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training is; replaced as a whole, so that an interruption never sees half of one.
+
+    Attributes:
+        step: Optimiser steps finished.
+        sums: (2,), L1 and KL in nats, summed over the running epoch's images; on the device.
+        history: Metrics of each finished epoch.
+        best_epoch: Number of the epoch with the lowest validation loss, from 1; 0 before it.
+    """
+
+    step: int
+    sums: Tensor = field(repr=False)
+    history: tuple[dict[str, float | None], ...] = ()
+    best_epoch: int = 0
+
+
+def no_sums(device: torch.device) -> Tensor:
+    """Return the sums of an epoch's start; float64 wherever the device has it."""
+    return torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64).to(device)
+
+
+def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE:
+    """Build a network with PyTorch's default initial weights, the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(config.seed, Stream.WEIGHTS))
+        model = VAE(image_size, config.latent_dim)
+    # Channels last is the layout that convolutions are fastest in; the arithmetic is the same.
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) -> str:
+    """Return the identity of a training: what must agree for a checkpoint to be gone on from.
+
+    Not in it is the device: a training may move, at the price of bit-for-bit repeatability.
+    """
+    names = np.asarray(pixels.names)
+    identity = {
+        "config": config.key_fields(),
+        "precision": precision,
+        "size": pixels.size,
+        "train": names[rows.train].tolist(),
+        "val": names[rows.val].tolist(),
+        "pixels": zlib.crc32(pixels.read(rows.train[:NUM_SAMPLED_IMAGES]).tobytes()),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def pack(model: VAE, optimizer: torch.optim.Adam, state: TrainingState) -> Checkpoint:
+    """Copy a training to the CPU; its optimiser must have made a step."""
+    tensors = {SUMS: state.sums.cpu(), **pack_weights(model)}
+    for name, weight in model.named_parameters():
+        for moment in (FIRST_MOMENT, SECOND_MOMENT):
+            tensors[f"{moment}.{name}"] = optimizer.state[weight][moment].cpu().contiguous()
+    return Checkpoint(state.step, list(state.history), state.best_epoch, tensors)
+
+
+def pack_weights(model: VAE) -> dict[str, Tensor]:
+    """Copy the weights alone to the CPU, under the names they have in a checkpoint."""
+    return {
+        f"{WEIGHTS}.{name}": weight.detach().cpu().contiguous()
+        for name, weight in model.named_parameters()
+    }
+
+
+def unpack_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return a checkpoint's weights under the network's own names."""
+    prefix = f"{WEIGHTS}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+@torch.no_grad()
+def unpack(checkpoint: Checkpoint, model: VAE, optimizer: torch.optim.Adam) -> TrainingState:
+    """Set network and optimiser as they were, and return where training was."""
+    model.load_state_dict(unpack_weights(checkpoint))
+    for name, weight in model.named_parameters():
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(checkpoint.step), device=weight.device),
+            # Like the weight in layout too: the fused kernel walks all of them side by side.
+            **{
+                moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
+                for moment in (FIRST_MOMENT, SECOND_MOMENT)
+            },
+        }
+    sums = no_sums(next(model.parameters()).device).copy_(checkpoint.tensors[SUMS])
+    return TrainingState(checkpoint.step, sums, tuple(checkpoint.history), checkpoint.best_epoch)

@@ -1,0 +1,199 @@
+"""The training loop of the autoencoder: from wherever it was left to its last epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cxrmodel.config import VAEConfig
+from cxrmodel.data.batches import iterate_batches
+from cxrmodel.errors import CxrModelError, DivergedError
+from cxrmodel.progress import Progress, ReportProgress
+from cxrmodel.training.batches import SplitRows, in_batches
+from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
+from cxrmodel.training.randomness import epoch_order
+from cxrmodel.training.vae_state import no_sums, pack_weights
+from cxrmodel.training.vae_steps import VAESteps
+from cxrmodel.training.vae_validation import validate
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+REPORT_EVERY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class VAETraining:
+    """One training of one autoencoder.
+
+    The order of images and the noise are functions of the seed and the step, and a checkpoint
+    holds everything else, so a training that was killed ends with the weights of one that was not.
+
+    Args:
+        config: Settings.
+        pixels: Where the images are.
+        rows: Which of them to train on and to validate with.
+        checkpoints: Where to go on from, and to leave checkpoints.
+        steps: The network at its first step.
+        report: Told about once a second, and at the end of each epoch.
+    """
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        pixels: Pixels,
+        rows: SplitRows,
+        checkpoints: CheckpointFolder,
+        steps: VAESteps,
+        report: ReportProgress,
+    ) -> None:
+        self._config, self._pixels, self._rows = config, pixels, rows
+        self._checkpoints, self._steps, self._report = checkpoints, steps, report
+        self._steps_per_epoch = math.ceil(len(rows.train) / config.batch_size)
+        self._num_steps = self._steps_per_epoch * config.epochs
+        self._saved = steps.state
+        self._saved_at = self._reported_at = time.monotonic()
+        self._reported_step = 0
+
+    def run(self) -> None:
+        """Train to the end, leaving a checkpoint also where that is not reached.
+
+        Raises:
+            DivergedError: The loss or a weight is not finite.
+        """
+        self._go_on()
+        try:
+            while len(self._steps.state.history) < self._config.epochs:
+                self._run_epoch()
+        except DivergedError:
+            raise
+        except BaseException:  # a cancelled flow raises one that is no Exception
+            self._save_interrupted()
+            raise
+
+    def _go_on(self) -> None:
+        checkpoint = self._checkpoints.load()
+        if checkpoint is None or not self._has_best(checkpoint):
+            return
+        self._steps.go_on_from(checkpoint)
+        self._saved, self._reported_step = self._steps.state, checkpoint.step
+        logger.info("Training goes on after step %d.", checkpoint.step)
+
+    def _has_best(self, checkpoint: Checkpoint) -> bool:
+        if self._config.weights == "last" or checkpoint.best_epoch == 0:
+            return True
+        best = self._checkpoints.load_best()
+        # A later one is reached again: the epochs between repeat themselves.
+        return best is not None and best.best_epoch >= checkpoint.best_epoch
+
+    def _images_seen(self) -> int:
+        epoch = len(self._steps.state.history)
+        steps = self._steps.state.step - epoch * self._steps_per_epoch
+        return min(steps * self._config.batch_size, len(self._rows.train))
+
+    def _run_epoch(self) -> None:
+        epoch = len(self._steps.state.history)
+        order = epoch_order(self._config.seed, epoch, len(self._rows.train))
+        remaining = self._rows.train[order][self._images_seen() :]
+        with closing(
+            iterate_batches(self._pixels, in_batches(remaining, self._config.batch_size))
+        ) as batches:
+            for _, images in batches:
+                self._steps.take(images)
+                self._after_batch()
+        self._finish_epoch()
+
+    def _after_batch(self) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= REPORT_EVERY_S:
+            self._report_progress(self._train_metrics())
+        if now - self._saved_at >= self._config.checkpoint_every_s:
+            self._save()
+
+    def _finish_epoch(self) -> None:
+        trained = self._train_metrics()
+        self._check_weights()
+        validated = validate(
+            self._steps, self._pixels, self._rows.val, self._config, self._after_batch
+        )
+        state = self._steps.state
+        epoch = len(state.history) + 1
+        record = {"epoch": epoch, "step": state.step, **trained, **validated}
+        is_best = self._is_best(validated["val_loss"])
+        if is_best and self._config.weights == "best":
+            # Before the state says so: a checkpoint never names a best epoch that is not there.
+            self._save_best(epoch)
+        self._steps.state = replace(
+            state,
+            sums=no_sums(state.sums.device),
+            history=(*state.history, record),
+            best_epoch=epoch if is_best else state.best_epoch,
+        )
+        self._save()
+        self._report_progress({name: value for name, value in record.items() if value is not None})
+
+    def _is_best(self, val_loss: float | None) -> bool:
+        if val_loss is None:
+            return False
+        if not math.isfinite(val_loss):
+            raise self._diverged(f"the validation loss is {val_loss}")
+        state = self._steps.state
+        best = state.history[state.best_epoch - 1]["val_loss"] if state.best_epoch else None
+        return best is None or val_loss < best
+
+    def _train_metrics(self) -> dict[str, float]:
+        """Wait for the device and return the means of the running epoch's images so far."""
+        l1, kl_nats = (self._steps.state.sums / max(1, self._images_seen())).tolist()
+        loss = l1 + self._config.kl_weight * kl_nats / self._config.latent_dim
+        if not math.isfinite(loss):
+            raise self._diverged(f"the train loss is {loss}")
+        return {"train_l1": l1, "train_kl_nats": kl_nats, "train_loss": loss}
+
+    def _check_weights(self) -> None:
+        if not self._steps.are_finite():
+            raise self._diverged("a weight is not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        last = (
+            f"The last good checkpoint, of step {self._saved.step}, is {self._checkpoints.last}"
+            if self._saved.step
+            else "There is no checkpoint yet"
+        )
+        return DivergedError(
+            f"The autoencoder diverged: at step {self._steps.state.step} of {self._num_steps} "
+            f"{what}. {last}. Lower vae.lr (now {self._config.lr:g}), or set vae.precision to "
+            f"float32 (now {self._config.precision})."
+        )
+
+    def _save(self) -> None:
+        self._train_metrics()  # never keep a poisoned state
+        self._check_weights()
+        self._checkpoints.save(self._steps.checkpoint())
+        self._saved, self._saved_at = self._steps.state, time.monotonic()
+
+    def _save_best(self, epoch: int) -> None:
+        weights = pack_weights(self._steps.model)
+        self._checkpoints.save_best(Checkpoint(self._steps.state.step, [], epoch, weights))
+
+    def _save_interrupted(self) -> None:
+        try:
+            self._steps.settle()
+            if self._steps.state is not self._saved:
+                self._save()
+        except (OSError, RuntimeError, CxrModelError) as error:
+            # What interrupted the training is the error to show.
+            logger.warning("No checkpoint could be left: %s", error)
+
+    def _report_progress(self, metrics: dict[str, float]) -> None:
+        now, step = time.monotonic(), self._steps.state.step
+        metrics = {name.removeprefix("train_"): value for name, value in metrics.items()}
+        images = (step - self._reported_step) * self._config.batch_size
+        if images:
+            metrics["images_per_s"] = images / (now - self._reported_at)
+        self._reported_at, self._reported_step = now, step
+        self._report(Progress("vae", step, self._num_steps, "steps", metrics))

@@ -1,0 +1,274 @@
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxrmodel.config import ImagesConfig
+from cxrmodel.data import image_cache
+from cxrmodel.data.image_cache import RECORD, ImageCache, cache_key
+from cxrmodel.data.reader import ImageReader
+from cxrmodel.errors import ScratchSpaceError
+
+CONFIG = ImagesConfig(size=64)
+
+
+class CountingReader(ImageReader):
+    """Counts the rows that are decoded, and can fail at one of them."""
+
+    fail_at = -1
+
+    def decode(self, row):
+        self.__dict__.setdefault("decoded", []).append(row)
+        if row == self.fail_at:
+            raise ConnectionResetError("the store went away")
+        return super().decode(row)
+
+
+@pytest.fixture
+def index(make_root, index_of):
+    return index_of(make_root(8))
+
+
+@pytest.fixture
+def reader(index, tmp_path):
+    return CountingReader(CONFIG, str(tmp_path / "data"), index, 1)
+
+
+@pytest.fixture
+def cache(index, tmp_path):
+    return ImageCache(CONFIG, index, 8, tmp_path / "scratch")
+
+
+ROWS = np.arange(8)
+
+
+def test_holds_what_the_decoder_gives(cache, reader):
+    seen = []
+    cache.build(reader, ROWS, report=lambda progress: seen.append((progress.done, progress.total)))
+    expected = [reader.decode(row) for row in range(8)]
+    np.testing.assert_array_equal(cache.pixels(), [one.pixels for one in expected])
+    assert cache.checksums().tolist() == [one.crc32 for one in expected]
+    assert cache.statuses().tolist() == ["ok"] * 8
+    assert seen[-1] == (8, 8)
+
+
+def test_a_finished_row_is_never_decoded_again(cache, reader):
+    cache.build(reader, ROWS[2:5])
+    assert cache.statuses().tolist() == [""] * 2 + ["ok"] * 3 + [""] * 3
+    cache.build(reader, ROWS)
+    cache.build(reader, ROWS)
+    assert sorted(reader.decoded) == list(range(8))
+
+
+def test_rows_with_another_checksum_than_wanted_are_decoded_again(cache, reader):
+    cache.build(reader, ROWS)
+    wanted = cache.checksums()
+    wanted[3] ^= 1
+    reader.decoded.clear()
+    cache.build(reader, ROWS, wanted)
+    assert reader.decoded == [3]
+
+
+def test_an_unreachable_store_raises_and_keeps_what_is_done(cache, reader):
+    reader.fail_at = 5
+    with pytest.raises(ConnectionResetError, match="the store went away"):
+        cache.build(reader, ROWS)
+    assert cache.statuses().tolist() == ["ok"] * 5 + [""] * 3
+    reader.fail_at = -1
+    reader.decoded.clear()
+    cache.build(reader, ROWS)
+    assert sorted(reader.decoded) == [5, 6, 7]
+
+
+def test_images_that_fail_have_status_and_detail_also_after_a_resume(cache, reader, tmp_path):
+    images = tmp_path / "data/images"
+    (images / "00000001_001.png").unlink()
+    whole = (images / "00000002_000.png").read_bytes()
+    (images / "00000002_000.png").write_bytes(whole[:-20] + bytes(20))
+    (images / "00000002_001.png").write_bytes(b"short")
+    cache.build(reader, ROWS)
+    assert cache.statuses().tolist()[:4] == ["ok", "unreadable", "damaged_image", "unreadable"]
+    assert cache.details()[1] == "it was listed, and is no longer there"
+    assert cache.details()[2]
+    assert cache.details()[3].startswith("5 bytes, and 4,")
+    assert cache.checksums()[1:4].tolist() == [0, 0, 0]
+    assert not cache.pixels()[1:4].any()
+
+
+def test_an_unreadable_row_is_tried_again_and_a_damaged_one_is_not(cache, reader, tmp_path):
+    images = tmp_path / "data/images"
+    data = (images / "00000001_001.png").read_bytes()
+    (images / "00000001_001.png").unlink()
+    bad = (images / "00000002_000.png").read_bytes()
+    (images / "00000002_000.png").write_bytes(bytes(len(bad)))
+    cache.build(reader, ROWS)
+    (images / "00000001_001.png").write_bytes(data)
+    reader.decoded.clear()
+    cache.build(reader, ROWS)
+    assert reader.decoded == [1]
+    assert cache.statuses().tolist()[1:3] == ["ok", "unsupported_image"]
+
+
+def test_a_root_that_is_gone_as_a_whole_is_no_ledger_entry(cache, reader, tmp_path):
+    (tmp_path / "data").rename(tmp_path / "unmounted")
+    with pytest.raises(OSError, match=r"/data is gone or out of reach"):
+        cache.build(reader, ROWS)
+    assert cache.statuses().tolist() == [""] * 8
+
+
+@pytest.mark.parametrize("name", ["pixels.u8", "rows.bin"])
+def test_a_file_cut_short_means_a_new_start(name, cache, reader):
+    cache.build(reader, ROWS)
+    os.truncate(cache.directory / name, 100)
+    assert cache.statuses().tolist() == [""] * 8
+    reader.decoded.clear()
+    cache.build(reader, ROWS)
+    assert sorted(reader.decoded) == list(range(8))
+
+
+def test_the_key_covers_listing_and_decoding_but_not_where_pixels_are_kept(index, tmp_path):
+    key = cache_key(CONFIG, index)
+    assert key == cache_key(ImagesConfig(size=64, cache=False), index)
+    assert key != cache_key(ImagesConfig(size=128), index)
+    assert key != cache_key(ImagesConfig(size=64, fit="pad"), index)
+    other = shutil.copytree(index, tmp_path / "other")
+    (other / "listing.parquet").write_bytes((index / "index.parquet").read_bytes())
+    assert key != cache_key(CONFIG, other)
+
+
+def test_the_key_covers_the_decoders_code_but_not_its_comments(index, tmp_path, monkeypatch):
+    key = cache_key(CONFIG, index)
+    decoder = tmp_path / "images.py"
+    source = Path(image_cache.images.__file__).read_text()
+    monkeypatch.setattr(image_cache.images, "__file__", str(decoder))
+    decoder.write_text(source + "# a remark\n")
+    assert cache_key(CONFIG, index) == key
+    decoder.write_text(source.replace("BILINEAR", "BOX"))
+    assert cache_key(CONFIG, index) != key
+
+
+class TestScratchSpace:
+    MESSAGE = (
+        r"need 32,768 bytes in .*/images/.*, and 20,000 are free.*store\.scratch.*images\.size"
+        r".*data\.fraction.*images\.cache to false"
+    )
+
+    @pytest.fixture
+    def small_disk(self, monkeypatch):
+        usage = namedtuple("usage", "total used free")(50_000, 30_000, 20_000)
+        monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: usage)
+
+    def test_too_little_is_refused_before_anything_is_decoded(self, cache, reader, small_disk):
+        with pytest.raises(ScratchSpaceError, match=self.MESSAGE):
+            cache.build(reader, ROWS)
+        assert "decoded" not in reader.__dict__
+
+    def test_only_what_is_still_to_come_counts(self, cache, reader, small_disk):
+        cache.build(reader, ROWS[:4])  # 16,384 bytes
+        cache.build(reader, ROWS)
+        assert cache.statuses().tolist() == ["ok"] * 8
+
+    def test_a_disk_that_fills_up_meanwhile_says_the_same(self, cache, reader, monkeypatch):
+        def full(descriptor, data, offset):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(image_cache.os, "pwrite", full)
+        with pytest.raises(ScratchSpaceError, match=r"need 4,096 bytes"):
+            cache.build(reader, ROWS)
+
+
+def test_the_file_takes_no_room_before_it_is_filled(cache, reader):
+    cache.build(reader, ROWS[:1])
+    status = (cache.directory / "pixels.u8").stat()
+    assert status.st_size == 8 * 64 * 64
+    assert status.st_blocks * 512 < status.st_size
+
+
+def test_a_second_builder_waits_and_finds_it_done(cache, index, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    other = CountingReader(CONFIG, str(tmp_path / "data"), index, 1)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Paused(CountingReader):
+        def decode(self, row):
+            entered.set()
+            assert go_on.wait(10)
+            return super().decode(row)
+
+    paused = Paused(CONFIG, str(tmp_path / "data"), index, 1)
+    builders = [
+        threading.Thread(target=cache.build, args=(paused, ROWS)),
+        threading.Thread(target=cache.build, args=(other, ROWS)),
+    ]
+    builders[0].start()
+    assert entered.wait(10)
+    builders[1].start()
+    deadline = time.monotonic() + 10
+    while "Waiting for another process" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+    go_on.set()
+    for builder in builders:
+        builder.join(10)
+    assert "decoded" not in other.__dict__
+    assert cache.statuses().tolist() == ["ok"] * 8
+
+
+BUILDER = """
+    import json, sys, time
+    import numpy as np
+    from pathlib import Path
+    from cxrmodel.config import ImagesConfig
+    from cxrmodel.data import image_cache
+    from cxrmodel.data.reader import ImageReader
+
+    class Slow(ImageReader):
+        def decode(self, row):
+            time.sleep(0.02)
+            return super().decode(row)
+
+    root, index, scratch = sys.argv[1:]
+    image_cache.MIN_BLOCK_ROWS = image_cache.MAX_BLOCK_ROWS = 4
+    config = ImagesConfig(size=64)
+    cache = image_cache.ImageCache(config, Path(index), 40, Path(scratch))
+    print("started", flush=True)
+    cache.build(Slow(config, root, Path(index), 1), np.arange(40),
+                report=lambda progress: print(progress.done, flush=True))
+"""
+
+
+def test_a_killed_build_goes_on_where_it_stopped(make_root, index_of, tmp_path):
+    root = make_root(40)
+    index = index_of(root)
+    command = [sys.executable, "-c", textwrap.dedent(BUILDER), root, index, tmp_path / "scratch"]
+    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as builder:
+        while builder.stdout.readline().strip() != b"12":
+            assert builder.poll() is None
+        builder.send_signal(signal.SIGKILL)
+    cache = ImageCache(CONFIG, index, 40, tmp_path / "scratch")
+    finished = np.flatnonzero(cache.statuses() == "ok")
+    assert 12 <= len(finished) < 40
+    # A finished row that were decoded again would lose this mark.
+    with (cache.directory / "pixels.u8").open("r+b") as stream:
+        for row in finished.tolist():
+            stream.seek(row * 64 * 64)
+            stream.write(b"mark")
+    reader = CountingReader(CONFIG, str(root), index, 2)
+    cache.build(reader, np.arange(40))
+    assert sorted(reader.decoded) == sorted(set(range(40)) - set(finished.tolist()))
+    marked = [row for row in range(40) if bytes(cache.pixels()[row].flat[:4]) == b"mark"]
+    assert marked == finished.tolist()
+    assert (cache.statuses() == "ok").all()
+
+
+def test_a_record_is_as_long_as_the_format_says():
+    assert RECORD.itemsize == 197  # a change needs a new FORMAT_VERSION
