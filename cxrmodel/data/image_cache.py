@@ -147,8 +147,8 @@ class ImageCache:
     def _create(self) -> None:
         if self.is_whole():
             return
+        (self.directory / ROWS_FILE).unlink(missing_ok=True)  # first: no record without its pixels
         for path, size in self._files().items():
-            path.unlink(missing_ok=True)  # records without their pixels must not survive
             with path.open("wb") as stream:
                 stream.truncate(size)  # sparse: takes no room until written
 
