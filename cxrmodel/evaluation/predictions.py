@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,20 +45,26 @@ class Predictions:
         return self.with_probabilities(np.full_like(self.probabilities, probability))
 
 
-def read_predictions(path: Path, index: Path) -> dict[str, Predictions]:
+def read_predictions(
+    path: Path, index: Path, order: Sequence[str] | None = None
+) -> dict[str, Predictions]:
     """Read a file of predictions and join it with the labels of the index.
 
     Args:
         path: Parquet file with `image`, `split` and a `p_<pathology>` column each.
         index: `index.parquet`.
+        order: Names of all images in the order to return them in; else that of the file.
 
     Returns:
         Predictions of `train`, `val` and `test`; a part without a row is empty.
 
     Raises:
-        DamagedArtifactError: A predicted image is not in the index, or a value is no probability.
+        DamagedArtifactError: A predicted image is not in the index, a value is no probability, or
+            an image of the order is not predicted.
     """
     table = pd.read_parquet(path)
+    if order is not None:
+        table = _in_order(table, order, path)
     columns = [column for column in table.columns if column.startswith(PREFIX)]
     names = [column.removeprefix(PREFIX) for column in columns]
     known = pd.read_parquet(index, columns=["image", "patient_id", *names]).set_index("image")
@@ -76,3 +83,12 @@ def read_predictions(path: Path, index: Path) -> dict[str, Predictions]:
         codes = np.unique(patients[of], return_inverse=True)[1].astype(np.int64)
         parts[part] = Predictions(tuple(names), labels[of], probabilities[of], codes)
     return parts
+
+
+def _in_order(table: pd.DataFrame, order: Sequence[str], path: Path) -> pd.DataFrame:
+    rows = pd.Index(table["image"]).get_indexer(pd.Index(order))
+    if (rows < 0).any():
+        missing = order[int(np.argmax(rows < 0))]
+        raise DamagedArtifactError(f"{path} does not predict {missing}, which the split holds.")
+    ordered: pd.DataFrame = table.iloc[rows].reset_index(drop=True)
+    return ordered

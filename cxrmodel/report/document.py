@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cxrmodel.evaluation.calibration import (
+    MAX_BINS,
+    Calibration,
+    ClassCalibration,
+    Reliability,
+)
 from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
 from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
 from cxrmodel.evaluation.metrics import Metric
@@ -22,8 +28,10 @@ def build_document(tables: RunTables, results: Results, record: RunRecord) -> di
         "vae": _vae(tables, results),
         "classifier": {
             **_evaluation(results.classifier),
+            "calibration": _calibration(results.calibration),
             "per_class": {
-                name: _class(entry) for name, entry in results.classifier.per_class.items()
+                name: _class(entry) | _class_calibration(results.calibration.per_class[name])
+                for name, entry in results.classifier.per_class.items()
             },
         },
         "baselines": {
@@ -101,6 +109,38 @@ def _class(entry: ClassEvaluation) -> dict[str, Any]:
         "num_positive_patients": entry.num_positive_patients,
         "intervals": _intervals(entry.intervals),
         "warning": entry.warning,
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        **_metrics({f"macro_{name}": metric for name, metric in calibration.macro.items()}),
+        "method": "Platt scaling a class, fitted on validation",
+        "max_bins": MAX_BINS,
+        "brier_gain": _difference(calibration.gain),
+    }
+
+
+def _class_calibration(entry: ClassCalibration) -> dict[str, Any]:
+    calibrator = entry.calibrator
+    return {
+        "calibration": {
+            **_metrics({"ece_before": entry.before.error, "ece_after": entry.after.error}),
+            "brier_after": entry.brier_after.value,
+            "slope": calibrator.slope,
+            "intercept": calibrator.intercept,
+            "reason": calibrator.reason,
+            "reliability_before": _reliability(entry.before),
+            "reliability_after": _reliability(entry.after),
+        }
+    }
+
+
+def _reliability(curve: Reliability) -> dict[str, list[float]]:
+    return {
+        "predicted": curve.predicted.tolist(),
+        "observed": curve.observed.tolist(),
+        "counts": curve.counts.tolist(),
     }
 
 

@@ -9,16 +9,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.ledger import Reason
-from cxrmodel.evaluation.evaluate import METRICS
-from cxrmodel.report import words
+from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.report import verdicts, words
 from cxrmodel.report.inputs import RunRecord, RunTables
 from cxrmodel.report.pictures import Picture
 from cxrmodel.report.results import Results
+from cxrmodel.report.worries import worries as find_worries
 
 NUM_EXAMPLES = 3
 MODELS = {
     "classifier": "Classifier on latents",
+    "pca_network": "PCA + the same network",
     "pca_logistic": "PCA + logistic regression",
+    "metadata": "Age, sex and view, no pixel",
+    "patient_memory": "Memory of the patient's other labels",
+    "prevalence": "Prevalence in train",
     "all_positive": "Everything called positive",
 }
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
@@ -63,9 +68,9 @@ def render_page(
         report_config=config,
         m=document,
         record=record,
-        verdict=words.verdict(results),
-        further_verdicts=words.further_verdicts(results, tables),
-        worries=words.worries(results, tables, record),
+        verdict=verdicts.verdict(results),
+        further_verdicts=verdicts.further_verdicts(results, tables),
+        worries=find_worries(results, tables, record),
         ledger=_ledger(tables),
         parts=_parts(tables),
         models=_models(document),
@@ -76,7 +81,7 @@ def render_page(
 
 
 def _title(name: str) -> str:
-    return name.replace("_", " ")
+    return name.replace("0_5", "0.5").replace("_", " ")
 
 
 def _ledger(tables: RunTables) -> list[dict[str, Any]]:
@@ -103,9 +108,11 @@ def _parts(tables: RunTables) -> list[dict[str, Any]]:
 
 def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row a model: its means with intervals, and the classifier's lead over it."""
-    metrics = [f"macro_{metric}" for metric in METRICS]
+    metrics = [f"macro_{metric}" for metric in HEADLINE_METRICS]
     rows = []
     for key, name in MODELS.items():
+        if key != "classifier" and key not in document["baselines"]:
+            continue  # nothing to fit it on
         source = document["classifier"] if key == "classifier" else document["baselines"][key]
         rows.append(
             {

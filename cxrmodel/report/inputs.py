@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 
+FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 LEDGERS = ("index", "images", "split")
 
 
@@ -65,14 +68,16 @@ class RunTables:
     """The stages' files in memory.
 
     Attributes:
-        images: A row a used image: `image`, `split`, and the index's `patient_id`, `view` and
-            `any_abnormal`.
+        images: A row a used image: `image`, `split`, and the index's `patient_id`, `age`, `sex`,
+            `view`, `follow_up`, `any_abnormal` and pathologies, and the pixels' `crc32`.
         excluded: A row a ledger entry: `stage`, `image`, `reason`, `detail`.
         vae_history: A row an epoch.
         classifier_history: A row an epoch.
         latents: `latents.parquet`, in the order of `images`.
-        classifier: Predictions of the classifier, by part of the split.
-        pca_logistic: Predictions of the baseline, by part of the split.
+        hashes: (N, 64), perceptual fingerprints, in the order of `images`.
+        classifier: Predictions of the classifier, by part of the split; these and the baselines'
+            are in the order of `images`.
+        baselines: Predictions of each fitted baseline, by part of the split.
         reconstruction: Errors of the reconstruction baselines.
     """
 
@@ -81,28 +86,41 @@ class RunTables:
     vae_history: pd.DataFrame
     classifier_history: pd.DataFrame
     latents: pd.DataFrame
+    hashes: NDArray[np.uint8]
     classifier: dict[str, Predictions]
-    pca_logistic: dict[str, Predictions]
+    baselines: dict[str, dict[str, Predictions]]
     reconstruction: dict[str, Any]
 
 
 def read_tables(inputs: RunInputs) -> RunTables:
     """Read the stages' files."""
     index = inputs.index / "index.parquet"
-    columns = ["image", "patient_id", "view", "any_abnormal"]
-    images = pd.read_parquet(inputs.split / "split.parquet", columns=["image", "split"])
-    images = images.merge(pd.read_parquet(index, columns=columns), on="image", validate="1:1")
+    images = _read_images(inputs, index)
+    names = images["image"].tolist()
     latents = pd.read_parquet(inputs.latents / "latents.parquet").set_index("image")
+    hashes = pd.read_parquet(inputs.baselines / "hashes.parquet").set_index("image")["hash"]
     return RunTables(
         images=images,
         excluded=_read_ledgers(inputs),
         vae_history=pd.read_parquet(inputs.vae / "history.parquet"),
         classifier_history=pd.read_parquet(inputs.classifier / "history.parquet"),
-        latents=latents.loc[images["image"].tolist()].reset_index(),
-        classifier=read_predictions(inputs.classifier / "predictions.parquet", index),
-        pca_logistic=read_predictions(inputs.baselines / "pca_logistic.parquet", index),
+        latents=latents.loc[names].reset_index(),
+        hashes=np.frombuffer(b"".join(hashes.loc[names]), np.uint8).reshape(len(names), -1),
+        classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
+        baselines={
+            name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
+            for name in FITTED_BASELINES
+        },
         reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
     )
+
+
+def _read_images(inputs: RunInputs, index: Path) -> pd.DataFrame:
+    images = pd.read_parquet(inputs.split / "split.parquet", columns=["image", "split"])
+    known = pd.read_parquet(index).drop(columns=["uri", "official"], errors="ignore")
+    checksums = pd.read_parquet(inputs.images / "images.parquet", columns=["image", "crc32"])
+    images = images.merge(known, on="image", validate="1:1")
+    return images.merge(checksums, on="image", validate="1:1")
 
 
 def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:

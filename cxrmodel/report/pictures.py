@@ -18,6 +18,7 @@ JPEG_QUALITY = 86
 MAX_JPEG_PIXELS = 5_000_000
 MAX_JPEG_BYTES = 1_100_000  # two of them, with the other figures, keep the page below 6 MB
 SHRINK = 0.8
+NUM_COLOURS = 128
 
 Draw = Callable[[Theme], Figure]
 
@@ -43,6 +44,26 @@ class Picture:
     height_px: int
 
 
+class Gallery:
+    """The pictures of one page, in the order in which they are drawn.
+
+    Args:
+        directory: Where the files are written.
+
+    Attributes:
+        pictures: Those drawn so far.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.pictures: list[Picture] = []
+
+    def add(self, name: str, alt: str, draw: Draw, *, is_photograph: bool = False) -> None:
+        """Draw one more; see `make_picture`."""
+        picture = make_picture(name, alt, draw, self._directory, is_photograph=is_photograph)
+        self.pictures.append(picture)
+
+
 def make_picture(
     name: str, alt: str, draw: Draw, directory: Path, *, is_photograph: bool = False
 ) -> Picture:
@@ -58,7 +79,8 @@ def make_picture(
     drawn = {}
     for theme in THEMES:
         with drawing(theme):
-            drawn[theme.name] = png(draw(theme))
+            drawing_png = png(draw(theme))
+        drawn[theme.name] = drawing_png if is_photograph else _with_palette(drawing_png)
     (directory / f"{name}.png").write_bytes(drawn[LIGHT.name])
     width, height = Image.open(io.BytesIO(drawn[LIGHT.name])).size
     urls = {
@@ -69,6 +91,15 @@ def make_picture(
     return Picture(
         name, alt, urls["light"], urls["dark"], round(width * scale), round(height * scale)
     )
+
+
+def _with_palette(data: bytes) -> bytes:
+    """Return a drawing with a palette, a third of the size: few colours and their blends."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    stream = io.BytesIO()
+    small = image.quantize(NUM_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
 
 
 def _jpeg_url(data: bytes) -> str:

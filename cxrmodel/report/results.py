@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
+from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
 from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
+from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.inputs import RunTables, leaking_test_fraction
 
 
@@ -18,13 +20,15 @@ class Results:
     Attributes:
         autoencoder: Reconstruction and latents.
         classifier: The classifier on the latents.
-        baselines: `all_positive` and `pca_logistic`, judged as the classifier is.
+        calibration: The classifier's probabilities, before and after scaling.
+        baselines: The fitted ones, `all_positive` and `prevalence`, judged as the classifier is.
         differences: The classifier's mean less a baseline's, by baseline and metric.
         leaking_test_fraction: Share of test images whose patient is also in train.
     """
 
     autoencoder: AutoencoderEvaluation
     classifier: Evaluation
+    calibration: Calibration
     baselines: dict[str, Evaluation]
     differences: dict[str, dict[str, Difference]]
     leaking_test_fraction: float | None
@@ -35,16 +39,15 @@ def measure(tables: RunTables, *, seed: int) -> Results:
     validation, test = tables.classifier["val"], tables.classifier["test"]
     classifier = evaluate(validation, test, seed=seed)
     baselines = {
-        "all_positive": evaluate(validation.with_constant(1), test.with_constant(1), seed=seed),
-        "pca_logistic": evaluate(
-            tables.pca_logistic["val"], tables.pca_logistic["test"], seed=seed
-        ),
+        name: evaluate(parts["val"], parts["test"], seed=seed)
+        for name, parts in _all_baselines(tables).items()
     }
     of_test = tables.images["split"] == "test"
     codes = np.unique(tables.images.loc[of_test, "patient_id"], return_inverse=True)[1]
     return Results(
         autoencoder=evaluate_autoencoder(tables.latents, codes.astype(np.int64), seed=seed),
         classifier=classifier,
+        calibration=evaluate_calibration(validation, test, seed=seed),
         baselines=baselines,
         differences={
             name: {metric: compare(classifier, baseline, metric) for metric in METRICS}
@@ -52,3 +55,15 @@ def measure(tables: RunTables, *, seed: int) -> Results:
         },
         leaking_test_fraction=leaking_test_fraction(tables.images),
     )
+
+
+def _all_baselines(tables: RunTables) -> dict[str, dict[str, Predictions]]:
+    """Return the fitted baselines and the constant ones, the hardest to beat first."""
+    parts = tables.classifier
+    labels = parts["train"].labels
+    prevalence = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
+    constants = {"prevalence": prevalence, "all_positive": np.ones(labels.shape[1])}
+    return tables.baselines | {
+        name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
+        for name, constant in constants.items()
+    }

@@ -49,3 +49,11 @@ def test_what_is_no_probability_is_refused(tmp_path, index, value):
     path = write(tmp_path, ["a"], [value], ["test"])
     with pytest.raises(DamagedArtifactError, match="not a probability"):
         read_predictions(path, index)
+
+
+def test_an_order_is_kept_and_a_missing_image_is_named(tmp_path, index):
+    path = write(tmp_path, ["c", "b", "a"], [0.9, 0.1, 0.8], ["test", "test", "test"])
+    ordered = read_predictions(path, index, ["a", "b", "c"])["test"]
+    assert ordered.probabilities[:, 1].tolist() == [0.8, 0.1, 0.9]
+    with pytest.raises(DamagedArtifactError, match="does not predict d, which the split holds"):
+        read_predictions(path, index, ["a", "d"])

@@ -91,6 +91,8 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
     index.to_parquet(directory / "index/index.parquet", index=False)
     missing.to_parquet(directory / "index/excluded.parquet", index=False)
     empty.to_parquet(directory / "images/excluded.parquet", index=False)
+    checksums = pd.DataFrame({"image": names, "crc32": np.arange(count, dtype=np.uint32)})
+    checksums.assign(status="ok").to_parquet(directory / "images/images.parquet", index=False)
     empty.to_parquet(directory / "split/excluded.parquet", index=False)
     split.to_parquet(directory / "split/split.parquet", index=False)
     return index.merge(split, on="image")

@@ -3,18 +3,12 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from cxrmodel.evaluation.metrics import Metric
 from cxrmodel.report.inputs import leaking_test_fraction, read_tables
 from cxrmodel.report.results import measure
-from cxrmodel.report.words import (
-    duration,
-    further_verdicts,
-    interval,
-    number,
-    percent,
-    plural,
-    verdict,
-    worries,
-)
+from cxrmodel.report.verdicts import further_verdicts, verdict
+from cxrmodel.report.words import duration, interval, number, percent, plural
+from cxrmodel.report.worries import worries
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +41,35 @@ def with_difference(results, value, bounds):
     ],
 )
 def test_the_verdict_claims_no_more_than_the_interval(results, value, bounds, claim):
-    sentence = verdict(with_difference(results, value, bounds))
-    assert sentence.startswith(f"The classifier on the latents {claim} principal components")
-    if bounds is None:
-        assert "without an interval" in sentence
-    else:
-        assert f"(95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f})" in sentence
+    alone = dataclasses.replace(
+        results, differences={"pca_logistic": results.differences["pca_logistic"]}
+    )
+    sentence = verdict(with_difference(alone, value, bounds))
+    score = number(results.classifier.macro["auroc"].value)
+    assert sentence.startswith(
+        f"The classifier on the latents, of macro AUROC {score}, {claim} principal components with "
+        f"logistic regressions ({value:+.3f}, "
+    )
+    expected = "without an interval" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f})"
+    assert expected in sentence
+
+
+def test_the_verdict_names_each_baseline_once_under_its_claim(results):
+    sentence = verdict(with_difference(results, -0.2, (-0.3, -0.1)))
+    assert "beats chance (" in sentence
+    assert "; it is worse than principal components with logistic regressions (-0.200" in sentence
+    assert "age, sex and view" in sentence
+    assert "memory" not in sentence  # it is chance where patients are apart
+    leaking = dataclasses.replace(results, leaking_test_fraction=0.8)
+    assert "a memory of the patient's other labels (" in verdict(leaking)
 
 
 def test_the_verdict_on_nothing_says_so(results):
-    sentence = verdict(with_difference(results, None, None))
-    assert sentence.startswith("The test images cannot tell")
+    macro = results.classifier.macro | {"auroc": Metric.undefined("why")}
+    blind = dataclasses.replace(
+        results, classifier=dataclasses.replace(results.classifier, macro=macro)
+    )
+    assert verdict(blind).startswith("The test images cannot tell")
 
 
 def test_the_reconstruction_is_compared_with_thumbnails(results, tables):

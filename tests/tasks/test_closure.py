@@ -22,7 +22,8 @@ def digest(project: Path, stage: str) -> str:
     code = f"from tasks.closure import code_digest; print(code_digest('tasks.{stage}'))"
     env = {**os.environ, "PYTHONPATH": str(project)}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    ran = subprocess.run(command, env=env, cwd=project, check=True, capture_output=True, text=True)
+    return ran.stdout
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -72,7 +73,7 @@ def test_code_of_the_task_counts(project):
         ("cxrmodel/training/latents.py", "classifier"),
         ("cxrmodel/evaluation/metrics.py", "classifier"),
         ("cxrmodel/evaluation/baselines.py", "vae"),
-        ("cxrmodel/report/figures.py", "baselines"),
+        ("cxrmodel/report/html.py", "baselines"),
         ("cxrmodel/training/vae.py", "classifier"),
         ("cxrmodel/store.py", "index"),
         ("tasks/stage.py", "index"),

@@ -19,6 +19,7 @@ MIN_POINTS = 5
 NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
 PANEL_IN = 4.9
 NUM_TURNS = 20
+MANY_POINTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def map_latents(
     start = "pca" if mu.shape[1] > 1 else "random"
     embedding = TSNE(perplexity=used, init=start, random_state=seed)
     # Sums of more than two threads round in the order in which they end: another map each time.
-    with threadpool_limits(limits=2, user_api="openmp"):
+    # Few points leave even two threads waiting for each other.
+    with threadpool_limits(limits=2 if count > MANY_POINTS else 1, user_api="openmp"):
         points = embedding.fit_transform(mu[rows])
     return LatentMap(np.asarray(points, dtype=np.float32), rows, used)
 
