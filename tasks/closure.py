@@ -59,10 +59,21 @@ def reachable_modules(module: str) -> set[str]:
 
 
 def _source(module: str) -> Path:
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
+    """Return a module's file without importing it or its parents."""
+    path = _find(module)
+    if path is None:
         raise ModuleNotFoundError(f"no source of {module}, which a stage imports")
-    return Path(spec.origin)
+    return path
+
+
+def _find(module: str) -> Path | None:
+    package, *names = module.split(".")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]).joinpath(*names)
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _imports(tree: ast.Module) -> list[str]:
@@ -73,14 +84,7 @@ def _imports(tree: ast.Module) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.split(".")[0] in PROJECT_PACKAGES and _is_module(name)]
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is a module, so this is a name within it
-        return False
+    return [name for name in names if name.split(".")[0] in PROJECT_PACKAGES and _find(name)]
 
 
 class _RuntimeNodes(ast.NodeVisitor):

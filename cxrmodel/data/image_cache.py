@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data import images
 from cxrmodel.data.ledger import Reason
-from cxrmodel.data.reader import DETAIL_BYTES, OK, Decoded, ImageReader
-from cxrmodel.data.source import LISTING_FILE
+from cxrmodel.data.reader import DETAIL_BYTES, Decoded, ImageReader
+from cxrmodel.data.tables import LISTING_FILE, OK
 from cxrmodel.errors import ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 

@@ -22,18 +22,12 @@ from cxrmodel.data.entries import read_entries
 from cxrmodel.data.labels import label_matrix
 from cxrmodel.data.ledger import Reason, count_reasons, describe_counts, ledger, write_ledger
 from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.data.source import (
-    ENTRIES_FILE,
-    LISTING_FILE,
-    TEST_LIST,
-    TRAIN_VAL_LIST,
-    Source,
-)
+from cxrmodel.data.source import Source
+from cxrmodel.data.tables import ENTRIES_FILE, INDEX_FILE, LISTING_FILE, TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.errors import DataError
 
 __all__ = ["INDEX_COLUMNS", "INDEX_FILE", "PATHOLOGIES", "build_index"]
 
-INDEX_FILE = "index.parquet"
 INDEX_COLUMNS = (
     "image",
     "uri",

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.data.image_cache import ImageCache
-from cxrmodel.data.reader import OK, ImageReader
+from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.tables import OK
 from cxrmodel.errors import DataError
 
 logger = logging.getLogger(__name__)

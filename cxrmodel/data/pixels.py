@@ -14,11 +14,11 @@ from cxrmodel.config import ImagesConfig
 from cxrmodel.data.image_cache import ImageCache
 from cxrmodel.data.ledger import count_reasons, describe_counts, ledger, write_ledger
 from cxrmodel.data.pixel_readers import DecodedPixels, MappedPixels, source_changed
-from cxrmodel.data.reader import OK, ImageReader
+from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.tables import IMAGES_FILE, OK
 from cxrmodel.errors import DataError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
-IMAGES_FILE = "images.parquet"
 REPORT_EVERY = 256
 
 

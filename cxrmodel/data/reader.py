@@ -18,10 +18,9 @@ from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images import decode_image
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.root import Root
-from cxrmodel.data.source import LISTING_FILE
+from cxrmodel.data.tables import LISTING_FILE, OK
 from cxrmodel.errors import ImageError
 
-OK = "ok"
 REMOTE_WORKERS = 16
 IN_FLIGHT_BYTES = 64 << 20
 MAX_IN_FLIGHT = 128

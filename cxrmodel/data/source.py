@@ -17,12 +17,9 @@ import pandas as pd
 from cxrmodel.config import DataConfig
 from cxrmodel.data.entries import REQUIRED, SPELLINGS, has_required_columns
 from cxrmodel.data.root import ListedFile, Root, explained
+from cxrmodel.data.tables import ENTRIES_FILE, LISTING_FILE, TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.errors import DataError
 
-ENTRIES_FILE = "entries.csv"
-LISTING_FILE = "listing.parquet"
-TRAIN_VAL_LIST = "train_val_list.txt"
-TEST_LIST = "test_list.txt"
 ENTRIES_PATTERN = "data_entry*.csv"
 KEY_CHARS = 16
 HEAD_BYTES = 1 << 16

@@ -16,13 +16,9 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data.ledger import Reason, ledger, write_ledger
-from cxrmodel.data.nih import INDEX_FILE
-from cxrmodel.data.pixels import IMAGES_FILE
-from cxrmodel.data.reader import OK
-from cxrmodel.data.source import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK, SPLIT_FILE, TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.errors import LeakageError, SplitError
 
-SPLIT_FILE = "split.parquet"
 LEAKAGE_FILE = "leakage.json"
 PARTS = ("train", "val", "test")
 NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cxrmodel.data.tables import SPLIT_FILE
 from cxrmodel.errors import DataError
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
-SPLIT_FILE = "split.parquet"
 WHITE = 255  # of a uint8 pixel
 
 Number = TypeVar("Number", bound=np.generic)

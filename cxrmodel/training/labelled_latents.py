@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.data.tables import INDEX_FILE
 from cxrmodel.errors import DataError
 
 LATENTS_FILE = "latents.parquet"
-INDEX_FILE = "index.parquet"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import LatentsConfig
 from cxrmodel.data.batches import iterate_batches
+from cxrmodel.data.tables import SPLIT_FILE
 from cxrmodel.errors import DataError
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.training.batches import SPLIT_FILE, in_batches, read_split
+from cxrmodel.training.batches import in_batches, read_split
 from cxrmodel.training.devices import (
     deterministic_kernels,
     keep_freed_memory,
