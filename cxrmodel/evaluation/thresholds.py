@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_curve
 from cxrmodel.evaluation.metrics import Metric
 from cxrmodel.evaluation.predictions import Predictions
 
+ROUNDING = 1e-12  # of F1: equals are equal, whichever way they were computed
 NO_POSITIVE_IN_VALIDATION = "no positive image in validation"
 
 
@@ -28,7 +29,7 @@ def best_threshold(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]
     total = precision + recall
     scores = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
     scores = scores[: len(candidates)]  # the last point of the curve has no threshold
-    best = np.flatnonzero(scores >= scores.max())[-1]
+    best = np.flatnonzero(scores >= scores.max() - ROUNDING)[-1]
     return Metric(float(candidates[best]))
 
 

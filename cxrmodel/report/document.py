@@ -16,6 +16,7 @@ from cxrmodel.evaluation.calibration import (
 from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
 from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
 from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.report.audit_document import build_audit
 from cxrmodel.report.inputs import RunRecord, RunTables
 from cxrmodel.report.results import Results
 
@@ -42,7 +43,9 @@ def build_document(tables: RunTables, results: Results, record: RunRecord) -> di
             baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
             for baseline, differences in results.differences.items()
         },
+        "audit": build_audit(results.audit),
         "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
+        "config": record.config,
         "timings_s": record.timings_s,
         "provenance": {"code": None, "config": None, "packages": None} | record.provenance,
     }

@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing beside it, and asks for nothing from the network."""
+"""report.html, one file that asks for nothing from the network, and the two cards beside it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ MODELS = {
     "prevalence": "Prevalence in train",
     "all_positive": "Everything called positive",
 }
+ANOMALIES = {
+    "reconstruction_error": "reconstruction error",
+    "kl": "KL to the prior",
+    "mahalanobis": "Mahalanobis distance from train latents with no listed finding",
+}
+CARDS = {"MODEL_CARD.md": "model_card.md.j2", "DATASHEET.md": "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
 STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
 
@@ -48,12 +54,46 @@ def render_page(
         record: What is known of the run.
         pictures: Figures; a missing one is explained in its place.
     """
+    return (
+        make_environment(escape=True)
+        .get_template("report.html.j2")
+        .render(
+            **_said(tables, results, document, record),
+            report_config=config,
+            further_verdicts=verdicts.further_verdicts(results, tables),
+            anomalies=ANOMALIES,
+            compressions=_compressions(document),
+            pictures={picture.name: picture for picture in pictures},
+        )
+    )
+
+
+def render_cards(
+    tables: RunTables, results: Results, document: dict[str, Any], record: RunRecord
+) -> dict[str, str]:
+    """Return `MODEL_CARD.md` and `DATASHEET.md`, for a run as for the page."""
+    said = _said(tables, results, document, record)
+    images = record.config.get("images", {})
+    said |= {"size": images.get("size", "?"), "fit": images.get("fit", "?")}
+    environment = make_environment(escape=False)
+    return {
+        card: environment.get_template(template).render(said) for card, template in CARDS.items()
+    }
+
+
+def make_environment(*, escape: bool) -> Environment:
+    """Return where templates are found, with the filters that write numbers.
+
+    Args:
+        escape: What enters is escaped for HTML.
+    """
     environment = Environment(
         loader=PackageLoader("cxrmodel.report", "templates"),
-        autoescape=True,
+        autoescape=escape,  # noqa: S701 - Markdown is escaped by nothing that HTML is
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not escape,
     )
     environment.filters.update(
         number=words.number,
@@ -64,20 +104,23 @@ def render_page(
         title=_title,
     )
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
-    return environment.get_template("report.html.j2").render(
-        report_config=config,
-        m=document,
-        record=record,
-        verdict=verdicts.verdict(results),
-        further_verdicts=verdicts.further_verdicts(results, tables),
-        worries=find_worries(results, tables, record),
-        ledger=_ledger(tables),
-        parts=_parts(tables),
-        models=_models(document),
-        compressions=_compressions(document),
-        timings=_timings(record.timings_s),
-        pictures={picture.name: picture for picture in pictures},
-    )
+    return environment
+
+
+def _said(
+    tables: RunTables, results: Results, document: dict[str, Any], record: RunRecord
+) -> dict[str, Any]:
+    """Return what page and cards have in common."""
+    return {
+        "m": document,
+        "record": record,
+        "verdict": verdicts.verdict(results),
+        "worries": find_worries(results, tables, record),
+        "ledger": _ledger(tables),
+        "parts": _parts(tables),
+        "models": _models(document),
+        "timings": _timings(record.timings_s),
+    }
 
 
 def _title(name: str) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxrmodel.evaluation.audit.audit import Audit, audit_run
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
 from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.inputs import RunTables, leaking_test_fraction
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Results:
         calibration: The classifier's probabilities, before and after scaling.
         baselines: The fitted ones, `all_positive` and `prevalence`, judged as the classifier is.
         differences: The classifier's mean less a baseline's, by baseline and metric.
+        audit: Leaks, shortcuts, subgroups and unusual films.
         leaking_test_fraction: Share of test images whose patient is also in train.
     """
 
@@ -31,11 +37,18 @@ class Results:
     calibration: Calibration
     baselines: dict[str, Evaluation]
     differences: dict[str, dict[str, Difference]]
+    audit: Audit
     leaking_test_fraction: float | None
 
 
-def measure(tables: RunTables, *, seed: int) -> Results:
-    """Compute the numbers; the seed is that of the bootstrap, the same for all, so paired."""
+def measure(tables: RunTables, pixels: Pixels, *, seed: int) -> Results:
+    """Compute the numbers.
+
+    Args:
+        tables: The stages' files.
+        pixels: The images, to compare candidates for duplicates.
+        seed: Of the bootstrap; the same for all, so that differences are paired.
+    """
     validation, test = tables.classifier["val"], tables.classifier["test"]
     classifier = evaluate(validation, test, seed=seed)
     baselines = {
@@ -53,6 +66,9 @@ def measure(tables: RunTables, *, seed: int) -> Results:
             name: {metric: compare(classifier, baseline, metric) for metric in METRICS}
             for name, baseline in baselines.items()
         },
+        audit=audit_run(
+            tables.images, tables.hashes, tables.latents, tables.classifier, pixels, seed=seed
+        ),
         leaking_test_fraction=leaking_test_fraction(tables.images),
     )
 

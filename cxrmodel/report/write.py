@@ -11,8 +11,9 @@ from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.report.document import build_document, headline
 from cxrmodel.report.drawn_images import draw_images, draw_map
 from cxrmodel.report.drawn_numbers import draw_numbers
-from cxrmodel.report.html import render_page
+from cxrmodel.report.html import render_cards, render_page
 from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
+from cxrmodel.report.judged import FILE, write_test_predictions
 from cxrmodel.report.pca_network import with_pca_network
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import measure
@@ -34,7 +35,7 @@ def write_report(
     *,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
-    """Write `report.html`, `metrics.json` and `figures/*.png`; same inputs, same bytes.
+    """Write page, `metrics.json`, cards, figures and test predictions; same inputs, same bytes.
 
     Args:
         config: What to show.
@@ -49,22 +50,25 @@ def write_report(
     """
     _tell(report, 0)
     tables = with_pca_network(read_tables(inputs), inputs, record)
-    results = measure(tables, seed=config.seed)
+    results = measure(tables, pixels, seed=config.seed)
     document = build_document(tables, results, record)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     (directory / "metrics.json").write_text(text)
+    write_test_predictions(tables, directory / FILE)
     _tell(report, 1)
     figures = directory / "figures"
     figures.mkdir(exist_ok=True)
     gallery = Gallery(figures)
     draw_numbers(results, tables, gallery)
     _tell(report, 2)
-    draw_images(config, inputs, tables, pixels, gallery)
+    draw_images(config, inputs, tables, results, pixels, gallery)
     _tell(report, 3)
     draw_map(config, tables, gallery)
     _tell(report, 4)
     page = render_page(config, tables, results, document, record, gallery.pictures)
     (directory / "report.html").write_text(page, encoding="utf-8")
+    for name, card in render_cards(tables, results, document, record).items():
+        (directory / name).write_text(card, encoding="utf-8")
     _tell(report, NUM_STEPS)
     return headline(document)
 

@@ -30,6 +30,12 @@ def test_by_hand():
     assert best_threshold(labels, np.array([0.1, 0.3, 0.2, 0.9])).value == 0.3
 
 
+def test_of_equals_the_highest_is_taken_despite_rounding():
+    labels = np.array([1, 1, 1, 1, 1, 1] + [0] * 6, np.uint8)
+    scores = np.array([0.4] * 3 + [0.2] * 2 + [0.0] + [0.2] * 4 + [0.0] * 2)
+    assert best_threshold(labels, scores).value == 0.4  # F1 is 6 / 9 there, 10 / 15 at 0.2
+
+
 def test_no_positive_in_validation_gives_no_threshold():
     found = best_threshold(np.zeros(3, np.uint8), np.array([0.1, 0.2, 0.3]))
     assert found == Metric(None, "no positive image in validation")

@@ -65,7 +65,7 @@ def test_a_comment_a_docstring_or_another_stage_edited_reruns_nothing_else(edita
     library = editable.project / "cxrmodel"
     append(library / "training" / "vae.py", "\n# a comment\n")
     append(library / "models" / "vae.py", '\n"""A bare string."""\n')
-    append(library / "report" / "figures.py", "\nEDITED = True\n")
+    append(library / "report" / "html.py", "\nEDITED = True\n")
     assert editable.run().ran == {"report"}
 
 

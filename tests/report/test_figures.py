@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxrmodel.report.figures.classification import draw_auroc, draw_f1
 from cxrmodel.report.figures.curves import draw_training_curves
+from cxrmodel.report.figures.film_grid import FilmRow, draw_film_grid
 from cxrmodel.report.figures.latent_space import (
     draw_kl_per_dimension,
     draw_latent_map,
@@ -21,14 +22,20 @@ from cxrmodel.report.figures.reconstructions import (
     draw_reconstructions,
     join_examples,
 )
-from cxrmodel.report.figures.theme import DARK, LIGHT, drawing, png
+from cxrmodel.report.figures.small_multiples import (
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
+from cxrmodel.report.figures.subgroups import draw_subgroups
+from cxrmodel.report.figures.theme import DARK, LIGHT, drawing, png, rasterize
 from cxrmodel.report.inputs import read_tables
 from cxrmodel.report.results import measure
 
 
 @pytest.fixture(scope="module")
 def results(made_run):
-    return measure(read_tables(made_run.inputs), seed=0)
+    return measure(read_tables(made_run.inputs), made_run.pixels, seed=0)
 
 
 def shown_texts(figure):
@@ -73,7 +80,7 @@ def overlaps(figure):
 def drawn(draw):
     with drawing(LIGHT):
         figure = draw(LIGHT)
-        png(figure)
+        rasterize(figure)
         return overlaps(figure)
 
 
@@ -81,6 +88,32 @@ def test_no_label_meets_another_or_leaves_the_classification_figures(results):
     classifier, baseline = results.classifier, results.baselines["pca_logistic"]
     assert drawn(lambda theme: draw_auroc(classifier, baseline, theme)) == []
     assert drawn(lambda theme: draw_f1(classifier, theme)) == []
+
+
+def test_no_label_meets_another_in_the_small_multiples(results, made_run):
+    tables = read_tables(made_run.inputs)
+    model, baseline = tables.classifier["test"], tables.baselines["pca_logistic"]["test"]
+    assert drawn(lambda theme: draw_roc(model, baseline, theme)) == []
+    assert drawn(lambda theme: draw_precision_recall(model, baseline, theme)) == []
+    assert drawn(lambda theme: draw_reliability(results.calibration, theme)) == []
+
+
+def test_no_label_meets_another_in_the_subgroups(results):
+    assert drawn(lambda theme: draw_subgroups(results.audit.subgroups, theme)) == []
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_no_label_meets_another_in_a_grid_of_films(count):
+    films = np.random.default_rng(0).random((count, 64, 64), dtype=np.float32)
+    rows = [
+        FilmRow(
+            "z12\n3.21 nats",
+            [f"0000{film}_000\nPleural Thickening +2" for film in range(count)],
+            films,
+        )
+        for _ in range(2)
+    ]
+    assert drawn(lambda theme: draw_film_grid(rows, theme)) == []
 
 
 @pytest.mark.parametrize("epochs", [1, 20, 300])
@@ -137,8 +170,10 @@ def test_no_label_meets_another_in_the_latent_map():
     found = map_latents(
         rng.normal(size=(40, 8)).astype(np.float32), max_points=30, perplexity=30, seed=1
     )
-    views = np.array(["AP", "PA", None] * 10, dtype=object)
-    assert drawn(lambda theme: draw_latent_map(found, rng.random(30) < 0.5, views, theme)) == []
+    groups = {"no listed finding": rng.random(30) < 0.5, "any listed finding": rng.random(30) < 0.5}
+    panels = dict.fromkeys(("By finding", "By view", "By sex", "By age"), groups)
+    assert drawn(lambda theme: draw_latent_map(found, panels, theme)) == []
+    assert 0.5 < found.trustworthiness <= 1
 
 
 @pytest.mark.parametrize(("count", "expected"), [(10_000, 30), (91, 30), (61, 20), (5, 4 / 3)])
@@ -173,7 +208,7 @@ def test_png_holds_no_text_or_time_and_themes_differ():
     pictures = {}
     for theme in (LIGHT, DARK):
         with drawing(theme):
-            pictures[theme.name] = png(draw_kl_per_dimension(kl, theme))
+            pictures[theme.name] = png(rasterize(draw_kl_per_dimension(kl, theme)))
         assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pictures[theme.name]))
     corner = {
         n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pictures.items()
@@ -185,7 +220,7 @@ def test_drawing_leaves_a_users_settings_as_they_were():
     mpl.get_backend()  # chosen on first use
     before = mpl.rcParams.copy()
     with drawing(DARK):
-        png(draw_kl_per_dimension(np.ones(3), DARK))
+        rasterize(draw_kl_per_dimension(np.ones(3), DARK))
     assert mpl.rcParams == before
 
 

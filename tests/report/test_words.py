@@ -3,6 +3,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from cxrmodel.evaluation.audit.duplicates import Duplicates
 from cxrmodel.evaluation.metrics import Metric
 from cxrmodel.report.inputs import leaking_test_fraction, read_tables
 from cxrmodel.report.results import measure
@@ -17,8 +18,8 @@ def tables(made_run):
 
 
 @pytest.fixture(scope="module")
-def results(tables):
-    return measure(tables, seed=0)
+def results(tables, made_run):
+    return measure(tables, made_run.pixels, seed=0)
 
 
 def with_difference(results, value, bounds):
@@ -96,6 +97,37 @@ def test_a_leak_is_the_first_worry_on_real_films(results, tables, made_run):
     first = worries(leaking, tables, record)[0]
     assert first.startswith("81.3 % of the test images belong to a patient that is also in train.")
     assert "The split by rows" in first
+
+
+def with_audit(results, **found):
+    return dataclasses.replace(results, audit=dataclasses.replace(results.audit, **found))
+
+
+def test_duplicates_and_a_shortcut_are_worries(results, tables, made_run):
+    view = results.audit.shortcuts["view"]
+    drop = dataclasses.replace(view.drop, metric=Metric(0.2), interval=(0.1, 0.3))
+    planted = with_audit(
+        results,
+        duplicates=Duplicates([("a", "b"), ("c", "b")], [("d", "e")]),
+        shortcuts={"view": dataclasses.replace(view, drop=drop)},
+    )
+    found = worries(planted, tables, made_run.record)
+    assert found[0] == (
+        "3 test images are also in train or validation, 2 with equal and 1 with nearly equal "
+        "pixels."
+    )
+    assert any(worry.startswith("A shortcut: among images that share the view") for worry in found)
+    clean = worries(results, tables, made_run.record)
+    assert not any("shortcut" in worry or "also in train" in worry for worry in clean)
+
+
+def test_miscalibration_is_a_worry_only_where_scaling_helps(results, tables, made_run):
+    for bounds, expected in (((-0.02, -0.01), True), ((-0.02, 0.01), False)):
+        gain = dataclasses.replace(results.calibration.gain, value=-0.01, interval=bounds)
+        calibration = dataclasses.replace(results.calibration, gain=gain)
+        changed = dataclasses.replace(results, calibration=calibration)
+        found = worries(changed, tables, made_run.record)
+        assert any("miscalibrated" in worry for worry in found) is expected
 
 
 def test_synthetic_films_are_the_first_worry(results, tables, made_run):

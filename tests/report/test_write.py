@@ -12,11 +12,17 @@ from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.report.drawn_images import draw_images
 from cxrmodel.report.inputs import read_tables
 from cxrmodel.report.pictures import Gallery
+from cxrmodel.report.results import measure
 from cxrmodel.report.write import write_report
 
 CONFIG = ReportConfig(num_reconstructions=3, tsne_points=60)
 MAX_PAGE_BYTES = 6_000_000
 FIGURES = {
+    "extremes.png",
+    "neighbours.png",
+    "one_a_class.png",
+    "samples.png",
+    "traversals.png",
     "auroc.png",
     "f1.png",
     "kl_per_dimension.png",
@@ -24,6 +30,7 @@ FIGURES = {
     "precision_recall.png",
     "reliability.png",
     "roc.png",
+    "subgroups.png",
     "reconstructions.png",
     "training_curves.png",
 }
@@ -88,7 +95,9 @@ def page(text):
 
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
-    assert {path.name for path in directory.iterdir()} == {"report.html", "metrics.json", "figures"}
+    written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
+    written.add("test_predictions.parquet")
+    assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
 
 
@@ -196,7 +205,7 @@ def test_page_has_headings_in_order_targets_for_its_links_and_alt_texts(page):
     assert len(known) == len(set(known))
     links = [a["href"][1:] for tag, a in page.tags if tag == "a" and a["href"].startswith("#")]
     assert set(links) <= set(known)
-    assert len(set(links)) == 11
+    assert len(set(links)) == 13
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
     assert ("html", {"lang": "en"}) in page.tags
 
@@ -218,6 +227,26 @@ def test_page_says_what_matters(page):
     )
 
 
+def test_cards_hold_what_a_reader_asks_for(report, metrics):
+    card = (report[0] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Not for clinical use." in card
+    entry = metrics["classifier"]["per_class"]["Mass"]
+    low, high = entry["intervals"]["auroc"]
+    row = next(line for line in card.splitlines() if line.startswith("| Mass |"))
+    assert f"| {entry['num_positive']} | {entry['auroc']:.3f} ({low:.3f} to {high:.3f}) |" in row
+    assert "| all test images |" in card
+    assert metrics["provenance"]["code"] in card
+    sheet = (report[0] / "DATASHEET.md").read_text(encoding="utf-8")
+    for expected in ("https://nihcc.app.box.com", "IEEE CVPR 2017", "acknowledgement of the NIH"):
+        assert expected in sheet
+    assert metrics["data"]["fingerprint"] in sheet
+    assert "| index | The CSV has a row for it, and no such file is there. | 2 |" in sheet
+    for text in (card, sheet):
+        widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+        assert min(widths) > 2
+        assert "&" not in text.replace("row 7 <b>& row 9</b>", "")
+
+
 def test_page_escapes_what_the_data_says(page, text):
     assert "row 7 <b>& row 9</b>" in page.words
     assert "<b>" not in text
@@ -237,7 +266,8 @@ def test_same_inputs_give_the_same_bytes_and_progress_reaches_its_end(made_run, 
 def test_another_seed_draws_other_images(made_run, report, tmp_path):
     config = CONFIG.model_copy(update={"seed": 7})
     tables = read_tables(made_run.inputs)
-    draw_images(config, made_run.inputs, tables, made_run.pixels, Gallery(tmp_path))
+    results = measure(tables, made_run.pixels, seed=0)
+    draw_images(config, made_run.inputs, tables, results, made_run.pixels, Gallery(tmp_path))
     drawn = (tmp_path / "reconstructions.png").read_bytes()
     assert drawn != (report[0] / "figures/reconstructions.png").read_bytes()
 

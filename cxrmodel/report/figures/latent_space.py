@@ -10,15 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
+from sklearn.manifold import TSNE, trustworthiness
 from threadpoolctl import threadpool_limits
 
 from cxrmodel.report.figures.theme import WIDTH_IN, Theme, new_figure, place
 
 MIN_POINTS = 5
 NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
-PANEL_IN = 4.9
+PANEL_IN, PANEL_HEIGHT_IN = 4.9, 3.7
 NUM_TURNS = 20
+MAX_JUDGED, NUM_JUDGED_NEIGHBOURS = 2_000, 10
 MANY_POINTS = 2_000
 
 
@@ -30,11 +31,14 @@ class LatentMap:
         points: (N, 2), without a unit.
         rows: (N,), rows of the latents that were drawn.
         perplexity: As used.
+        trustworthiness: Of the neighbours on the map, 1 where all are neighbours among the
+            latents too; of at most 2,000 points.
     """
 
     points: NDArray[np.float32]
     rows: NDArray[np.int64]
     perplexity: float
+    trustworthiness: float
 
 
 def usable_perplexity(perplexity: float, num_points: int) -> float:
@@ -47,7 +51,9 @@ def map_latents(
 ) -> LatentMap | None:
     """Embed latents in two dimensions; None where there are fewer than five.
 
-    Source: L. van der Maaten, G. Hinton, Visualizing Data using t-SNE, JMLR 9 (2008).
+    Sources: L. van der Maaten, G. Hinton, Visualizing Data using t-SNE, JMLR 9 (2008);
+    J. Venna, S. Kaski, Neighborhood preservation in nonlinear projection methods, ICANN 2001, for
+    the trustworthiness.
 
     Args:
         mu: (M, Z).
@@ -66,36 +72,29 @@ def map_latents(
     # Few points leave even two threads waiting for each other.
     with threadpool_limits(limits=2 if count > MANY_POINTS else 1, user_api="openmp"):
         points = embedding.fit_transform(mu[rows])
-    return LatentMap(np.asarray(points, dtype=np.float32), rows, used)
+    judged = slice(0, MAX_JUDGED)  # the rows are in random order
+    num_neighbours = min(NUM_JUDGED_NEIGHBOURS, (len(rows[judged]) - 1) // 2)
+    trust = trustworthiness(mu[rows[judged]], points[judged], n_neighbors=num_neighbours)
+    return LatentMap(np.asarray(points, dtype=np.float32), rows, used, float(trust))
 
 
 def draw_latent_map(
-    latent_map: LatentMap,
-    any_abnormal: NDArray[np.bool_],
-    views: NDArray[np.object_],
-    theme: Theme,
+    latent_map: LatentMap, colourings: dict[str, dict[str, NDArray[np.bool_]]], theme: Theme
 ) -> Figure:
-    """Draw the map twice: by finding and by view.
+    """Draw the map once a colouring, two beside each other.
 
     Args:
         latent_map: Of N points.
-        any_abnormal: (N,), whether any pathology is listed.
-        views: (N,), `AP`, `PA` or missing.
+        colourings: Title, and the members of at most three groups, each (N,).
         theme: Colours.
     """
-    figure = new_figure(PANEL_IN + 0.75)
-    gap = WIDTH_IN - 2 * PANEL_IN
-    left, right = (
-        place(figure, x, 0.35, PANEL_IN, PANEL_IN) for x in (0.05, PANEL_IN + gap - 0.05)
-    )
-    findings = {
-        "no listed finding": ~any_abnormal,
-        "any listed finding": any_abnormal,
-    }
-    by_view = {"PA": views == "PA", "AP": views == "AP"}
-    by_view["view unknown"] = ~(by_view["PA"] | by_view["AP"])
-    _scatter(left, latent_map.points, findings, "By finding", theme)
-    _scatter(right, latent_map.points, by_view, "By view", theme)
+    num_rows = -(-len(colourings) // 2)
+    figure = new_figure(num_rows * (PANEL_HEIGHT_IN + 0.8) + 0.05)
+    for number, (title, groups) in enumerate(colourings.items()):
+        row, column = divmod(number, 2)
+        left = 0.05 + column * (WIDTH_IN - PANEL_IN - 0.1)
+        axes = place(figure, left, 0.35 + row * (PANEL_HEIGHT_IN + 0.8), PANEL_IN, PANEL_HEIGHT_IN)
+        _scatter(axes, latent_map.points, groups, title, theme)
     return figure
 
 

@@ -79,10 +79,12 @@ def join_examples(parts: list[Examples]) -> Examples:
     )
 
 
-def draw_reconstructions(examples: Examples, theme: Theme) -> Figure:
-    """Draw a column an example, six at most beside each other, three panels below each other."""
+def draw_reconstructions(
+    examples: Examples, theme: Theme, *, max_columns: int = MAX_COLUMNS
+) -> Figure:
+    """Draw a column an example, three panels below each other."""
     count = len(examples.names)
-    num_bands = math.ceil(count / MAX_COLUMNS)
+    num_bands = math.ceil(count / max_columns)
     num_columns = math.ceil(count / num_bands)
     room = (WIDTH_IN - LEFT_IN - RIGHT_IN) / num_columns - GAP_IN
     panel = min(MAX_PANEL_IN, room)

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 WIDTH_IN = 10.4  # at 100 CSS pixels an inch: the width of the page's column
 DPI = 200  # two pixels a CSS pixel
@@ -107,8 +110,16 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG, without a date or the name of a program in it."""
+def rasterize(figure: Figure) -> Image.Image:
+    """Return the pixels of a figure, two for each CSS pixel."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    buffer = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return Image.fromarray(np.asarray(buffer)).convert("RGB")
+
+
+def png(image: Image.Image) -> bytes:
+    """Return pixels as PNG, without a date or the name of a program in it."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    image.save(stream, format="PNG")
     return stream.getvalue()

@@ -1,0 +1,107 @@
+"""The whole audit of one run's test predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.evaluation.audit.anomaly import (
+    GroupReconstruction,
+    latent_columns,
+    reconstruction_by_group,
+    score_anomaly,
+)
+from cxrmodel.evaluation.audit.any_finding import balanced_threshold
+from cxrmodel.evaluation.audit.duplicates import Duplicates, find_duplicates
+from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws
+from cxrmodel.evaluation.audit.latent_probes import probe_latents
+from cxrmodel.evaluation.audit.shortcuts import Shortcut, measure_shortcut
+from cxrmodel.evaluation.audit.strata import Strata, strata_of, subgroups
+from cxrmodel.evaluation.audit.subgroups import Subgroup, evaluate_subgroups
+from cxrmodel.evaluation.intervals import NUM_RESAMPLES
+from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked for, and found.
+
+    Attributes:
+        duplicates: Films that are in test and elsewhere.
+        probes: What the latents tell of view, sex and age.
+        shortcuts: What the score owes to each covariate.
+        threshold: Of the score for any listed finding, from validation.
+        subgroups: By name.
+        anomaly: AUROC of unusualness for any listed finding.
+        reconstruction: By view and finding.
+    """
+
+    duplicates: Duplicates
+    probes: dict[str, Estimate]
+    shortcuts: dict[str, Shortcut]
+    threshold: Metric
+    subgroups: dict[str, Subgroup]
+    anomaly: dict[str, Estimate]
+    reconstruction: dict[str, GroupReconstruction]
+
+
+def audit_run(
+    images: pd.DataFrame,
+    hashes: NDArray[np.uint8],
+    latents: pd.DataFrame,
+    predictions: dict[str, Predictions],
+    pixels: Pixels,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Audit:
+    """Look for leaks and shortcuts, and for groups that are worse off.
+
+    Args:
+        images: N rows with `image`, `split`, `crc32`, `age`, `sex`, `view`, `follow_up`,
+            `any_abnormal` and the pathologies.
+        hashes: (N, 64), perceptual fingerprints.
+        latents: N rows of `latents.parquet`.
+        predictions: Of the classifier, by part, in the order of the rows.
+        pixels: The images, to compare candidates for duplicates.
+        num_resamples: Bootstrap draws of the test patients.
+        seed: Seed of the draws.
+    """
+    test = predictions["test"]
+    draws = PatientDraws(test.patients, num_resamples=num_resamples, seed=seed)
+    threshold = balanced_threshold(predictions["val"])
+    strata = strata_of(images)
+    of_test = (images["split"] == "test").to_numpy()
+    in_test = {kind: values[of_test] for kind, values in strata.items()}
+    rates = _train_rates(images, strata)
+    return Audit(
+        find_duplicates(images, hashes, pixels),
+        probe_latents(latent_columns(latents, "mu"), images, draws),
+        {
+            kind: measure_shortcut(test, values, rates[kind], draws)
+            for kind, values in in_test.items()
+        },
+        threshold,
+        evaluate_subgroups(test, subgroups(in_test), threshold, draws),
+        score_anomaly(latents, images, draws),
+        reconstruction_by_group(latents, images, test.pathologies, draws),
+    )
+
+
+def _train_rates(images: pd.DataFrame, strata: dict[str, Strata]) -> dict[str, dict[str, float]]:
+    """Return the share of train films with a listed finding by kind and stratum."""
+    in_train = (images["split"] == "train").to_numpy()
+    abnormal = images.loc[in_train, "any_abnormal"].astype("float64").to_numpy()
+    found = {}
+    for kind, values in strata.items():
+        shares = pd.Series(abnormal).groupby(values[in_train]).mean()
+        found[kind] = {str(name): float(share) for name, share in shares.items()}
+    return found

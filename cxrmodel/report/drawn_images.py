@@ -1,0 +1,134 @@
+"""The figures that show images, and the map of their latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.config import ReportConfig
+from cxrmodel.evaluation.audit.strata import AGE_BANDS, AGE_NAMES, strata_of
+from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.models.vae import VAE
+from cxrmodel.report.figures.latent_space import draw_latent_map, map_latents
+from cxrmodel.report.figures.reconstructions import (
+    MAX_COLUMNS,
+    compare_image,
+    draw_reconstructions,
+    join_examples,
+)
+from cxrmodel.report.inputs import RunInputs, RunTables
+from cxrmodel.report.latent_pictures import draw_latent_pictures
+from cxrmodel.report.pictures import Gallery
+from cxrmodel.report.results import Results
+from cxrmodel.training.latents import reconstruct
+from cxrmodel.training.vae import load_vae
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+NUM_EXTREMES = 3
+ALL_CLASSES_COLUMNS = 7
+
+
+def draw_images(
+    config: ReportConfig, inputs: RunInputs, tables: RunTables, results: Results, pixels: Pixels,
+    gallery: Gallery,
+) -> None:  # fmt: skip
+    """Draw reconstructions of test images, and what the latents mean."""
+    vae = load_vae(inputs.vae)
+    test = tables.latents[(tables.images["split"] == "test").to_numpy()]
+    if len(test):
+        names = test["image"].tolist()
+        drawn = np.random.default_rng(config.seed).permutation(len(names))
+        random = [(names[row], names[row]) for row in drawn[: config.num_reconstructions]]
+        _draw_examples("reconstructions", "drawn at random", random, vae, pixels, gallery)
+        extremes = "of the lowest and of the highest error"
+        _draw_examples("extremes", extremes, _extremes(test), vae, pixels, gallery)
+        classes = "of the median error of each pathology"
+        _draw_examples("one_a_class", classes, _one_a_class(tables, test), vae, pixels, gallery)
+    draw_latent_pictures(config, vae, tables, results, pixels, gallery)
+
+
+def _extremes(test: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the images with the three lowest and the three highest errors, and their titles."""
+    ranked = test.sort_values(["l1", "image"])["image"].tolist()
+    count = min(NUM_EXTREMES, len(ranked) // 2)
+    return [(name, name) for name in [*ranked[:count], *ranked[len(ranked) - count :]]]
+
+
+def _one_a_class(tables: RunTables, test: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the image of median error of each pathology that test has, with its name."""
+    ranked = test.merge(tables.images.drop(columns="split"), on="image").sort_values(
+        ["l1", "image"]
+    )
+    found = []
+    for name in tables.classifier["test"].pathologies:
+        own = ranked.loc[ranked[name] == 1, "image"].tolist()
+        if own:
+            found.append((own[(len(own) - 1) // 2], name.replace("_", " ")))
+    return found
+
+
+def _draw_examples(
+    name: str, rule: str, chosen: list[tuple[str, str]], vae: VAE, pixels: Pixels, gallery: Gallery
+) -> None:
+    """Draw images with titles; one at a time is read, since at full size they are large."""
+    if not chosen:
+        return
+    parts = []
+    for image, title in chosen:
+        original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
+        decoded = reconstruct(vae, original, device="cpu")  # the same pixels on every machine
+        parts.append(compare_image(title, to_unit(original)[0], decoded[0]))
+    examples = join_examples(parts)
+    alt = (
+        f"{len(chosen)} test images {rule}, their reconstructions, and maps of the absolute error "
+        "on one colour scale."
+    )
+    columns = ALL_CLASSES_COLUMNS if name == "one_a_class" else MAX_COLUMNS
+    gallery.add(
+        name,
+        alt,
+        lambda theme: draw_reconstructions(examples, theme, max_columns=columns),
+        is_photograph=True,
+    )
+
+
+def draw_map(config: ReportConfig, tables: RunTables, gallery: Gallery) -> None:
+    """Draw a t-SNE of the latents."""
+    latent_map = map_latents(
+        tables.latents.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float32),
+        max_points=config.tsne_points,
+        perplexity=config.tsne_perplexity,
+        seed=config.seed,
+    )
+    if latent_map is None:
+        return
+    drawn = tables.images.iloc[latent_map.rows]
+    colourings = _colourings(drawn)
+    alt = (
+        f"t-SNE of {len(drawn):,} latents, coloured by whether a finding is listed, by view, by "
+        f"sex and by age; perplexity {latent_map.perplexity:.3g}, trustworthiness "
+        f"{latent_map.trustworthiness:.3f} among 10 neighbours."
+    )
+    gallery.add("latent_space", alt, lambda theme: draw_latent_map(latent_map, colourings, theme))
+
+
+def _colourings(drawn: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Return the groups of each panel of the map; what is not known is its own group."""
+    abnormal = drawn["any_abnormal"].to_numpy(dtype=bool)
+    strata = strata_of(drawn)
+    found = {"By finding": {"no listed finding": ~abnormal, "any listed finding": abnormal}}
+    for kind, levels in (("view", ("PA", "AP")), ("sex", ("F", "M"))):
+        found[f"By {kind}"] = {level: np.asarray(strata[kind] == level) for level in levels}
+    ages = strata["age"]
+    old, known = np.asarray(ages == AGE_NAMES[-1]), np.asarray(drawn["age"].notna(), dtype=bool)
+    found["By age"] = {f"under {AGE_BANDS[-1]}": known & ~old, AGE_NAMES[-1]: old}
+    for title, groups in found.items():
+        rest = ~np.logical_or.reduce(list(groups.values()))
+        if rest.any():
+            groups[f"{title.removeprefix('By ')} unknown"] = rest
+    return found

@@ -1,0 +1,78 @@
+"""The figures that show numbers."""
+
+from __future__ import annotations
+
+from cxrmodel.report.figures.classification import draw_auroc, draw_f1
+from cxrmodel.report.figures.curves import draw_training_curves
+from cxrmodel.report.figures.latent_space import draw_kl_per_dimension
+from cxrmodel.report.figures.small_multiples import (
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
+from cxrmodel.report.figures.subgroups import draw_subgroups
+from cxrmodel.report.inputs import RunTables
+from cxrmodel.report.pictures import Gallery
+from cxrmodel.report.results import Results
+
+IN_TABLE = "the table below has the numbers."
+
+
+def draw_numbers(results: Results, tables: RunTables, gallery: Gallery) -> None:
+    """Draw scores, curves and losses."""
+    _draw_scores(results, gallery)
+    if tables.classifier["test"].num_images:
+        _draw_small_multiples(results, tables, gallery)
+    gallery.add(
+        "training_curves",
+        "Loss curves by epoch on train and validation: L1 and KL of the autoencoder, "
+        "cross-entropy of the classifier.",
+        lambda theme: draw_training_curves(tables.vae_history, tables.classifier_history, theme),
+    )
+    groups = results.audit.subgroups
+    if groups:
+        gallery.add(
+            "subgroups",
+            f"AUROC, false-positive and false-negative rate of {len(groups)} groups of test "
+            f"images with 95 % intervals; {IN_TABLE}",
+            lambda theme: draw_subgroups(groups, theme),
+        )
+    kl = results.autoencoder.kl_per_dim
+    if len(kl):
+        alt = f"KL in nats of each of the {len(kl)} latent dimensions, by decreasing size."
+        gallery.add("kl_per_dimension", alt, lambda theme: draw_kl_per_dimension(kl, theme))
+
+
+def _draw_scores(results: Results, gallery: Gallery) -> None:
+    classifier, baseline = results.classifier, results.baselines["pca_logistic"]
+    gallery.add(
+        "auroc",
+        "AUROC of each pathology with 95 % intervals, classifier beside PCA with logistic "
+        f"regression; {IN_TABLE}",
+        lambda theme: draw_auroc(classifier, baseline, theme),
+    )
+    gallery.add(
+        "f1",
+        "F1 of each pathology at threshold 0.5 and at the threshold chosen on validation, "
+        f"beside calling everything positive; {IN_TABLE}",
+        lambda theme: draw_f1(classifier, theme),
+    )
+
+
+def _draw_small_multiples(results: Results, tables: RunTables, gallery: Gallery) -> None:
+    model, baseline = tables.classifier["test"], tables.baselines["pca_logistic"]["test"]
+    gallery.add(
+        "roc",
+        "ROC curve of each pathology, classifier beside PCA with logistic regression.",
+        lambda theme: draw_roc(model, baseline, theme),
+    )
+    gallery.add(
+        "precision_recall",
+        "Precision over recall of each pathology, classifier beside PCA with logistic regression.",
+        lambda theme: draw_precision_recall(model, baseline, theme),
+    )
+    gallery.add(
+        "reliability",
+        f"Reliability of each pathology's probabilities before and after scaling; {IN_TABLE}",
+        lambda theme: draw_reliability(results.calibration, theme),
+    )

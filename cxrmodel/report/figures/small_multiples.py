@@ -1,0 +1,168 @@
+"""A small panel a pathology: ROC, precision and recall, and reliability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cxrmodel.evaluation.calibration import Calibration, Reliability
+from cxrmodel.evaluation.predictions import Predictions
+from cxrmodel.report.figures.theme import FONT_PT, SMALL_PT, WIDTH_IN, Theme, new_figure, place
+
+NUM_COLUMNS = 5
+LEFT_IN, TOP_IN, BOTTOM_IN, GAP_X_IN, GAP_Y_IN = 0.62, 0.78, 0.55, 0.46, 0.62
+PANEL_IN = (WIDTH_IN - LEFT_IN - 0.15 - (NUM_COLUMNS - 1) * GAP_X_IN) / NUM_COLUMNS
+DASHES = (0, (4, 3))
+
+DrawPanel = Callable[[Axes, str], str | None]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def draw_roc(model: Predictions, baseline: Predictions, theme: Theme) -> Figure:
+    """Draw the ROC curves of the model and of a baseline, a panel a pathology.
+
+    Args:
+        model: Predictions of the test images.
+        baseline: Of the same images.
+        theme: Colours.
+    """
+
+    def panel(axes: Axes, name: str) -> str | None:
+        column = model.pathologies.index(name)
+        labels = model.labels[:, column]
+        if not labels.any() or labels.all():
+            return "needs both classes"
+        axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=DASHES)
+        for predictions, look in ((baseline, _second(theme)), (model, _first(theme))):
+            false, true, _ = roc_curve(labels, predictions.probabilities[:, column])
+            axes.plot(false, true, drawstyle="steps-post", **look)
+        return None
+
+    axis_labels = ("1 - specificity", "sensitivity")
+    return _draw(model.pathologies, panel, axis_labels, _entries(theme), theme)
+
+
+def draw_precision_recall(model: Predictions, baseline: Predictions, theme: Theme) -> Figure:
+    """Draw precision over recall, with the prevalence as the level of chance.
+
+    Args:
+        model: Predictions of the test images.
+        baseline: Of the same images.
+        theme: Colours.
+    """
+
+    def panel(axes: Axes, name: str) -> str | None:
+        column = model.pathologies.index(name)
+        labels = model.labels[:, column]
+        if not labels.any():
+            return "no positive image"
+        axes.axhline(labels.mean(), color=theme.muted, linewidth=0.8, linestyle=DASHES)
+        for predictions, look in ((baseline, _second(theme)), (model, _first(theme))):
+            precision, recall, _ = precision_recall_curve(
+                labels, predictions.probabilities[:, column]
+            )
+            axes.plot(recall, precision, drawstyle="steps-pre", **look)
+        return None
+
+    return _draw(model.pathologies, panel, ("recall", "precision"), _entries(theme), theme)
+
+
+def draw_reliability(calibration: Calibration, theme: Theme) -> Figure:
+    """Draw what was observed over what was predicted, before and after scaling.
+
+    Args:
+        calibration: Of the model.
+        theme: Colours.
+    """
+
+    def panel(axes: Axes, name: str) -> str | None:
+        entry = calibration.per_class[name]
+        curves: tuple[Reliability, ...] = (entry.before, entry.after)
+        highest = [max(c.predicted.max(initial=0), c.observed.max(initial=0)) for c in curves]
+        limit = min(1.0, math.ceil(max(*highest, 0.01) * 21) / 20)
+        axes.plot([0, limit], [0, limit], color=theme.muted, linewidth=0.8, linestyle=DASHES)
+        looks = (_second(theme, "s"), _first(theme, "o"))
+        for curve, look in zip(curves, looks, strict=True):
+            axes.plot(curve.predicted, curve.observed, clip_on=False, **look)
+        axes.set(xlim=(0, limit), ylim=(0, limit), xticks=[0, limit], yticks=[0, limit])
+        if entry.calibrator.reason is not None:
+            return "not scaled"
+        return None
+
+    entries = {"as predicted": _second(theme, "s"), "after scaling": _first(theme, "o")}
+    axis_labels = ("mean probability", "share of positives")
+    return _draw(tuple(calibration.per_class), panel, axis_labels, entries, theme)
+
+
+def _draw(
+    names: tuple[str, ...],
+    panel: DrawPanel,
+    axis_labels: tuple[str, str],
+    entries: dict[str, dict[str, Any]],
+    theme: Theme,
+) -> Figure:
+    num_rows = math.ceil(len(names) / NUM_COLUMNS)
+    height = num_rows * PANEL_IN + (num_rows - 1) * GAP_Y_IN + TOP_IN + BOTTOM_IN
+    figure = new_figure(height)
+    for number, name in enumerate(names):
+        row, column = divmod(number, NUM_COLUMNS)
+        left = LEFT_IN + column * (PANEL_IN + GAP_X_IN)
+        axes = place(figure, left, TOP_IN + row * (PANEL_IN + GAP_Y_IN), PANEL_IN, PANEL_IN)
+        axes.set(xlim=(0, 1), ylim=(0, 1.005), xticks=[0, 1], yticks=[0, 1])
+        note = panel(axes, name)
+        _finish(axes, name, note, theme)
+        if column == 0:
+            axes.set_ylabel(axis_labels[1], labelpad=-4)
+        if number + NUM_COLUMNS >= len(names):
+            axes.set_xlabel(axis_labels[0], labelpad=-4)
+    _add_legend(figure, entries, theme)
+    return figure
+
+
+def _finish(axes: Axes, name: str, note: str | None, theme: Theme) -> None:
+    axes.set_title(name.replace("_", " "), fontsize=FONT_PT, fontweight="normal", pad=5)
+    ticks = {f"{tick:.2g}" for tick in axes.get_xticks()}
+    axes.set_xticks(axes.get_xticks(), sorted(ticks, key=float))
+    axes.set_yticks(axes.get_yticks(), sorted(ticks, key=float))
+    if note is not None:
+        look: dict[str, Any] = {"fontsize": SMALL_PT - 0.5, "color": theme.muted}
+        axes.text(0.96, 0.06, note, transform=axes.transAxes, ha="right", style="italic", **look)
+
+
+def _first(theme: Theme, marker: str | None = None) -> dict[str, Any]:
+    return {"color": theme.first, "linewidth": 1.5, "marker": marker, "markersize": 3.6}
+
+
+def _second(theme: Theme, marker: str | None = None) -> dict[str, Any]:
+    look = {"color": theme.second, "linewidth": 1.1, "linestyle": (0, (2.5, 1.2))}
+    return look | {"marker": marker, "markersize": 3.6, "markerfacecolor": theme.paper}
+
+
+def _entries(theme: Theme) -> dict[str, dict[str, Any]]:
+    dashed = {"color": theme.muted, "linewidth": 0.8, "linestyle": DASHES}
+    return {
+        "classifier on latents": _first(theme),
+        "PCA + logistic regression": _second(theme),
+        "chance": dashed,
+    }
+
+
+def _add_legend(figure: Figure, entries: dict[str, dict[str, Any]], theme: Theme) -> None:
+    handles = [Line2D([], [], label=label, **look) for label, look in entries.items()]
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        ncols=len(handles),
+        borderaxespad=0,
+        bbox_to_anchor=(LEFT_IN / WIDTH_IN, 1 - 0.1 / figure.get_size_inches()[1]),
+        labelcolor=theme.ink,
+        columnspacing=2.0,
+    )

@@ -1,0 +1,141 @@
+"""`python -m deployments`: make, show or remove what runs the pipeline on a Prefect server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import get_args
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
+from pydantic_settings.exceptions import SettingsError
+
+from cxrmodel.config import PipelineConfig
+from deployments import garbage, local, reconcile
+from deployments.automations import automations, every_automation
+from deployments.definitions import deployments
+from deployments.pools import WorkPool
+from deployments.results import RecordsBlock
+from deployments.target import PoolType, Target, is_local, placed
+from flows import command_line
+
+EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments",
+        description="Create or update the work pool, the deployments and the automations.",
+        epilog="Every other flag is one of flows/main.py, such as --config configs/seed.yaml or "
+        "--store.root s3://bucket/cxr: the settings that the deployments start from. "
+        "`python -m deployments gc --help` shows how to clean a store; `python -m deployments ui` "
+        "starts a server, a worker and all this on one machine.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--pool-type", choices=get_args(PoolType), required=True)
+    parser.add_argument("--pool", default="cxr-gpu", help="name of the work pool")
+    parser.add_argument("--image", help="image of a job, for docker and kubernetes")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="of a job; not a secret"
+    )
+    parser.add_argument(
+        "--volume", action="append", default=[], metavar="SOURCE:TARGET", help="of a docker job"
+    )
+    parser.add_argument("--outputs-claim", help="volume claim of a Kubernetes job's outputs")
+    parser.add_argument("--notify", metavar="TYPE/NAME", help="notification block to tell")
+    parser.add_argument("--dry-run", action="store_true", help="print what would change")
+    parser.add_argument("--delete", action="store_true", help="remove everything made here")
+    return parser
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    for entry in arguments.env:
+        if "=" not in entry:
+            raise ValueError(f"--env {entry}: give it as NAME=VALUE")
+    return Target(
+        pool_type=arguments.pool_type,
+        pool=arguments.pool,
+        image=arguments.image,
+        env=dict(entry.split("=", 1) for entry in arguments.env),
+        volumes=tuple(arguments.volume),
+        outputs_claim=arguments.outputs_claim,
+        notify=arguments.notify,
+    )
+
+
+def resources(config: PipelineConfig, target: Target) -> list[reconcile.Resource]:
+    """Return what a target needs on the server, in the order to make it, but for automations."""
+    root = config.store.root
+    block = [] if is_local(root) else [RecordsBlock(root)]
+    return [*block, WorkPool(target), *deployments(config, target)]
+
+
+def deploy(arguments: list[str]) -> None:
+    """Make the server what the arguments say, and print each change.
+
+    Raises:
+        ValueError: An argument does not fit the others, or the server.
+    """
+    known, settings = _parser().parse_known_args(arguments)
+    target = _target(known)
+    config = placed(command_line.parse(settings)[0], target)
+    if not PREFECT_API_URL.value():
+        raise ValueError(
+            "PREFECT_API_URL is not set: there is no server to deploy to. "
+            "Try PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    with get_client(sync_client=True) as client:
+        wanted = resources(config, target)
+        if known.delete:
+            everything = [*wanted, *every_automation()]
+            _print(reconcile.remove(everything, client, dry_run=known.dry_run))
+        else:
+            wanted += automations(target, client)
+            _print(reconcile.apply(wanted, client, dry_run=known.dry_run))
+
+
+def _print(lines: Iterable[object]) -> None:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201 - what the command is for
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command, and end with a message that says what to do about a failure."""
+    try:
+        if arguments[:1] == ["gc"]:
+            _print(garbage.command(arguments[1:]))
+        elif arguments[:1] == ["ui"]:
+            _print(local.run(arguments[1:], deploy))
+        else:
+            deploy(arguments)
+    except ValidationError as error:
+        _fail(_explain(error), EXIT_BAD_SETTINGS)
+    except (ValueError, FileNotFoundError, SettingsError) as error:
+        _fail(str(error), EXIT_BAD_SETTINGS)
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except PrefectHTTPStatusError as error:
+        _fail(f"the server answers {error.response.status_code}: {error.response.text}")
+    except httpx.TransportError as error:
+        _fail(f"the server at {PREFECT_API_URL.value()} does not answer: {error}")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for detail in error.errors():
+        text, place = detail["msg"].removeprefix("Value error, "), map(str, detail["loc"])
+        lines.append(f"--{'.'.join(place)}: {text}" if detail["loc"] else text)
+    return "\n".join(lines)
+
+
+def _fail(message: str, code: int = EXIT_FAILED) -> None:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - to a person
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

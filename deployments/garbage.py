@@ -1,0 +1,236 @@
+"""`python -m deployments gc`: remove what no cache record of a store refers to any more.
+
+An artifact is kept as long as the key of its folder occurs in a record; records are read as JSON
+and nothing in them is ever run. One that cannot be read stops everything before the first removal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import fsspec
+
+from cxrmodel.config import Stage, StoreConfig
+from cxrmodel.store import DIGEST_CHARS, MANIFEST
+from tasks.records import FOLDER
+
+KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
+RECORD = re.compile(rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}")  # as tasks.stage names it
+PARTIAL = ".partial"
+SCRATCH_FOLDERS = ("drafts", "work")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder or file that belongs together.
+
+    Attributes:
+        path: Where it is, without the protocol.
+        key: Key of the artifact, where it is one.
+        bytes: Size of all its files.
+        modified: Time of its newest file.
+    """
+
+    path: str
+    key: str | None
+    bytes: int
+    modified: datetime
+
+    def __str__(self) -> str:
+        age = datetime.now(UTC) - self.modified
+        return f"{self.path}  {self.bytes / MIB:.1f} MiB, {age.days} days old"
+
+
+class Garbage:
+    """What may be removed from a store.
+
+    Args:
+        root: Folder or URL of the store.
+        older_than: Nothing younger is ever removed: a run may be about to record it.
+    """
+
+    def __init__(self, root: str, older_than: timedelta) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(root)
+        self._cutoff = datetime.now(UTC) - older_than
+
+    def find(self, forgotten: Iterable[Entry] = ()) -> list[Entry]:
+        """Return the old artifacts without a record, and the old leftovers of broken uploads.
+
+        Raises:
+            ValueError: The store has no records, or one that cannot be read.
+        """
+        self._fs.invalidate_cache()
+        entries = self._entries()  # listed before the records are read: what is new is not in it
+        live = self._live_keys({entry.path for entry in forgotten})
+        return [
+            entry for entry in entries if entry.modified < self._cutoff and entry.key not in live
+        ]
+
+    def old_records(self, older_than: timedelta) -> list[Entry]:
+        """Return the records written before then."""
+        cutoff = datetime.now(UTC) - older_than
+        return [entry for entry in self._records() if entry.modified < cutoff]
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry, first the manifest that makes an artifact exist."""
+        manifest = f"{entry.path}/{MANIFEST}"
+        if entry.key is not None and self._fs.exists(manifest):
+            self._fs.rm_file(manifest)
+        self._fs.rm(entry.path, recursive=True)
+
+    def _entries(self) -> list[Entry]:
+        files: dict[tuple[str, str | None], list[dict[str, Any]]] = defaultdict(list)
+        for path, info in self._fs.find(self._root, detail=True).items():
+            stage, _, rest = path.removeprefix(f"{self._root}/").partition("/")
+            key = rest.partition("/")[0]
+            if stage not in get_args(Stage) or not KEY.fullmatch(key):
+                continue
+            if path.endswith(PARTIAL):
+                files[path, None].append(info)
+            else:
+                files[f"{self._root}/{stage}/{key}", key].append(info)
+        return [_entry(path, key, infos) for (path, key), infos in files.items()]
+
+    def _records(self) -> list[Entry]:
+        found = self._fs.find(f"{self._root}/{FOLDER}", detail=True)
+        return [
+            _entry(path, None, [info])
+            for path, info in found.items()
+            if RECORD.fullmatch(path.rpartition("/")[2])
+        ]
+
+    def _live_keys(self, forgotten: set[str]) -> set[str]:
+        records = self._records()
+        if not records and not forgotten:
+            raise ValueError(
+                f"--store.root {self._root}: there is no cache record in {FOLDER}/, so nothing "
+                "tells what is in use. Nothing is removed; is this the root of a store?"
+            )
+        paths = [entry.path for entry in records if entry.path not in forgotten]
+        contents = self._fs.cat(paths, on_error="return") if paths else {}
+        return {
+            key
+            for path, content in contents.items()
+            if not isinstance(content, FileNotFoundError)  # removed since it was listed
+            for key in _keys_in(path, content)
+        }
+
+
+def _entry(path: str, key: str | None, infos: list[dict[str, Any]]) -> Entry:
+    size = sum(info["size"] for info in infos)
+    return Entry(path, key, size, max(_modified(info) for info in infos))
+
+
+def _modified(info: dict[str, Any]) -> datetime:
+    when = info["LastModified"] if "LastModified" in info else info["mtime"]
+    if isinstance(when, datetime):
+        return when.astimezone(UTC)
+    return datetime.fromtimestamp(when, UTC)
+
+
+def _keys_in(path: str, content: bytes | Exception) -> list[str]:
+    if isinstance(content, Exception):
+        raise ValueError(f"cannot read the cache record {path}: {content}") from content
+    try:
+        record = json.loads(content)
+        if record["metadata"]["serializer"]["type"] == "json":
+            return KEY.findall(record["result"] or "")
+    except (ValueError, KeyError, TypeError):
+        pass  # the same message for whatever else it may be
+    raise ValueError(
+        f"{path} is not a cache record of this pipeline, so nothing tells what it refers to. "
+        "Nothing is removed; move that file away or delete it"
+    )
+
+
+def old_scratch(scratch: Path, older_than: timedelta) -> list[Entry]:
+    """Return the old drafts and checkpoints that killed runs have left in scratch."""
+    cutoff = datetime.now(UTC) - older_than
+    folders = [
+        folder for name in SCRATCH_FOLDERS if scratch.joinpath(name).is_dir()
+        for folder in scratch.joinpath(name).iterdir()
+    ]  # fmt: skip
+    entries = [_scratch_entry(folder) for folder in folders]
+    return [entry for entry in entries if entry.modified < cutoff]
+
+
+def _scratch_entry(folder: Path) -> Entry:
+    paths = [folder, *folder.rglob("*")]
+    infos = [{"size": path.stat().st_size, "mtime": path.stat().st_mtime} for path in paths]
+    return _entry(str(folder), None, infos)
+
+
+def _remove_scratch(entry: Entry) -> None:
+    path = Path(entry.path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _days(text: str) -> timedelta:
+    days = float(text)
+    if days < 1:
+        raise argparse.ArgumentTypeError("at least 1 day, so that no running flow loses its files")
+    return timedelta(days=days)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments gc",
+        description="Remove artifacts that no cache record refers to, and what killed runs left.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--store.root", dest="root", required=True, help="folder or URL")
+    parser.add_argument(
+        "--store.scratch", dest="scratch", type=Path, help="clean this node's scratch folder too"
+    )
+    parser.add_argument(
+        "--older-than-days", type=_days, default=_days("30"), help="keep younger things; 30"
+    )
+    parser.add_argument(
+        "--forget-after-days",
+        type=_days,
+        help="first drop cache records older than this: their stages would run again",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be removed")
+    return parser
+
+
+def command(arguments: list[str]) -> Iterator[str]:
+    """Collect as the arguments say, and yield a line for each thing removed.
+
+    Raises:
+        ValueError: The store has no records, or one that cannot be read.
+    """
+    options = _parser().parse_args(arguments)
+    root = StoreConfig(root=options.root).root
+    garbage = Garbage(root, options.older_than_days)
+    after = options.forget_after_days
+    forgotten = garbage.old_records(after) if after else []
+    found = garbage.find(forgotten)
+    scratch = old_scratch(options.scratch, options.older_than_days) if options.scratch else []
+    if not options.dry_run:
+        for entry in forgotten:
+            garbage.remove(entry)
+        unused = {entry.path for entry in garbage.find(forgotten)} if found else set()
+        found = [entry for entry in found if entry.path in unused]  # not recorded in the meantime
+    verb = "would remove" if options.dry_run else "removed"
+    for entry in [*forgotten, *found, *scratch]:
+        if not options.dry_run and entry in found:
+            garbage.remove(entry)
+        elif not options.dry_run and entry in scratch:
+            _remove_scratch(entry)
+        yield f"{verb} {entry}"
+    total = sum(entry.bytes for entry in [*forgotten, *found, *scratch])
+    yield f"{verb} {total / MIB:.1f} MiB in all"

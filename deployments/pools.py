@@ -1,0 +1,80 @@
+"""The work pool: one template a kind of machine, and the limit that guards the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+
+from deployments.target import Target
+
+TEMPLATES = Path(__file__).parent / "templates"
+ONE_GPU = 1
+
+
+def job_template(target: Target) -> dict[str, Any]:
+    """Return the pool's base job template, which refuses job variables it does not name."""
+    template: dict[str, Any] = yaml.safe_load(
+        (TEMPLATES / f"{target.pool_type}.yaml").read_text(encoding="utf-8")
+    )
+    variables = template["variables"]["properties"]
+    if target.image:
+        variables["image"]["default"] = target.image
+    if target.volumes:
+        variables["volumes"]["default"] += target.volumes
+    if target.outputs_claim:
+        claim = {"claimName": target.outputs_claim}
+        variables["outputs_volume"]["default"] = {"name": "outputs", "persistentVolumeClaim": claim}
+    return template
+
+
+class WorkPool:
+    """The pool that every run waits in."""
+
+    def __init__(self, target: Target) -> None:
+        self.label = f"work pool {target.pool}"
+        self._name, self._type = target.pool, target.pool_type
+        self._template = job_template(target)
+
+    def wanted(self) -> dict[str, Any]:
+        """Return the fields as they should be."""
+        return {
+            "type": self._type,
+            "description": "Trains on chest X-rays, one run at a time.",
+            "concurrency_limit": ONE_GPU,
+            "base_job_template": self._template,
+        }
+
+    def current(self, client: SyncPrefectClient) -> dict[str, Any] | None:
+        """Return the same fields as the server has them, or None."""
+        try:
+            pool = client.read_work_pool(self._name)
+        except ObjectNotFound:
+            return None
+        return {name: getattr(pool, name) for name in self.wanted()}
+
+    def write(self, client: SyncPrefectClient) -> None:
+        """Create or update the pool; a pause set by hand stays.
+
+        Raises:
+            ValueError: The pool exists with another type, which a server cannot change.
+        """
+        current, wanted = self.current(client), self.wanted()
+        if current is None:
+            client.create_work_pool(WorkPoolCreate(name=self._name, **wanted))
+        elif current["type"] != self._type:
+            raise ValueError(
+                f"{self.label} is of type {current['type']}, which cannot become {self._type}. "
+                "Remove it with --delete, or name another with --pool"
+            )
+        else:
+            del wanted["type"]
+            client.update_work_pool(self._name, WorkPoolUpdate(**wanted))
+
+    def delete(self, client: SyncPrefectClient) -> None:
+        """Remove the pool."""
+        client.delete_work_pool(self._name)

@@ -1,0 +1,96 @@
+"""Where runs are to run: the kind of machine, the image, the environment of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from cxrmodel.config import PipelineConfig
+from deployments.release import PROJECT
+
+PoolType = Literal["process", "docker", "kubernetes"]
+IMAGE_DIRECTORY = Path("/app")
+SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "AUTH_STRING")
+
+
+def _without_secrets(env: dict[str, str]) -> dict[str, str]:
+    for name in env:
+        if any(word in name.upper() for word in SECRET_WORDS):
+            raise ValueError(
+                f"{name} looks like a secret, and a job's environment is shown to everybody who "
+                "reaches the API. Give the worker's machine a role, or mount a credentials file"
+            )
+    return env
+
+
+class Target(BaseModel):
+    """A work pool and what its jobs need."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    pool_type: PoolType
+    """What runs a job: a process of the worker, a container, or a Kubernetes Job."""
+
+    pool: str = "cxr-gpu"
+    """Name of the work pool."""
+
+    image: str | None = None
+    """Image of a job, for docker and kubernetes."""
+
+    env: Annotated[dict[str, str], AfterValidator(_without_secrets)] = {}
+    """More environment variables of a job, such as AWS_ENDPOINT_URL; never secrets."""
+
+    volumes: tuple[str, ...] = ()
+    """More volumes of a docker job, such as `/data/films:/data/films:ro`."""
+
+    outputs_claim: str | None = None
+    """Persistent volume claim of a Kubernetes job's /app/outputs, to keep checkpoints."""
+
+    notify: str | None = None
+    """Saved notification block, such as `slack-webhook/team`, told of failures and reports."""
+
+    @model_validator(mode="after")
+    def _image_where_needed(self) -> Self:
+        if (self.image is None) != (self.pool_type == "process"):
+            wanted = "takes no image" if self.pool_type == "process" else "needs an image"
+            raise ValueError(f"--pool-type {self.pool_type} {wanted}: see --image")
+        if self.volumes and self.pool_type != "docker":
+            raise ValueError(f"--volume is for docker, not for --pool-type {self.pool_type}")
+        if self.outputs_claim and self.pool_type != "kubernetes":
+            raise ValueError(
+                f"--outputs-claim is for kubernetes, not for --pool-type {self.pool_type}"
+            )
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Where a job finds the code."""
+        return PROJECT if self.pool_type == "process" else IMAGE_DIRECTORY
+
+
+def placed(config: PipelineConfig, target: Target) -> PipelineConfig:
+    """Return the settings with local folders made absolute, as a job of the target sees them.
+
+    Raises:
+        ValueError: The store would be a folder inside a Kubernetes pod.
+    """
+    root = config.store.root
+    if is_local(root):
+        if target.pool_type == "kubernetes":
+            raise ValueError(
+                f"--store.root {root} would be a folder inside each pod. Give a URL that every pod "
+                "reaches, such as s3://bucket/cxr"
+            )
+        root = str(target.directory / root)
+    scratch = str(target.directory / config.store.scratch)
+    store = config.store.model_copy(update={"root": root, "scratch": scratch})
+    return config.model_copy(update={"store": store})
+
+
+def is_local(root: str) -> bool:
+    """Say whether a store's root is a folder."""
+    return isinstance(fsspec.core.url_to_fs(root)[0], LocalFileSystem)

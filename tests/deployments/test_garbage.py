@@ -1,0 +1,215 @@
+"""`python -m deployments gc`: removes what nothing refers to, and never anything else."""
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
+
+from cxrmodel.store import Store
+from deployments import garbage
+from deployments.__main__ import main
+
+OLD_DAYS = 40
+RECORD_KEY = "vae-" + "a" * 64
+
+
+def publish(store: Store, content: str, stage: str = "vae", key: str = "0" * 16):
+    with store.write(stage, key) as draft:
+        (draft.directory / "weights.bin").write_text(content)
+        return draft.commit({}, {})
+
+
+def record(root: Path, artifact, key: str = RECORD_KEY) -> Path:
+    """A record as Prefect itself writes it."""
+    storage = LocalFileSystem(basepath=str(root / "_results"))
+    records = ResultStore(result_storage=storage, serializer=JSONSerializer())
+    records.write(obj=artifact, key=key)
+    return root / "_results" / key
+
+
+def age(folder: Path, days: float = OLD_DAYS) -> None:
+    then = time.time() - days * 86400
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path / "store"), tmp_path / "scratch")
+
+
+@pytest.fixture
+def folders(store):
+    """An old artifact with a record, and an old one whose record another has replaced."""
+    live, dead = publish(store, "live"), publish(store, "dead")
+    record(Path(store.root), dead)
+    record(Path(store.root), live)
+    age(Path(store.root))
+    return Path(store.uri(live)), Path(store.uri(dead))
+
+
+def collect(store: Store, *arguments: str) -> list[str]:
+    return list(garbage.command([f"--store.root={store.root}", *arguments]))
+
+
+def test_what_no_record_refers_to_is_removed_and_the_rest_stays(store, folders):
+    live, dead = folders
+    lines = collect(store)
+    assert lines[0].startswith(f"removed {dead}  0.0 MiB, {OLD_DAYS} days old")
+    assert len(lines) == 2
+    assert not dead.exists()
+    assert (live / "manifest.json").is_file()
+    assert collect(store) == ["removed 0.0 MiB in all"]
+
+
+def test_a_dry_run_removes_nothing(store, folders):
+    assert collect(store, "--dry-run")[0].startswith(f"would remove {folders[1]}")
+    assert all((folder / "manifest.json").is_file() for folder in folders)
+
+
+def test_the_young_stay_for_a_run_may_be_about_to_record_them(store, folders):
+    age(folders[1], days=20)
+    collect(store)
+    assert folders[1].exists()
+    collect(store, "--older-than-days=10")
+    assert not folders[1].exists()
+
+
+def test_a_folder_with_one_young_file_stays(store, folders):
+    (folders[1] / "weights.bin").touch()
+    collect(store)
+    assert folders[1].exists()
+
+
+def test_an_upload_that_broke_off_is_removed(store, folders):
+    live, _ = folders
+    half = live.parent / ("b" * 16 + "-" + "c" * 16)
+    half.mkdir()
+    (half / "weights.bin").write_text("half")
+    partial = live / "weights.bin.123.partial"
+    partial.write_text("half")
+    age(live.parent)
+    collect(store)
+    assert not half.exists()
+    assert not partial.exists()
+    assert (live / "weights.bin").is_file()
+
+
+def test_what_is_no_artifact_is_not_touched(store, folders):
+    foreign = Path(store.root) / "notes" / "readme.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    age(foreign.parent)
+    collect(store)
+    assert foreign.exists()
+
+
+def test_an_artifact_recorded_while_it_is_collected_stays(store, folders, monkeypatch):
+    _, dead = folders
+    original, calls = garbage.Garbage.find, []
+
+    def find(self, forgotten=()):
+        found = original(self, forgotten)
+        if not calls:  # another run publishes the same content and records it just now
+            record(Path(store.root), publish(store, "dead"), key="vae-" + "b" * 64)
+        calls.append(found)
+        return found
+
+    monkeypatch.setattr(garbage.Garbage, "find", find)
+    collect(store)
+    assert calls[0] and not calls[1]
+    assert (dead / "manifest.json").is_file()
+
+
+def test_old_records_are_forgotten_only_when_asked(store, folders):
+    live, _ = folders
+    collect(store, "--forget-after-days=50")
+    assert live.exists()
+    lines = collect(store, "--forget-after-days=30", "--dry-run")
+    assert lines[0].startswith(f"would remove {store.root}/_results/{RECORD_KEY}")
+    assert lines[1].startswith(f"would remove {live}")
+    collect(store, "--forget-after-days=30")
+    assert not live.exists()
+    assert not list((Path(store.root) / "_results").iterdir())
+
+
+def test_a_store_without_records_is_left_alone(store):
+    publish(store, "new")
+    age(Path(store.root))
+    with pytest.raises(ValueError, match="no cache record in _results/"):
+        collect(store)
+
+
+@pytest.mark.parametrize("content", ["not json", "{}", json.dumps({"metadata": None})])
+def test_a_record_that_cannot_be_read_stops_everything(store, folders, content):
+    path = Path(store.root) / "_results" / ("split-" + "d" * 64)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path.name} is not a cache record"):
+        collect(store)
+    assert folders[1].exists()
+
+
+def test_a_record_that_names_another_serializer_is_not_loaded(store, folders):
+    path = Path(store.root) / "_results" / RECORD_KEY
+    forged = json.loads(path.read_text())
+    forged["metadata"]["serializer"]["type"] = "pickle"
+    path.write_text(json.dumps(forged))
+    with pytest.raises(ValueError, match="Nothing is removed"):
+        collect(store)
+    assert all(folder.exists() for folder in folders)
+
+
+def test_scratch_loses_what_killed_runs_left(store, folders):
+    for name in ("drafts/vae-1", "work/vae-2", "work/vae-3"):
+        (store.scratch / name).mkdir(parents=True)
+        (store.scratch / name / "checkpoint").write_text("x")
+    age(store.scratch)
+    (store.scratch / "work" / "vae-3" / "checkpoint").touch()
+    collect(store, f"--store.scratch={store.scratch}")
+    assert not list((store.scratch / "drafts").iterdir())
+    assert [path.name for path in (store.scratch / "work").iterdir()] == ["vae-3"]
+
+
+def test_less_than_a_day_is_refused(store, capsys):
+    with pytest.raises(SystemExit):
+        main(["gc", f"--store.root={store.root}", "--older-than-days=0"])
+    assert "at least 1 day" in capsys.readouterr().err
+
+
+def test_the_error_is_one_line(store, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["gc", f"--store.root={store.root}"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --store.root ")
+
+
+def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="cxr")
+    store = Store("s3://cxr/store", tmp_path)
+    live, dead = publish(store, "live"), publish(store, "dead")
+    s3.upload_file(str(record(tmp_path, live)), "cxr", f"store/_results/{RECORD_KEY}")
+    assert garbage.Garbage(store.root, timedelta(days=1)).find() == []
+    everything_is_old = garbage.Garbage(store.root, timedelta(days=-1))
+    found = everything_is_old.find()
+    for entry in found:
+        everything_is_old.remove(entry)
+    left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr")["Contents"]]
+    server.stop()
+    assert [entry.path for entry in found] == [f"cxr/store/vae/{dead.key}"]
+    assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}

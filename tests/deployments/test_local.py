@@ -1,0 +1,44 @@
+"""`python -m deployments ui`: one command, and one Ctrl-C."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+PROJECT = Path(__file__).parents[2]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(until, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_PORT": str(port)}
+    command = [sys.executable, "-m", "deployments", "ui", f"--store.root={tmp_path / 'store'}"]
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=stream, stderr=stream)
+    try:
+        until(
+            lambda: "started!" in log.read_text() or process.poll() is not None, "the worker starts"
+        )
+        assert f"Page: http://127.0.0.1:{port}" in log.read_text()
+        second = subprocess.run(
+            command, cwd=PROJECT, env=env, check=False, text=True, capture_output=True
+        )
+        assert second.returncode == 2
+        assert f"something listens on 127.0.0.1:{port} already" in second.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=60)
+    assert code == 130
+    assert not listens(port)
