@@ -15,7 +15,7 @@ setup: $(READY) ## Make .venv with the locked versions.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,deploy]' --constraint constraints.txt
 	@touch $@
 
 run: $(READY) ## Run the whole pipeline on synthetic chest films, about 4 minutes on 2 cores.
@@ -33,8 +33,8 @@ check: $(READY) ## Lint, types, import contracts.
 bench: $(READY) ## Measure speed against the notebook's loop; writes benchmarks/results.json.
 	$(BIN)/python -m benchmarks
 
-ui: $(READY) ## Start a Prefect server and its page on http://127.0.0.1:4200.
-	PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start --host 127.0.0.1 --port 4200
+ui: $(READY) ## Start a Prefect server, a worker and the deployments on this machine, until Ctrl-C.
+	$(BIN)/python -m deployments ui
 
 lock: ## Renew constraints.txt from pyproject.toml; needs uv.
 	uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o constraints.txt

@@ -21,7 +21,7 @@ from tasks.split import split_patients
 from tasks.vae import train_vae
 
 
-@flow(name="cxrmodel", flow_run_name=command_line.flow_run_name)
+@flow(name="cxrmodel", flow_run_name=command_line.flow_run_name, persist_result=False)
 def train_pipeline(
     config: PipelineConfig = PipelineConfig(),  # noqa: B008 - it is frozen
     refresh: tuple[Stage, ...] = (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def _provenance(config: PipelineConfig) -> dict[str, Any]:
 
 def _revision() -> str:
     """Return the git revision of the code, or `unknown` outside a checkout."""
+    if built_in := os.environ.get("CXRMODEL_REVISION"):  # an image of the code has no git
+        return built_in
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -32,6 +32,7 @@ from cxrmodel.progress import ReportProgress
 from cxrmodel.store import Artifact, Draft, Store
 from tasks.closure import code_digest
 from tasks.pixels import PixelSource
+from tasks.records import is_ours, raw_record
 from tasks.reporting import progress_reporter
 
 PACKAGES = ("cxrmodel", "numpy", "pandas", "pillow", "prefect", "pyarrow", "safetensors",
@@ -105,9 +106,14 @@ class StagePolicy(CachePolicy):
         self, task_ctx: TaskRunContext, store: Store, key: str, refresh: tuple[str, ...]
     ) -> None:
         records = task_ctx.result_store
-        if not records.exists(key):
+        content = raw_record(records, key)
+        if content is None:
             return
-        if self.stage in refresh:
+        if not is_ours(content):
+            logger.warning("%s: runs again, for its record %s is not one of ours", self.stage, key)
+        elif not records.exists(key):
+            return
+        elif self.stage in refresh:
             logger.info("%s: refreshed as asked", self.stage)
         else:
             problems = store.problems(records.read(key).result)

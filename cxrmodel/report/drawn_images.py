@@ -23,8 +23,7 @@ from cxrmodel.report.inputs import RunInputs, RunTables
 from cxrmodel.report.latent_pictures import draw_latent_pictures
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
-from cxrmodel.training.latents import reconstruct
-from cxrmodel.training.vae import load_vae
+from cxrmodel.training.encoding import load_vae, reconstruct
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels

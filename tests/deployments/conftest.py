@@ -21,10 +21,6 @@ AUTH = "admin:correct-horse"
 PACKAGES = ("cxrmodel", "tasks", "flows", "deployments")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "integration: needs servers; skipped where one is missing")
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
