@@ -47,14 +47,16 @@ def roles():
             "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-    check_from_now_on(url)
+    check_requests(url, after=b"0")
     yield environments
+    check_requests(url, after=b"inf")  # servers of one process share their state
+    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()
     server.stop()
 
 
-def check_from_now_on(url: str) -> None:
+def check_requests(url: str, after: bytes) -> None:
     headers = {"Content-Type": "text/plain"}
-    request = urllib.request.Request(f"{url}/moto-api/reset-auth", data=b"0", headers=headers)
+    request = urllib.request.Request(f"{url}/moto-api/reset-auth", data=after, headers=headers)
     urllib.request.urlopen(request).close()
 
 

@@ -8,9 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from cxrmodel.config import VAEConfig
 from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.training.vae import fit_vae
 
 NARROW = (1, 4, 4, 8, 8, 8, 8)
+
+TINY_VAE = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 
 PARTS = ("train",) * 7 + ("val",) * 3 + ("test",) * 2
 
@@ -83,3 +87,24 @@ def labels():
         return directory
 
     return write
+
+
+@pytest.fixture
+def fit(tmp_path, films, split):
+    """Train the films into a folder, with checkpoints beside it."""
+
+    def run(name="vae", config=TINY_VAE, pixels=films, checkpoints="checkpoints", **options):
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        folder = tmp_path / checkpoints
+        summary = fit_vae(
+            config, pixels, split, directory, checkpoints=folder, device="cpu", **options
+        )
+        return directory, summary
+
+    return run
+
+
+@pytest.fixture
+def report_every_step(monkeypatch):
+    monkeypatch.setattr("cxrmodel.training.vae_training.REPORT_EVERY_S", 0.0)

@@ -1,0 +1,242 @@
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cxrmodel.config import VAEConfig
+from cxrmodel.errors import DivergedError
+from cxrmodel.training.checkpoints import CheckpointFolder
+
+CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
+
+
+def weights_of(directory: Path) -> bytes:
+    return (directory / "vae.safetensors").read_bytes()
+
+
+class Interruption(BaseException):
+    """What a cancelled flow raises is no Exception either."""
+
+
+def raise_at(step):
+    def report(progress):
+        if progress.done >= step:
+            raise Interruption
+
+    return report
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6, 8])
+def test_interrupted_and_resumed_equals_unbroken(fit, report_every_step, step, tmp_path):
+    unbroken, _ = fit("unbroken", checkpoints="a")
+    with pytest.raises(Interruption):
+        fit("broken", checkpoints="b", report=raise_at(step))
+    done = []
+    resumed, _ = fit("broken", checkpoints="b", report=lambda p: done.append(p.done))
+    assert min(done, default=8) >= step  # the finished steps were not repeated
+    for name in ("vae.safetensors", "history.parquet", "config.json"):
+        assert (resumed / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_bfloat16_resumes_to_the_bit_too(fit, report_every_step):
+    config = CONFIG.model_copy(update={"precision": "bfloat16"})
+    unbroken, summary = fit("unbroken", config, checkpoints="a")
+    with pytest.raises(Interruption):
+        fit("broken", config, checkpoints="b", report=raise_at(5))
+    resumed, _ = fit("broken", config, checkpoints="b")
+    assert summary["precision"] == "bfloat16"
+    assert weights_of(resumed) == weights_of(unbroken)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, monkeypatch, when):
+    unbroken, _ = fit("unbroken", checkpoints="a")
+    original, calls = torch.optim.Adam.step, []
+
+    def step(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == 3 and when == "before":
+            raise Interruption
+        original(self, *args, **kwargs)
+        if len(calls) == 3:
+            raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", step)
+        with pytest.raises(Interruption):
+            fit("broken", checkpoints="b")
+    resumed, _ = fit("broken", checkpoints="b")
+    assert weights_of(resumed) == weights_of(unbroken)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import NARROW, draw_films, write_split
+import torch
+from cxrmodel.config import VAEConfig
+from cxrmodel.training.vae import fit_vae
+import cxrmodel.models.vae as network
+import cxrmodel.training.vae_training as loop
+torch.set_num_threads(1)
+network.CHANNELS = NARROW
+loop.REPORT_EVERY_S = 0.0
+root, films = Path(sys.argv[2]), draw_films(24)
+(root / "killed").mkdir(exist_ok=True)
+fit_vae(VAEConfig.model_validate_json(sys.argv[3]), films, write_split(root / "split", films),
+        root / "killed", checkpoints=root / "c", device="cpu",
+        report=lambda progress: print(progress.done, flush=True))
+"""
+
+
+def start_training(tmp_path, config):
+    arguments = [Path(__file__).parent, tmp_path, config.model_dump_json()]
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_and_started_again_equals_unbroken(fit, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 6, "checkpoint_every_s": 1e-6})
+    unbroken, _ = fit("unbroken", config, checkpoints="a")
+    for _ in range(2):
+        process = start_training(tmp_path, config)
+        for _ in range(random.randint(1, 5)):  # the instant is meant to differ from run to run
+            process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start_training(tmp_path, config)
+    process.communicate()
+    assert process.returncode == 0
+    assert weights_of(tmp_path / "killed") == weights_of(unbroken)
+    assert (tmp_path / "killed" / "history.parquet").read_bytes() == (
+        unbroken / "history.parquet"
+    ).read_bytes()
+
+
+def test_a_finished_training_only_publishes_again(fit):
+    first, summary = fit("first")
+    done = []
+    second, again = fit("second", report=lambda progress: done.append(progress.done))
+    assert done == []
+    assert again == summary
+    assert weights_of(first) == weights_of(second)
+
+
+@pytest.mark.parametrize("change", [{"lr": 2e-3}, {"kl_weight": 0.5}, {"precision": "bfloat16"}])
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change):
+    fit("first", checkpoints="shared")
+    config = CONFIG.model_copy(update=change)
+    with caplog.at_level(logging.WARNING):
+        second, _ = fit("second", config, checkpoints="shared")
+    assert "other settings or data" in caplog.text
+    fresh, _ = fit("fresh", config, checkpoints="own")
+    assert weights_of(second) == weights_of(fresh)
+
+
+def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, films, caplog):
+    fit("first", checkpoints="shared")
+    films.images = 255 - films.images
+    with caplog.at_level(logging.WARNING):
+        fit("second", checkpoints="shared")
+    assert "other settings or data" in caplog.text
+
+
+def test_a_damaged_last_checkpoint_costs_one_interval(fit, tmp_path, caplog, report_every_step):
+    unbroken, _ = fit("unbroken", checkpoints="a")
+    with pytest.raises(Interruption):
+        fit("broken", checkpoints="b", report=raise_at(6))
+    last = tmp_path / "b" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-10])
+    with caplog.at_level(logging.WARNING):
+        resumed, _ = fit("broken", checkpoints="b")
+    assert "it is damaged" in caplog.text
+    assert weights_of(resumed) == weights_of(unbroken)
+
+
+def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, films):
+    good = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
+    with pytest.raises(DivergedError, match=r"Lower vae.lr \(now 1e\+06\), or set vae.precision"):
+        fit(config=good, checkpoints="never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, report_every_step):
+    original, calls = torch.optim.Adam.step, []
+
+    def step(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        calls.append(None)
+        if len(calls) == 6:  # in the second epoch
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight.data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    with pytest.raises(DivergedError, match=r"last good checkpoint, of step 5, is .*last"):
+        fit(config=CONFIG.model_copy(update={"checkpoint_every_s": 1e-6}))
+    (header,) = [
+        json.loads(
+            json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][
+                "checkpoint"
+            ]
+        )
+        for content in [(tmp_path / "checkpoints" / "last.safetensors").read_bytes()]
+    ]
+    assert header["step"] == 5
+    for tensor in load_file(tmp_path / "checkpoints" / "last.safetensors").values():
+        assert tensor.isfinite().all()
+
+
+def test_a_failed_rescue_does_not_hide_what_interrupted(fit, monkeypatch, caplog):
+    def refuse(self, checkpoint):
+        raise OSError("disk is gone")
+
+    monkeypatch.setattr(CheckpointFolder, "save", refuse)
+    monkeypatch.setattr("cxrmodel.training.vae_training.REPORT_EVERY_S", 0.0)
+    with caplog.at_level(logging.WARNING), pytest.raises(Interruption):
+        fit(report=raise_at(2))
+    assert "No checkpoint could be left: disk is gone" in caplog.text
+
+
+@pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("last", 3)])
+def test_best_and_last_weights(fit, monkeypatch, which, epoch):
+    short, _ = fit("short", CONFIG.model_copy(update={"epochs": epoch}), checkpoints="a")
+    losses = iter([3.0, 1.0, 2.0])  # the second of three epochs is the best
+    monkeypatch.setattr(
+        "cxrmodel.training.vae_training.validate", lambda *_: {"val_loss": next(losses)}
+    )
+    config = CONFIG.model_copy(update={"epochs": 3, "weights": which})
+    directory, summary = fit("chosen", config, checkpoints="b")
+    assert summary["published_epoch"] == epoch
+    assert weights_of(directory) == weights_of(short)
+
+
+def test_the_best_weights_survive_an_interruption(fit, report_every_step):
+    config = CONFIG.model_copy(update={"weights": "best"})
+    unbroken, _ = fit("unbroken", config, checkpoints="a")
+    with pytest.raises(Interruption):
+        fit("broken", config, checkpoints="b", report=raise_at(6))
+    resumed, _ = fit("broken", config, checkpoints="b")
+    assert weights_of(resumed) == weights_of(unbroken)
+
+
+def test_lost_best_weights_start_training_afresh(fit, tmp_path, caplog, report_every_step):
+    config = CONFIG.model_copy(update={"weights": "best"})
+    unbroken, _ = fit("unbroken", config, checkpoints="a")
+    with pytest.raises(Interruption):
+        fit("broken", config, checkpoints="b", report=raise_at(6))
+    (tmp_path / "b" / "best.safetensors").unlink()
+    with caplog.at_level(logging.WARNING):
+        resumed, _ = fit("broken", config, checkpoints="b")
+    assert "weights of the best epoch" in caplog.text
+    assert weights_of(resumed) == weights_of(unbroken)
