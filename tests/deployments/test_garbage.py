@@ -200,8 +200,8 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="cxr")
-    store = Store("s3://cxr/store", tmp_path)
+    s3.create_bucket(Bucket="cxr-garbage")
+    store = Store("s3://cxr-garbage/store", tmp_path)
     live, dead = publish(store, "live"), publish(store, "dead")
     s3.upload_file(str(record(tmp_path, live)), "cxr", f"store/_results/{RECORD_KEY}")
     assert garbage.Garbage(store.root, timedelta(days=1)).find() == []
@@ -209,7 +209,7 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
     found = everything_is_old.find()
     for entry in found:
         everything_is_old.remove(entry)
-    left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr")["Contents"]]
+    left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr-garbage")["Contents"]]
     server.stop()
     assert [entry.path for entry in found] == [f"cxr/store/vae/{dead.key}"]
     assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}

@@ -164,11 +164,11 @@ def bucket(films, tmp_path, monkeypatch):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
-    client.create_bucket(Bucket="cxr")
+    client.create_bucket(Bucket="cxr-films")
     for path in films.rglob("*"):
         if path.is_file():
-            client.upload_file(str(path), "cxr", f"films/{path.relative_to(films).as_posix()}")
-    yield "s3://cxr"
+            client.upload_file(str(path), "cxr-films", f"films/{path.relative_to(films).as_posix()}")
+    yield "s3://cxr-films"
     server.stop()
 
 
