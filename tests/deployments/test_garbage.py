@@ -203,7 +203,7 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
     s3.create_bucket(Bucket="cxr-garbage")
     store = Store("s3://cxr-garbage/store", tmp_path)
     live, dead = publish(store, "live"), publish(store, "dead")
-    s3.upload_file(str(record(tmp_path, live)), "cxr", f"store/_results/{RECORD_KEY}")
+    s3.upload_file(str(record(tmp_path, live)), "cxr-garbage", f"store/_results/{RECORD_KEY}")
     assert garbage.Garbage(store.root, timedelta(days=1)).find() == []
     everything_is_old = garbage.Garbage(store.root, timedelta(days=-1))
     found = everything_is_old.find()
@@ -211,5 +211,5 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
         everything_is_old.remove(entry)
     left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr-garbage")["Contents"]]
     server.stop()
-    assert [entry.path for entry in found] == [f"cxr/store/vae/{dead.key}"]
+    assert [entry.path for entry in found] == [f"cxr-garbage/store/vae/{dead.key}"]
     assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}

@@ -167,7 +167,8 @@ def bucket(films, tmp_path, monkeypatch):
     client.create_bucket(Bucket="cxr-films")
     for path in films.rglob("*"):
         if path.is_file():
-            client.upload_file(str(path), "cxr-films", f"films/{path.relative_to(films).as_posix()}")
+            key = f"films/{path.relative_to(films).as_posix()}"
+            client.upload_file(str(path), "cxr-films", key)
     yield "s3://cxr-films"
     server.stop()
 
