@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class StagePolicy(CachePolicy):
 
     stage: str = ""
     version: int = 1
+    error: Exception | None = field(default=None, compare=False)
 
     def compute_key(
         self,
@@ -90,7 +91,21 @@ class StagePolicy(CachePolicy):
         flow_parameters: dict[str, Any],
         **_: Any,
     ) -> str:
-        """Return the key, after expiring a record that must not be used."""
+        """Return the key, after expiring a record that must not be used.
+
+        Prefect goes on without a key where this raises; the error is kept for `stage_run`.
+        """
+        self.error = None
+        try:
+            key = self._key(task_ctx, inputs)
+            refresh = flow_parameters.get("refresh") or ()
+            self._expire_unusable(task_ctx, inputs["store"], key, refresh)
+        except Exception as error:
+            self.error = error
+            raise
+        return key
+
+    def _key(self, task_ctx: TaskRunContext, inputs: dict[str, Any]) -> str:
         parts = {
             "stage": self.stage,
             "version": self.version,
@@ -98,9 +113,7 @@ class StagePolicy(CachePolicy):
             "inputs": identify(inputs),
         }
         text = json.dumps(parts, sort_keys=True)
-        key = f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()}"
-        self._expire_unusable(task_ctx, inputs["store"], key, flow_parameters.get("refresh") or ())
-        return key
+        return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()}"
 
     def _expire_unusable(
         self, task_ctx: TaskRunContext, store: Store, key: str, refresh: tuple[str, ...]
@@ -181,11 +194,15 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     """Give the running stage its folders and its progress reporter.
 
     Raises:
-        RuntimeError: The stage has no cache key, so its result would be silently lost.
+        RuntimeError: This is not the run of a stage.
+        Exception: What went wrong in computing the cache key, without which the result would be
+            silently lost; a store out of reach is then retried like any other.
     """
     context, transaction = TaskRunContext.get(), get_transaction()
-    if context is None or transaction is None or transaction.key is None:
-        raise RuntimeError("this stage has no cache key: see the log for the error in computing it")
+    if context is None or transaction is None:
+        raise RuntimeError("stage_run is only for the body of a task made by `stage`")
+    if transaction.key is None:
+        raise context.task.cache_policy.error or RuntimeError("this stage has no cache key")
     name, key = context.task.name, transaction.key
     started = time.monotonic()
     with (
