@@ -22,6 +22,7 @@ from cxrmodel.store import Artifact, Store
 PREVIEW_PX = 640  # the UI prints a data: URL in full, so pictures stay small
 PREVIEW_QUALITY = 70
 LEDGER_EXAMPLES = 3
+SHOWN_FIGURES = ("reconstructions", "auroc", "latent_space", "training_curves")
 SHOWN_METRICS = (
     "num_positive",
     "prevalence",
@@ -49,10 +50,11 @@ def show_results(report: Artifact, excluded: list[Artifact], store: Store) -> No
     create_table_artifact(
         _ledger(store, excluded), key="ledger", description="Images left out, by reason"
     )
-    for figure in sorted((folder / "figures").glob("*.png")):
-        create_image_artifact(
-            _preview(figure), key=f"figure-{_slug(figure.stem)}", description=figure.stem
-        )
+    for name in SHOWN_FIGURES:
+        path = folder / "figures" / f"{name}.png"
+        if path.is_file():  # a run of few images has no map of its latents
+            key = f"figure-{name.replace('_', '-')}"
+            create_image_artifact(_preview(path), key=key, description=name.replace("_", " "))
 
 
 def _headline(report: Artifact, uri: str) -> str:
@@ -89,10 +91,6 @@ def _preview(figure: Path) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace("_", "-")
 
 
 def _cell(value: Any) -> Any:
