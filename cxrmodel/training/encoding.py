@@ -25,11 +25,12 @@ VAE_WEIGHTS_FILE = "vae.safetensors"
 PICTURE_BATCH = 4
 
 
-def load_vae(directory: Path) -> VAE:
+def load_vae(directory: Path, file: str = VAE_WEIGHTS_FILE) -> VAE:
     """Return the trained network, in evaluation mode and on the CPU.
 
     Args:
         directory: Folder of the vae stage.
+        file: The published weights, or those of the other epoch that the stage kept.
 
     Raises:
         DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
@@ -39,7 +40,7 @@ def load_vae(directory: Path) -> VAE:
         model = empty_network(VAE, **sizes)
     except ValueError as error:
         raise DamagedArtifactError(f"{directory / CONFIG_FILE}: {error}") from error
-    return read_weights(model, directory / VAE_WEIGHTS_FILE)
+    return read_weights(model, directory / file)
 
 
 class ImageQuality(NamedTuple):

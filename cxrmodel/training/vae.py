@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_vae", "load_vae"]
 
+OTHER_FILES = {"best": "vae_best.safetensors", "last": "vae_last.safetensors"}
+
 
 def fit_vae(
     config: VAEConfig,
@@ -56,7 +58,8 @@ def fit_vae(
         config: Loss and training.
         pixels: The images; their side is the network's.
         split: Folder of the split stage.
-        directory: Where `vae.safetensors`, `config.json` and `history.parquet` go.
+        directory: Where `vae.safetensors`, `config.json` and `history.parquet` go; beside them
+            the weights that `config.weights` does not name, of the best epoch or the last.
         checkpoints: Folder for the state of the training, kept from one attempt to the next.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         report: Told how far training is.
@@ -78,11 +81,18 @@ def fit_vae(
     with deterministic_kernels(where), keep_freed_memory(where):
         steps = VAESteps(config, pixels.size, where, precision)
         VAETraining(config, pixels, rows, folder, steps, report).run()
-        weights = _published_weights(config, steps, folder)
-    write_weights(directory / VAE_WEIGHTS_FILE, weights)
+        weights = _weights_of_epochs(steps, folder)
+    if config.weights not in weights:
+        raise DamagedArtifactError(
+            f"The weights of the best epoch, {steps.state.best_epoch}, are not in "
+            f"{folder.directory}. Delete that folder and run again to train afresh."
+        )
+    for epoch, tensors in weights.items():
+        published = epoch == config.weights
+        write_weights(directory / (VAE_WEIGHTS_FILE if published else OTHER_FILES[epoch]), tensors)
     write_table(directory / HISTORY_FILE, _history_table(steps.state))
     resolved = {"precision": precision, "device": where.type}
-    return _describe(config, pixels.size, resolved, steps.state, weights, directory)
+    return _describe(config, pixels.size, resolved, steps.state, weights[config.weights], directory)
 
 
 def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
@@ -93,18 +103,13 @@ def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
         )
 
 
-def _published_weights(
-    config: VAEConfig, steps: VAESteps, folder: CheckpointFolder
-) -> dict[str, Tensor]:
-    if config.weights == "last":
-        return contiguous_state(steps.model)
-    best = folder.load_best()
-    if best is None or best.best_epoch != steps.state.best_epoch:
-        raise DamagedArtifactError(
-            f"The weights of the best epoch, {steps.state.best_epoch}, are not in "
-            f"{folder.directory}. Delete that folder and run again to train afresh."
-        )
-    return unpack_weights(best)
+def _weights_of_epochs(steps: VAESteps, folder: CheckpointFolder) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of the last epoch and, where validation found one, of the best."""
+    weights = {"last": contiguous_state(steps.model)}
+    best = folder.load_best() if steps.state.best_epoch else None
+    if best is not None and best.best_epoch == steps.state.best_epoch:
+        weights["best"] = unpack_weights(best)
+    return weights
 
 
 def _history_table(state: TrainingState) -> pd.DataFrame:

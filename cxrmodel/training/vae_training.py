@@ -125,7 +125,7 @@ class VAETraining:
         epoch = len(state.history) + 1
         record = {"epoch": epoch, "step": state.step, **trained, **validated}
         is_best = self._is_best(validated["val_loss"])
-        if is_best and self._config.weights == "best":
+        if is_best:
             # Before the state says so: a checkpoint never names a best epoch that is not there.
             self._save_best(epoch)
         self._steps.state = replace(

@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def test_a_run_publishes_weights_config_and_history(fit):
         "config.json",
         "history.parquet",
         "vae.safetensors",
+        "vae_best.safetensors",
     ]
     history = pd.read_parquet(directory / "history.parquet")
     assert list(history.columns) == HISTORY
@@ -136,3 +138,32 @@ def test_val_metrics_are_those_of_the_loaded_network(fit, films, split):
 def test_active_units_by_hand():
     mu = torch.tensor([[0.0, 1.0, 0.3], [0.0, 1.1, 0.0]])  # variances 0, 0.0025, 0.0225
     assert num_active_units(mu) == 1
+
+
+@pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("last", 3)])
+def test_best_and_last_weights(fit, monkeypatch, which, epoch):
+    short, _ = fit("short", CONFIG.model_copy(update={"epochs": epoch}), checkpoints="a")
+    other, other_epoch = {"best": ("last", 3), "last": ("best", 2)}[which]
+    second, _ = fit("other", CONFIG.model_copy(update={"epochs": other_epoch}), checkpoints="c")
+    losses = iter([3.0, 1.0, 2.0])  # the second of three epochs is the best
+    monkeypatch.setattr(
+        "cxrmodel.training.vae_training.validate", lambda *_: {"val_loss": next(losses)}
+    )
+    config = CONFIG.model_copy(update={"epochs": 3, "weights": which})
+    directory, summary = fit("chosen", config, checkpoints="b")
+    assert summary["published_epoch"] == epoch
+    assert weights_of(directory) == weights_of(short)
+    kept = (directory / f"vae_{other}.safetensors").read_bytes()
+    assert kept == weights_of(second)
+    assert not load_vae(directory, f"vae_{other}.safetensors").training
+
+
+def test_a_lost_best_does_not_cost_a_training_whose_last_weights_count(fit, tmp_path, caplog):
+    unbroken, _ = fit("unbroken", checkpoints="a")
+    fit("again", checkpoints="b")
+    (tmp_path / "b" / "best.safetensors").unlink()
+    with caplog.at_level(logging.WARNING):
+        again, _ = fit("again_without", checkpoints="b")
+    assert "weights of the best epoch" in caplog.text
+    assert weights_of(again) == weights_of(unbroken)
+    assert not (again / "vae_best.safetensors").exists()

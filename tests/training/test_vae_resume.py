@@ -208,19 +208,6 @@ def test_a_failed_rescue_does_not_hide_what_interrupted(fit, monkeypatch, caplog
     assert "No checkpoint could be left: disk is gone" in caplog.text
 
 
-@pytest.mark.parametrize(("which", "epoch"), [("best", 2), ("last", 3)])
-def test_best_and_last_weights(fit, monkeypatch, which, epoch):
-    short, _ = fit("short", CONFIG.model_copy(update={"epochs": epoch}), checkpoints="a")
-    losses = iter([3.0, 1.0, 2.0])  # the second of three epochs is the best
-    monkeypatch.setattr(
-        "cxrmodel.training.vae_training.validate", lambda *_: {"val_loss": next(losses)}
-    )
-    config = CONFIG.model_copy(update={"epochs": 3, "weights": which})
-    directory, summary = fit("chosen", config, checkpoints="b")
-    assert summary["published_epoch"] == epoch
-    assert weights_of(directory) == weights_of(short)
-
-
 def test_the_best_weights_survive_an_interruption(fit, report_every_step):
     config = CONFIG.model_copy(update={"weights": "best"})
     unbroken, _ = fit("unbroken", config, checkpoints="a")
