@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
+from cxrmodel.config import ReportConfig
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.inputs import RunInputs, RunRecord
+from cxrmodel.report.write import write_report
 from cxrmodel.training.published import contiguous_state, write_config, write_weights
 
 SIZE = 64
 LATENT_DIM = 8
+SMALL_REPORT = ReportConfig(num_reconstructions=3, tsne_points=60)
 
 
 class ArrayPixels:
@@ -181,3 +185,20 @@ def make_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def made_run(make_run) -> MadeRun:
     return make_run()
+
+
+@pytest.fixture(scope="session")
+def report(made_run, tmp_path_factory):
+    """Folder and summary of the made run's report."""
+    directory = tmp_path_factory.mktemp("report")
+    run = made_run
+    summary = write_report(SMALL_REPORT, run.inputs, run.record, run.pixels, directory)
+    return directory, summary
+
+
+@pytest.fixture(scope="session")
+def metrics(report):
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads((report[0] / "metrics.json").read_text(), parse_constant=refuse)
