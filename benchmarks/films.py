@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.nih import build_index
+from cxrmodel.data.index import build_index
 from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source

@@ -75,6 +75,15 @@ class DataConfig(Section):
     csv: Annotated[str | None, KEY_EXEMPT] = None
     """Path or URL of the metadata CSV, where it is not below the root."""
 
+    dataset: Literal["auto", "nih", "chexpert"] = "auto"
+    """Which data set it is: NIH ChestX-ray14, CheXpert, or as the columns of its CSV tell."""
+
+    uncertain: Literal["negative", "positive", "exclude"] = "negative"
+    """What CheXpert's uncertain labels (-1) become; `exclude` leaves such images out."""
+
+    hash_patient_ids: bool = False
+    """Replace patient ids by pseudonyms: SHA-256 keyed by the secret in CXRMODEL_PATIENT_SALT."""
+
     fraction: float = Field(1.0, gt=0, le=1)
     """Share of the images to use, drawn stratified on any abnormality."""
 
@@ -131,11 +140,16 @@ class VAEConfig(Section):
     epochs: int = Field(10, gt=0)
     """Passes over the train images."""
 
-    batch_size: int = Field(1, gt=0)
-    """Images a step."""
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = 1
+    """Images a step; `auto`: as many as the device has room for, a power of two up to 64, with
+    `lr` multiplied by their square root."""
 
     lr: float = Field(1e-4, gt=0)
     """Learning rate of Adam."""
+
+    max_grad_norm: float | None = Field(None, gt=0)
+    """Longest gradient, cut to this norm; a step whose gradient is not finite is then skipped and
+    counted. Empty: neither, and a loss that is not finite ends the training."""
 
     precision: Precision = "float32"
     """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""

@@ -25,7 +25,11 @@ class ImageError(CxrModelError):
         self.detail = detail
 
 
-class ScratchSpaceError(CxrModelError):
+class DiskFullError(CxrModelError):
+    """A disk that results or scratch files are written to has no room left."""
+
+
+class ScratchSpaceError(DiskFullError):
     """The node-local scratch folder is too small for what was asked."""
 
 

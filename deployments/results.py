@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,7 +9,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import RemoteFileSystem
 
 from deployments.target import is_local
-from tasks.records import FOLDER
+from tasks.records import FOLDER, block_name, records_url
 
 
 def environment(root: str) -> dict[str, str]:
@@ -25,8 +24,8 @@ class RecordsBlock:
     """The saved block that names the records' place in a bucket; it holds no credentials."""
 
     def __init__(self, root: str) -> None:
-        self._url = f"{root.rstrip('/')}/{FOLDER}"
-        self.name = f"cxrmodel-{hashlib.sha256(self._url.encode()).hexdigest()[:12]}"
+        self._url = records_url(root)
+        self.name = block_name(self._url)
         self.label = f"block {self.name}"
 
     def wanted(self) -> dict[str, Any]:

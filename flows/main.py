@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from cxrmodel.config import PipelineConfig, Stage
+from cxrmodel.data.source import Source
 from cxrmodel.store import Artifact, Store
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
@@ -19,6 +20,8 @@ from tasks.results import show_results
 from tasks.source import find_source
 from tasks.split import split_patients
 from tasks.vae import train_vae
+
+EXCLUDING = ("index", "images", "split")  # stages that leave images out, and say why
 
 
 @flow(name="cxrmodel", flow_run_name=command_line.flow_run_name, persist_result=False)
@@ -36,9 +39,20 @@ def train_pipeline(
         Reference of the report.
     """
     show_library_logs()
-    store, runtime = Store(config.store.root, config.store.scratch), config.runtime
+    store = Store(config.store.root, config.store.scratch)
+    source = find_source(config.data, store, config.runtime)
+    stages = run_stages(config, source, store)
+    show_results(stages["report"], [stages[name] for name in EXCLUDING], store)
+    return stages["report"]
 
-    source = find_source(config.data, store, runtime)
+
+def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str, Artifact]:
+    """Run every stage on a data set, from its index to the report.
+
+    Returns:
+        Reference of each stage's result, by name.
+    """
+    runtime = config.runtime
     index = index_images(config.data, source, store)
     metadata = index.only("index.parquet")
 
@@ -64,9 +78,7 @@ def train_pipeline(
         "classifier": classifier,
         "baselines": baselines,
     }
-    report = report_run(config, stages, pixels, store, runtime)
-    show_results(report, [index, images, split], store)
-    return report
+    return stages | {"report": report_run(config, stages, pixels, store, runtime)}
 
 
 if __name__ == "__main__":

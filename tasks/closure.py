@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ PLUMBING = frozenset(
         "cxrmodel.store",
         "tasks.closure",
         "tasks.pixels",
+        "tasks.provenance",
         "tasks.reporting",
         "tasks.stage",
     }
@@ -39,7 +41,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(reachable_modules(module)):
         path = _source(name)
-        digest.update(f"{name}\n{_code(path)}\n".encode())
+        digest.update(f"{name}\n{_read(path).code}\n".encode())
         for extra in _data_files(path):
             digest.update(f"{name}/{extra.name}\n".encode() + extra.read_bytes())
     return digest.hexdigest()
@@ -54,8 +56,20 @@ def reachable_modules(module: str) -> set[str]:
         if name in found or name in PLUMBING:
             continue
         found.add(name)
-        waiting += _imports(ast.parse(_source(name).read_text()))
+        waiting += _read(_source(name)).imports
     return found
+
+
+@dataclass(frozen=True)
+class _Module:
+    imports: list[str]  # of this project
+    code: str  # dump of the syntax tree without comments, docstrings and layout
+
+
+@cache  # most modules are reached by several stages
+def _read(path: Path) -> _Module:
+    tree = ast.parse(path.read_text())
+    return _Module(_imports(tree), _code(tree))
 
 
 def _source(module: str) -> Path:
@@ -66,6 +80,7 @@ def _source(module: str) -> Path:
     return path
 
 
+@cache
 def _find(module: str) -> Path | None:
     package, *names = module.split(".")
     spec = find_spec(package)
@@ -109,12 +124,11 @@ class _RuntimeNodes(ast.NodeVisitor):
         self.nodes.append(node)
 
 
-def _code(path: Path) -> str:
-    tree = ast.parse(path.read_text())
+def _code(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [stmt for stmt in body if not _is_bare_string(stmt)]
+            body[:] = [statement for statement in body if not _is_bare_string(statement)]
     return ast.dump(tree)
 
 

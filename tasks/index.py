@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.nih import build_index
+from cxrmodel.data.index import build_index
 from cxrmodel.data.source import Source
 from cxrmodel.store import Artifact, Store
 from tasks.stage import stage, stage_run

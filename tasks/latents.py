@@ -9,7 +9,7 @@ from tasks.pixels import PixelSource
 from tasks.stage import stage, stage_run
 
 
-@stage("latents", tags=("gpu",))
+@stage("latents")
 def encode_images(
     config: LatentsConfig,
     vae: Artifact,

@@ -12,7 +12,8 @@ from cxrmodel.config import PipelineConfig, RuntimeConfig
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
 from cxrmodel.store import Artifact, Store
 from tasks.pixels import PixelSource
-from tasks.stage import package_versions, stage, stage_run
+from tasks.provenance import package_versions
+from tasks.stage import stage, stage_run
 
 
 @stage("report")

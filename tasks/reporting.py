@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -141,6 +142,7 @@ class _ProgressArtifact:
         percent = 100.0 * progress.done / max(progress.total, 1)
         text = f"{progress.done} of {progress.total} {progress.unit}  {_metrics(progress)}"
         if self._id is None:
-            self._id = create_progress_artifact(percent, key=self._key, description=text)
+            created = create_progress_artifact(percent, key=self._key, description=text)
+            self._id = cast("UUID", created)  # a coroutine only within async code
         else:
             update_progress_artifact(self._id, progress=percent, description=text)

@@ -4,71 +4,44 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import aiohttp
 import botocore.exceptions
-from prefect import task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.tasks import Task, exponential_backoff
 from prefect.transactions import get_transaction
+from prefect.types._datetime import DateTime
+from prefect.utilities.callables import get_call_parameters
 
-from cxrmodel.config import Section, Stage
-from cxrmodel.data.source import Source
+from cxrmodel.config import Stage
 from cxrmodel.progress import ReportProgress
 from cxrmodel.store import Artifact, Draft, Store
 from tasks.closure import code_digest
-from tasks.pixels import PixelSource
-from tasks.records import is_ours, raw_record
+from tasks.provenance import identify, provenance
+from tasks.records import look_up
 from tasks.reporting import progress_reporter
 
-PACKAGES = ("cxrmodel", "numpy", "pandas", "pillow", "prefect", "pyarrow", "safetensors",
-            "scikit-learn", "torch")  # fmt: skip
-PLACES = frozenset(
-    {"root", "runtime", "store"}
-)  # where and on what a stage runs, not what it makes
 TRANSIENT = (OSError, aiohttp.ClientError, botocore.exceptions.HTTPClientError)
 PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError,
              IsADirectoryError)  # fmt: skip
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 logger = logging.getLogger(__name__)
-
-
-def identify(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a stage's inputs determines its result, as JSON values.
-
-    Raises:
-        TypeError: An input is of a type that this function does not know.
-    """
-    return {
-        name: _identity(name, value) for name, value in sorted(inputs.items()) if name not in PLACES
-    }
-
-
-def _identity(name: str, value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.key_fields()
-    if isinstance(value, Artifact | Source | PixelSource):
-        return value.fingerprint
-    if isinstance(value, dict):
-        return identify(value)
-    raise TypeError(
-        f"{name} is a {type(value).__name__}, which has no place in a cache key: pass a config "
-        "section, an Artifact, a Source, a PixelSource, or a dictionary of them"
-    )
 
 
 @dataclass
@@ -97,7 +70,7 @@ class StagePolicy(CachePolicy):
         """
         self.error = None
         try:
-            key = self._key(task_ctx, inputs)
+            key = self.key(task_ctx.task.fn, inputs)
             refresh = flow_parameters.get("refresh") or ()
             self._expire_unusable(task_ctx, inputs["store"], key, refresh)
         except Exception as error:
@@ -105,11 +78,12 @@ class StagePolicy(CachePolicy):
             raise
         return key
 
-    def _key(self, task_ctx: TaskRunContext, inputs: dict[str, Any]) -> str:
+    def key(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> str:
+        """Return the key of a call, whether or not its result is there."""
         parts = {
             "stage": self.stage,
             "version": self.version,
-            "code": code_digest(task_ctx.task.fn.__module__),
+            "code": code_digest(function.__module__),
             "inputs": identify(inputs),
         }
         text = json.dumps(parts, sort_keys=True)
@@ -119,21 +93,14 @@ class StagePolicy(CachePolicy):
         self, task_ctx: TaskRunContext, store: Store, key: str, refresh: tuple[str, ...]
     ) -> None:
         records = task_ctx.result_store
-        content = raw_record(records, key)
-        if content is None:
-            return
-        if not is_ours(content):
-            logger.warning("%s: runs again, for its record %s is not one of ours", self.stage, key)
-        elif not records.exists(key):
-            return
-        elif self.stage in refresh:
+        found = look_up(records, store, key)
+        if found.problem:
+            logger.warning("%s: runs again, for %s", self.stage, found.problem)
+        elif found.artifact is not None and self.stage in refresh:
             logger.info("%s: refreshed as asked", self.stage)
         else:
-            problems = store.problems(records.read(key).result)
-            if not problems:
-                return
-            logger.warning("%s: runs again, for %s", self.stage, "; ".join(problems))
-        past = datetime.now(UTC) - timedelta(days=1)
+            return
+        past = cast("DateTime", datetime.now(UTC) - timedelta(days=1))
         records.write(key=key, obj=None, expiration=past)
 
 
@@ -147,20 +114,53 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
     )
 
 
-def stage(name: Stage, *, version: int = 1, tags: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """Make a function a cached, retried Prefect task of the pipeline."""
-    return task(
-        name=name,
-        task_run_name=name,
-        tags=list(tags),
-        cache_policy=StagePolicy(stage=name, version=version),
-        persist_result=True,
-        result_serializer="json",
-        retries=3,
-        retry_delay_seconds=exponential_backoff(10),
-        retry_jitter_factor=0.5,
-        retry_condition_fn=is_transient,
-    )
+class Planner(Protocol):
+    """What is asked instead of Prefect where a run is only planned."""
+
+    def visit(self, task: StageTask[..., Any], inputs: dict[str, Any]) -> Artifact:
+        """Return what a stage would return, as far as that is known."""
+        ...
+
+    def stage_run(self, store: Store) -> AbstractContextManager[StageRun]:
+        """Give a stage that runs to see its result a place that leaves no trace."""
+        ...
+
+
+PLANNER: ContextVar[Planner | None] = ContextVar("planner", default=None)
+
+
+class StageTask(Task[P, R]):
+    """A task of the pipeline; where a run is only planned, a call asks the planner instead."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the stage, or return what it would return."""
+        planner = PLANNER.get()
+        if planner is None:
+            return super().__call__(*args, **kwargs)
+        return planner.visit(self, get_call_parameters(self.fn, args, kwargs))
+
+
+def stage(name: Stage, *, version: int = 1) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a cached, retried Prefect task of the pipeline.
+
+    It has no tags: for each, Prefect asks its server for a concurrency slot, a second a run.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        return StageTask(
+            function,
+            name=name,
+            task_run_name=name,
+            cache_policy=StagePolicy(stage=name, version=version),
+            persist_result=True,
+            result_serializer="json",
+            retries=3,
+            retry_delay_seconds=exponential_backoff(10),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=is_transient,
+        )
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -198,31 +198,22 @@ def stage_run(store: Store) -> Iterator[StageRun]:
         Exception: What went wrong in computing the cache key, without which the result would be
             silently lost; a store out of reach is then retried like any other.
     """
+    planner = PLANNER.get()
+    if planner is not None:
+        with planner.stage_run(store) as run:
+            yield run
+        return
     context, transaction = TaskRunContext.get(), get_transaction()
     if context is None or transaction is None:
         raise RuntimeError("stage_run is only for the body of a task made by `stage`")
     if transaction.key is None:
-        raise context.task.cache_policy.error or RuntimeError("this stage has no cache key")
+        policy = cast("StagePolicy", context.task.cache_policy)
+        raise policy.error or RuntimeError("this stage has no cache key")
     name, key = context.task.name, transaction.key
-    started = time.monotonic()
+    made_by, started = provenance(context.task.fn, context.parameters), time.monotonic()
     with (
         store.write(name, key.removeprefix(f"{name}-")) as draft,
         progress_reporter(name) as report,
     ):
         work = store.scratch / "work" / key
-        yield StageRun(draft.directory, work, report, draft, provenance(context), started)
-
-
-def provenance(context: TaskRunContext) -> dict[str, Any]:
-    """Return what made a result: code, inputs with their settings and seeds, packages."""
-    return {
-        "code": code_digest(context.task.fn.__module__),
-        "inputs": identify(context.parameters),
-        "packages": package_versions(),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions}
+        yield StageRun(draft.directory, work, report, draft, made_by, started)

@@ -9,7 +9,7 @@ from tasks.pixels import PixelSource
 from tasks.stage import stage, stage_run
 
 
-@stage("vae", tags=("gpu",))
+@stage("vae")
 def train_vae(
     config: VAEConfig, pixels: PixelSource, split: Artifact, store: Store, runtime: RuntimeConfig
 ) -> Artifact:

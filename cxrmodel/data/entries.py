@@ -1,138 +1,82 @@
-"""The metadata CSV in all the shapes it circulates in, read into one.
-
-Known variants: `Patient Gender` or `Patient Sex`; underscores for spaces; unquoted brackets that
-split into more columns; a trailing comma; ages as `058Y`, or of 400 and more.
-"""
+"""What a data set's module says of each image, and how the values of its table are read."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pandas as pd
 
-from cxrmodel.errors import DataError
+from cxrmodel.config import DataConfig
+from cxrmodel.data.delimited import Columns, match_columns
 
-SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "image": ("Image Index",),
-    "labels": ("Finding Labels", "Finding Label"),
-    "patient_id": ("Patient ID",),
-    "age": ("Patient Age",),
-    "sex": ("Patient Gender", "Patient Sex"),
-    "view": ("View Position",),
-    "follow_up": ("Follow-up #",),
-}
-"""Accepted names of each field; case, spaces, underscores and punctuation do not count."""
+FROM_TAGS = ("patient_id", "age", "sex", "view")
+LATERAL = "lateral"
+LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL"})
 
-REQUIRED = ("image", "labels", "patient_id")
 MAX_AGE_YEARS = 120
 MAX_PATIENT_ID_CHARS = 64
 MAX_FOLLOW_UP = 2**31 - 1
-SHOWN_COLUMNS = 20
 
 _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def _canonical(column: str) -> str:
-    return "".join(char for char in column.casefold() if char.isalnum())
+@dataclass(frozen=True)
+class Entries:
+    """A row a row of the tables, in their order.
 
-
-def match_columns(header: list[str]) -> dict[str, int]:
-    """Return the position of each field that a CSV's header row has."""
-    positions: dict[str, int] = {}
-    for position, column in enumerate(header):
-        positions.setdefault(_canonical(column), position)
-    found = {
-        field: next((positions[_canonical(s)] for s in spellings if _canonical(s) in positions), -1)
-        for field, spellings in SPELLINGS.items()
-    }
-    return {field: position for field, position in found.items() if position >= 0}
-
-
-def header_of(head: bytes) -> list[str]:
-    """Return the column names in the first bytes of a CSV, however damaged the rest is."""
-    text = head.decode("utf-8-sig", errors="replace").lstrip()
-    return next(csv.reader(io.StringIO(text.partition("\n")[0])), [])
-
-
-def has_required_columns(head: bytes) -> bool:
-    """Tell whether the first bytes of a CSV name all required fields."""
-    return set(REQUIRED) <= set(match_columns(header_of(head)))
-
-
-def read_entries(path: Path, name: str) -> pd.DataFrame:
-    """Read the CSV, one row a row of it, in its order.
-
-    Args:
-        path: Where it lies.
-        name: What to call it in an error.
-
-    Returns:
-        Columns image, labels, patient_id (text, empty where the CSV has nothing usable), age
-        (Int16 years), sex (`F`, `M`), view (`AP`, `PA`), follow_up (Int32); null where absent.
-
-    Raises:
-        DataError: A required column is missing, or the file is not a CSV in UTF-8.
+    Attributes:
+        rows: Columns image, patient_id (text, empty where there is nothing usable), age (Int16
+            years), sex (`F`, `M`), view (`AP`, `PA`, `lateral`), follow_up (Int32), official
+            (`train_val`, `test`), all null where unknown; any_abnormal and one column a
+            pathology (uint8).
+        reasons: Why the data set itself cannot use a row, a `Reason`; empty where it can.
+        details: What was found, for the ledger.
     """
-    raw = _read_text(path, name)
-    entries = pd.DataFrame(
-        {field: raw.get(field, "") for field in SPELLINGS},
-        index=raw.index,
-        dtype="str",
-    )
-    entries["patient_id"] = _converted(entries["patient_id"], parse_patient_id).astype("str")
-    entries["age"] = _converted(entries["age"], parse_age).astype("Int16")
-    entries["sex"] = _converted(entries["sex"], parse_sex).astype("str")
-    entries["view"] = _converted(entries["view"], parse_view).astype("str")
-    entries["follow_up"] = _converted(entries["follow_up"], parse_follow_up).astype("Int32")
-    return entries
+
+    rows: pd.DataFrame
+    reasons: pd.Series
+    details: pd.Series
 
 
-def _read_text(path: Path, name: str) -> pd.DataFrame:
-    try:
-        header = _checked_header(path, name)
-        positions = match_columns(header)
-        frame = pd.read_csv(
-            path,
-            usecols=list(positions.values()),  # also makes pandas tolerate surplus commas in rows
-            index_col=False,
-            dtype="str",
-            na_filter=False,
-            skipinitialspace=True,
-            encoding="utf-8-sig",
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name} is not text in UTF-8 ({error}). Save it as a CSV in UTF-8."
-        ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise DataError(f"{name} cannot be read as a CSV: {error}") from error
-    frame.columns = pd.Index(sorted(positions, key=positions.__getitem__))
-    return pd.DataFrame({field: frame[field].fillna("").str.strip() for field in frame})
+@dataclass(frozen=True)
+class DataSet:
+    """How one data set's tables are recognised, read, and joined to its files.
+
+    Attributes:
+        name: Value of `data.dataset`.
+        title: What people call it.
+        tables: Patterns of its tables' file names in any case, each of one table.
+        names_suffice: Whether such a name is enough; else the columns must fit as well.
+        columns: Accepted spellings of each field.
+        required: Fields that make a table one of this data set.
+        name_parts: How many of the last parts of a file's path name an image.
+        read: Makes entries of the text of `columns`, empty where a table lacks one.
+    """
+
+    name: str
+    title: str
+    tables: tuple[str, ...]
+    names_suffice: bool
+    columns: Columns
+    required: tuple[str, ...]
+    name_parts: int
+    read: Callable[[pd.DataFrame, DataConfig], Entries]
+
+    def required_of(self, only_dicom: bool) -> list[str]:
+        """Return the fields that a table must have; a DICOM file's tags may say who it is of."""
+        return [each for each in self.required if not (only_dicom and each in FROM_TAGS)]
+
+    def matches(self, header: list[str], only_dicom: bool) -> bool:
+        """Tell whether a table with this header is of this data set."""
+        return set(self.required_of(only_dicom)) <= set(match_columns(header, self.columns))
 
 
-def _checked_header(path: Path, name: str) -> list[str]:
-    with path.open("rb") as stream:
-        header = header_of(stream.read(1 << 16))
-    missing = [field for field in REQUIRED if field not in match_columns(header)]
-    if missing:
-        accepted = "; ".join(
-            f"{field}: {' or '.join(map(repr, SPELLINGS[field]))}" for field in missing
-        )
-        found = ", ".join(repr(column[:60]) for column in header[:SHOWN_COLUMNS]) or "none"
-        raise DataError(
-            f"{name} lacks required columns. Accepted spellings of what is missing (case, spaces "
-            f"and underscores do not count): {accepted}. Columns found: {found}."
-        )
-    return header
-
-
-def _converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
+def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
+    """Return each text's value; a distinct text is parsed once."""
     distinct = {text: parse(str(text)) for text in texts.unique()}
     return texts.map(distinct)
 
@@ -166,8 +110,10 @@ def parse_sex(text: str) -> str | None:
 
 
 def parse_view(text: str) -> str | None:
-    """Return `AP` or `PA`; None for anything else."""
+    """Return `AP`, `PA` or `lateral`, also for DICOM's `LL` and `RL`; None for anything else."""
     view = text.strip().upper()
+    if view in LATERAL_VIEWS:
+        return LATERAL
     return view if view in ("AP", "PA") else None
 
 

@@ -9,7 +9,6 @@ folder may vanish at any time: it costs the time to decode again.
 from __future__ import annotations
 
 import ast
-import errno
 import fcntl
 import hashlib
 import logging
@@ -17,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,28 +24,25 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data import images
-from cxrmodel.data.ledger import Reason
-from cxrmodel.data.reader import DETAIL_BYTES, Decoded, ImageReader
-from cxrmodel.data.tables import LISTING_FILE, OK
+from cxrmodel.data.image_records import (
+    FORMAT_VERSION,
+    RECORD,
+    is_unfinished,
+    record_of,
+    statuses_of,
+)
+from cxrmodel.data.reader import Decoded, ImageReader
+from cxrmodel.data.tables import LISTING_FILE
+from cxrmodel.disk import GIB, bytes_on_disk, explain_full_disk
 from cxrmodel.errors import ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
-FORMAT_VERSION = 1
+DECODER = (images,)  # every module that turns bytes into pixels
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
 MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 16, 512
-
-PENDING = ""
-STATUSES = (
-    PENDING,
-    OK,
-    str(Reason.DAMAGED_IMAGE),
-    str(Reason.TOO_LARGE),
-    str(Reason.UNSUPPORTED_IMAGE),
-    str(Reason.UNREADABLE),
-)
-RECORD = np.dtype([("status", "u1"), ("crc32", "<u4"), ("detail", f"S{DETAIL_BYTES}")])
+SHOWN_FOLDERS = 8
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +65,17 @@ class ImageCache:
 
     def statuses(self) -> NDArray[np.str_]:
         """Return the (N,) status of each row: `ok`, a `Reason`, or empty where not decoded yet."""
-        codes = self._records()["status"]
-        return np.array(STATUSES)[np.where(codes < len(STATUSES), codes, 0)]
+        return statuses_of(self.records())
 
     def checksums(self) -> NDArray[np.uint32]:
         """Return the (N,) CRC-32 of each row's pixels, 0 where there are none."""
-        return self._records()["crc32"].astype(np.uint32)
+        return self.records()["crc32"].astype(np.uint32)
 
-    def details(self) -> list[str]:
-        """Return each row's detail for the ledger."""
-        return [detail.decode("utf-8", "ignore") for detail in self._records()["detail"].tolist()]
+    def records(self) -> NDArray[np.void]:
+        """Return the (N,) records of what became of the rows."""
+        if not self.is_whole():
+            return np.zeros(self.num_images, RECORD)
+        return np.fromfile(self.directory / ROWS_FILE, RECORD)
 
     def pixels(self) -> NDArray[np.uint8]:
         """Map the pixels, read-only, (N, S, S)."""
@@ -103,9 +101,10 @@ class ImageCache:
 
         Raises:
             ScratchSpaceError: The pixels do not fit on the disk of scratch.
+            DiskFullError: They did, and it has filled up meanwhile; what is done so far stays.
             OSError: The data set cannot be reached; what is done so far stays.
         """
-        with self._locked():
+        with explain_full_disk(**{"store.scratch": self.directory}), self._locked():
             self._create()
             pending = self._pending(rows, checksums)
             if len(pending) == 0:
@@ -131,17 +130,13 @@ class ImageCache:
             self.directory / ROWS_FILE: self.num_images * RECORD.itemsize,
         }
 
-    def _records(self) -> NDArray[np.void]:
-        if not self.is_whole():
-            return np.zeros(self.num_images, RECORD)
-        return np.fromfile(self.directory / ROWS_FILE, RECORD)
-
     def _pending(
         self, rows: NDArray[np.int64], checksums: NDArray[np.uint32] | None
     ) -> NDArray[np.int64]:
-        pending = np.isin(self.statuses()[rows], (PENDING, str(Reason.UNREADABLE)))
+        records = self.records()[rows]
+        pending = is_unfinished(records)
         if checksums is not None:
-            pending |= self.checksums()[rows] != checksums
+            pending |= records["crc32"] != checksums
         return rows[pending]
 
     def _create(self) -> None:
@@ -156,7 +151,11 @@ class ImageCache:
         needed = num_rows * self._row_bytes
         free = shutil.disk_usage(self.directory).free
         if needed > free:
-            raise _no_space(self.directory, needed, free)
+            raise ScratchSpaceError(
+                f"Decoded images need {needed:,} bytes in {self.directory}, and {free:,} are free. "
+                "Set store.scratch to a larger disk, images.size or data.fraction lower, or "
+                f"images.cache to false to decode on the fly.{_deletable(self.directory)}"
+            )
 
     def _fill(
         self,
@@ -184,15 +183,9 @@ class ImageCache:
     def _write_pixels(self, descriptor: int, row: int, pixels: NDArray[np.uint8]) -> None:
         # Written, not stored through the map, where a full disk would kill the process.
         view, offset = pixels.data.cast("B"), row * self._row_bytes
-        try:
-            while view:
-                written = os.pwrite(descriptor, view, offset)
-                view, offset = view[written:], offset + written
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            free = shutil.disk_usage(self.directory).free
-            raise _no_space(self.directory, self._row_bytes, free) from error
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
 
     @contextmanager
     def _open(self, name: str) -> Iterator[int]:
@@ -220,7 +213,8 @@ def cache_key(config: ImagesConfig, index: Path) -> str:
     The decoder's code is part of it: pixels of an older one must not be taken for its own.
     """
     listing = hashlib.sha256((index / LISTING_FILE).read_bytes()).hexdigest()
-    decoder = ast.dump(ast.parse(Path(images.__file__).read_bytes()))  # without comments
+    # Parsed, so that a comment changes nothing.
+    decoder = [ast.dump(ast.parse(Path(str(part.__file__)).read_bytes())) for part in DECODER]
     text = f"{FORMAT_VERSION} {config.fingerprint()} {listing} {decoder}"
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_CHARS]
 
@@ -231,15 +225,19 @@ def _finish(pixels: int, records: int, block: list[Decoded]) -> int:
     block.clear()  # first: a second try at a sync that failed would report success
     os.fsync(pixels)
     for decoded in finished:
-        code, detail = STATUSES.index(decoded.status), decoded.detail.encode()
-        record = np.array((code, decoded.crc32, detail), RECORD)
-        os.pwrite(records, record.tobytes(), decoded.row * RECORD.itemsize)
+        os.pwrite(records, record_of(decoded).tobytes(), decoded.row * RECORD.itemsize)
     return len(finished)
 
 
-def _no_space(directory: Path, needed: int, free: int) -> ScratchSpaceError:
-    return ScratchSpaceError(
-        f"Decoded images need {needed:,} bytes in {directory}, and {free:,} are free. Set "
-        "store.scratch to a larger disk, images.size or data.fraction lower, or images.cache to "
-        "false to decode on the fly; older folders beside this one may be deleted."
+def _deletable(directory: Path) -> str:
+    """Name the other memory maps beside this one: they take room, and may be of no use."""
+    locks = sorted(directory.parent.glob(f"*/{LOCK_FILE}"))
+    others = [lock for lock in locks if lock.parent != directory]
+    if not others:
+        return ""
+    shown = "; ".join(
+        f"{lock.parent}, {bytes_on_disk(lock.parent) / GIB:.2f} GiB, last opened "
+        f"{datetime.fromtimestamp(lock.stat().st_mtime, UTC):%Y-%m-%d}"
+        for lock in others[:SHOWN_FOLDERS]
     )
+    return f" Older folders, which may be deleted when no run uses them: {shown}."

@@ -1,73 +1,107 @@
-"""From the bytes of a PNG to a square of 8-bit grey."""
+"""From the bytes of a PNG, JPEG or DICOM file to a square of 8-bit grey."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.dicom import require_pydicom
+from cxrmodel.data.image_header import check_size, format_of
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER = struct.Struct(">8x4x4sII")  # signature, length, then IHDR's type, width and height
 FILTER = Image.Resampling.BILINEAR  # Pillow widens the kernel when it reduces: antialiased
+JPEG_SCAN, MAX_JPEG_SCANS = b"\xff\xda", 64
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
-def decode_image(data: bytes, config: ImagesConfig) -> NDArray[np.uint8]:
-    """Decode a PNG and make it a square.
+class DecodedImage(NamedTuple):
+    """A decoded image, and how large it was in its file.
+
+    Attributes:
+        pixels: (S, S) uint8, black 0.
+        width: Of the file's image, in px, before it was made square.
+        height: Likewise.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
+    """Decode a PNG, JPEG or DICOM file, told apart by content, and make it a square.
 
     Colour becomes luminance (which for NIH's RGBA copies, of equal channels, is the grey value),
-    alpha is dropped, 16 bits keep their upper 8. An image of config.size squared passes unchanged
-    by every fit. Thread-safe; leaves Pillow's global settings alone.
+    alpha is dropped, 16 bits of a PNG keep their upper 8 (it has no window to say otherwise), and
+    an animation its still image. `dicom_pixels.decode_dicom` tells what is done to a DICOM film.
+    An image of config.size squared passes unchanged by every fit. Thread-safe; leaves Pillow's
+    global settings alone.
 
     Args:
         data: The whole file.
         config: Side, fit and the largest size to decode.
 
     Returns:
-        (S, S) uint8, black 0.
+        The square, and the size of what it was made from.
 
     Raises:
-        ImageError: The bytes are not a PNG, are damaged, or have too many pixels.
+        ImageError: The bytes are of no known format, are damaged, or have too many pixels.
+        DataError: They are DICOM, and pydicom is not installed.
     """
-    _check_header(data, config.max_megapixels)
+    decode = _DECODERS[format_of(data)]
     try:
-        # Not Image.open: its size limit is global and warns; the header has been checked here.
-        PngImageFile(io.BytesIO(data)).verify()  # checksums of every chunk; decoding skips some
-        grey = _to_grey(PngImageFile(io.BytesIO(data)))
+        grey = decode(data, config.max_megapixels)
     except _DAMAGE as error:
         raise ImageError(Reason.DAMAGED_IMAGE, str(error) or type(error).__name__) from error
-    return np.array(_to_square(grey, config), dtype=np.uint8)
+    return DecodedImage(np.array(_to_square(grey, config), dtype=np.uint8), *grey.size)
 
 
-def _check_header(data: bytes, max_megapixels: float) -> None:
-    if not data:
-        raise ImageError(Reason.DAMAGED_IMAGE, "the file is empty")
-    if not data.startswith(PNG_SIGNATURE):
-        raise ImageError(Reason.UNSUPPORTED_IMAGE, f"not a PNG: it begins with {data[:8].hex(' ')}")
-    if len(data) < HEADER.size:
-        raise ImageError(Reason.DAMAGED_IMAGE, f"the file ends after {len(data)} bytes")
-    kind, width, height = HEADER.unpack_from(data)
-    if kind == b"IHDR" and width * height > max_megapixels * 1e6:
-        raise ImageError(
-            Reason.TOO_LARGE,
-            f"{width} x {height} pixels, more than images.max_megapixels = {max_megapixels:g}",
-        )
+def _decode_dicom(data: bytes, max_megapixels: float) -> Image.Image:
+    require_pydicom()
+    from cxrmodel.data.dicom_pixels import decode_dicom  # noqa: PLC0415 - an optional extra
+
+    return Image.fromarray(decode_dicom(data, max_megapixels))
+
+
+def _decode_png(data: bytes, max_megapixels: float) -> Image.Image:
+    # Not Image.open: its size limit is global and warns. This reads no further than the headers.
+    image = PngImageFile(io.BytesIO(data))
+    check_size(*image.size, max_megapixels)
+    if not image.tile:
+        raise ImageError(Reason.DAMAGED_IMAGE, "it has no pixels")
+    image.verify()  # checksums of every chunk, which decoding skips in part; leaves image unusable
+    return _to_grey(PngImageFile(io.BytesIO(data)))
+
+
+def _decode_jpeg(data: bytes, max_megapixels: float) -> Image.Image:
+    image = JpegImageFile(io.BytesIO(data))
+    check_size(*image.size, max_megapixels)
+    num_scans = data.count(JPEG_SCAN)  # each may go over all pixels again, at a few bytes' cost
+    if num_scans > MAX_JPEG_SCANS:
+        raise ImageError(Reason.TOO_LARGE, f"{num_scans} scans, more than {MAX_JPEG_SCANS}")
+    return _to_grey(image)
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.load()
+    image.info.pop("transparency", None)  # or Pillow warns that "L" has none
     return image.convert("L")
+
+
+_DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "dicom": _decode_dicom}
 
 
 def _to_square(image: Image.Image, config: ImagesConfig) -> Image.Image:

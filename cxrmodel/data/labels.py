@@ -37,6 +37,12 @@ def _canonical(label: str) -> str:
 _BY_CANONICAL = {_canonical(name): name for name in (*PATHOLOGIES, NO_FINDING)}
 
 
+def pathology_named(text: str) -> str | None:
+    """Return the pathology of that name in any spelling; None where it is not one of the 14."""
+    name = _BY_CANONICAL.get(_canonical(text))
+    return None if name == NO_FINDING else name
+
+
 def parse_labels(text: str) -> LabelSet:
     """Read one row's labels, such as `Mass|Pleural Thickening`.
 

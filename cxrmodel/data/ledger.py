@@ -33,7 +33,7 @@ class Reason(StrEnum):
     DUPLICATE_ROW = "duplicate_row", "An earlier row of the CSV names the same image."
     DUPLICATE_FILE = (
         "duplicate_file",
-        "Another folder holds a file of the same name, which is used.",
+        "Another file of the same name, in another folder or another Unicode form, is used.",
     )
     BAD_IMAGE_NAME = "bad_image_name", "The CSV's name for it cannot be that of a file."
     BAD_PATIENT_ID = "bad_patient_id", "Its row does not say which patient it is of."
@@ -43,6 +43,11 @@ class Reason(StrEnum):
         "contradictory_labels",
         "Its row has a pathology and `No Finding` at once.",
     )
+    UNCERTAIN_LABEL = (
+        "uncertain_label",
+        "Its row leaves a finding uncertain, and data.uncertain is `exclude`.",
+    )
+    LATERAL_VIEW = "lateral_view", "It is seen from the side, and only frontal films are used."
     NOT_SAMPLED = "not_sampled", "It is not in the drawn share of the data set, data.fraction."
     NOT_IN_OFFICIAL_LISTS = (
         "not_in_official_lists",

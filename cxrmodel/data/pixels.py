@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.image_cache import ImageCache
+from cxrmodel.data.image_records import RECORD, outcomes_of, record_of
 from cxrmodel.data.ledger import count_reasons, describe_counts, ledger, write_ledger
 from cxrmodel.data.pixel_readers import DecodedPixels, MappedPixels, source_changed
 from cxrmodel.data.reader import ImageReader
@@ -105,31 +106,17 @@ def _decode_into_cache(
 ) -> pd.DataFrame:
     cache = ImageCache(config, index, len(reader.names), scratch)
     cache.build(reader, np.arange(len(reader.names)), report=report)
-    return _outcomes(reader.names, cache.checksums(), cache.statuses().tolist(), cache.details())
+    return outcomes_of(cache.records(), reader.names)
 
 
 def _decode_and_drop(reader: ImageReader, report: ReportProgress) -> pd.DataFrame:
     num_images = len(reader.names)
-    checksums, statuses, details = (
-        np.zeros(num_images, np.uint32),
-        [""] * num_images,
-        [""] * num_images,
-    )
+    records = np.zeros(num_images, RECORD)
     for done, decoded in enumerate(reader.decode_many(range(num_images)), start=1):
-        checksums[decoded.row] = decoded.crc32
-        statuses[decoded.row], details[decoded.row] = decoded.status, decoded.detail
+        records[decoded.row] = record_of(decoded)
         if done % REPORT_EVERY == 0 or done == num_images:
             report(Progress("images", done, num_images))
-    return _outcomes(reader.names, checksums, statuses, details)
-
-
-def _outcomes(
-    names: list[str], checksums: NDArray[np.uint32], statuses: list[str], details: list[str]
-) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        {"image": names, "crc32": checksums, "status": statuses, "detail": details}
-    )
-    return frame.astype({"image": "str", "status": "str", "detail": "str"})
+    return outcomes_of(records, reader.names)
 
 
 def open_pixels(

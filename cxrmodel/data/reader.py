@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images import decode_image
+from cxrmodel.data.images import DecodedImage, decode_image
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.root import Root
 from cxrmodel.data.tables import LISTING_FILE, OK
@@ -37,6 +37,8 @@ class Decoded:
         crc32: Of the pixels; 0 where there are none.
         detail: For the ledger, at most `DETAIL_BYTES` in UTF-8.
         pixels: (S, S) uint8, or None.
+        width: Of the file's image, in px; 0 where it was not decoded.
+        height: Likewise.
     """
 
     row: int
@@ -44,6 +46,8 @@ class Decoded:
     crc32: int
     detail: str
     pixels: NDArray[np.uint8] | None
+    width: int = 0
+    height: int = 0
 
 
 class ImageReader:
@@ -82,14 +86,14 @@ class ImageReader:
         """
         try:
             try:
-                pixels = self._pixels(row)
+                image = self._image(row)
             except ImageError:
-                pixels = self._pixels(row)  # a transfer may cut or flip what the store holds whole
+                image = self._image(row)  # a transfer may cut or flip what the store holds whole
         except ImageError as error:
             return Decoded(row, str(error.reason), 0, _cut(error.detail), None)
-        return Decoded(row, OK, zlib.crc32(pixels.data), "", pixels)
+        return Decoded(row, OK, zlib.crc32(image.pixels.data), "", *image)
 
-    def _pixels(self, row: int) -> NDArray[np.uint8]:
+    def _image(self, row: int) -> DecodedImage:
         expected = self._bytes[row]
         data = self._read(row, expected + 1) if expected else b""
         if len(data) != expected:

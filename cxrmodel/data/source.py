@@ -8,22 +8,28 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from itertools import count, takewhile
 from pathlib import Path
 
 import fsspec
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.entries import REQUIRED, SPELLINGS, has_required_columns
+from cxrmodel.data.metadata import find_tables, read_file
+from cxrmodel.data.patient_ids import patient_salt
 from cxrmodel.data.root import ListedFile, Root, explained
-from cxrmodel.data.tables import ENTRIES_FILE, LISTING_FILE, TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.tables import (
+    BOX_LIST,
+    ENTRIES_FILE,
+    IMAGE_SUFFIXES,
+    LISTING_FILE,
+    PICTURE_SUFFIXES,
+    TEST_LIST,
+    TRAIN_VAL_LIST,
+)
 from cxrmodel.errors import DataError
 
-ENTRIES_PATTERN = "data_entry*.csv"
 KEY_CHARS = 16
-HEAD_BYTES = 1 << 16
-MAX_CSV_CANDIDATES = 20
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +40,30 @@ class Source:
 
     Attributes:
         root: As configured.
-        fingerprint: sha256 over the CSV, the official lists and the listing of the images.
-        directory: Folder with `entries.csv`, `listing.parquet` (uri, bytes, version) and, where
-            the root has them, the two official lists.
+        fingerprint: sha256 over the tables, NIH's other lists and the listing of the images, and
+            over the salt of pseudonyms where patients get them.
+        directory: Folder with `entries.csv` (and `entries.1.csv` of a second table, and so on),
+            `listing.parquet` (uri, bytes, version) and, where the root has them, the two official
+            lists and the list of boxes.
     """
 
     root: str
     fingerprint: str
     directory: Path
 
+    def tables(self) -> list[bytes]:
+        """Return the content of the data set's tables."""
+        paths = (self.directory / _entries_file(number) for number in count())
+        return [path.read_bytes() for path in takewhile(Path.is_file, paths)]
+
+
+def _entries_file(number: int) -> str:
+    name, dot, suffix = ENTRIES_FILE.partition(".")
+    return f"{name}.{number}{dot}{suffix}" if number else ENTRIES_FILE
+
 
 def scan_source(config: DataConfig, scratch: Path) -> Source:
-    """Snapshot the CSV, NIH's official lists and the listing of a data set.
+    """Snapshot a data set's tables, NIH's lists of parts and boxes, and the listing.
 
     One recursive listing and one read of each table; no image is opened.
 
@@ -57,17 +75,19 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
         DataError: The root, its images or its CSV are missing or ambiguous, or access is denied.
         OSError: The store cannot be reached; worth another try.
     """
+    salt = patient_salt(config)
     root = Root(config.root)
     files = root.files()
-    images = [file for file in files if file.uri.casefold().endswith(".png")]
+    images = [file for file in files if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
     if not images:
         raise DataError(_no_images(root))
-    tables = {ENTRIES_FILE: _read_csv(config, root, files)}
-    for name in (TRAIN_VAL_LIST, TEST_LIST):
-        uri = _official_list(files, name)
+    entries = _read_entries(config, root, files)
+    tables = {_entries_file(number): content for number, content in enumerate(entries)}
+    for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
+        uri = _official_file(files, name)
         if uri is not None:
-            tables[name] = _read(root, uri)
-    fingerprint = _fingerprint(tables, images)
+            tables[name] = read_file(root, uri)
+    fingerprint = _fingerprint(tables, images, salt)
     directory = scratch / "sources" / fingerprint[:KEY_CHARS]
     _keep_snapshot(directory, tables, images)
     return Source(config.root, fingerprint, directory)
@@ -78,62 +98,33 @@ def _no_images(root: Root) -> str:
         f" {root.skipped_links:,} symbolic links there lead out of it and were not followed."
     )
     return (
-        f"There are no images in {root.root}: no file below it, at any depth, ends in .png."
+        f"There are no images in {root.root}: no file below it, at any depth, ends in "
+        f"{', '.join(IMAGE_SUFFIXES)}."
         f"{links or ''} Set data.root to the folder or URL that holds the images, "
         "or to `phantom` for synthetic ones."
     )
 
 
-def _read(root: Root, uri: str, limit: int | None = None) -> bytes:
-    with explained(f"{root.root.rstrip('/')}/{uri}", "read"):
-        return root.read(uri, limit)
+def _read_entries(config: DataConfig, root: Root, files: list[ListedFile]) -> list[bytes]:
+    if config.csv is not None:
+        with explained(config.csv, "read"), fsspec.open(config.csv, "rb") as stream:
+            return [bytes(stream.read())]
+    only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in files)
+    return [read_file(root, uri) for uri in find_tables(config, root, files, only_dicom)]
 
 
-def _read_csv(config: DataConfig, root: Root, files: list[ListedFile]) -> bytes:
-    if config.csv is None:
-        csvs = [file.uri for file in files if file.uri.casefold().endswith(".csv") and file.bytes]
-        return _read(root, _find_csv(root, csvs))
-    with explained(config.csv, "read"), fsspec.open(config.csv, "rb") as stream:
-        return bytes(stream.read())
-
-
-def _find_csv(root: Root, uris: list[str]) -> str:
-    named = [uri for uri in uris if fnmatch(_name(uri).casefold(), ENTRIES_PATTERN)]
-    candidates = named or _with_columns(root, uris)
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        raise DataError(
-            f"{root.root} holds {len(candidates)} CSVs that may describe the images: "
-            f"{', '.join(candidates[:MAX_CSV_CANDIDATES])}. Set data.csv to the right one."
-        )
-    columns = ", ".join(repr(SPELLINGS[field][0]) for field in REQUIRED)
-    raise DataError(
-        f"There is no metadata CSV in {root.root}: neither one named Data_Entry*.csv, at any "
-        f"depth, nor another with the columns {columns} ({len(uris)} CSVs found). Set data.csv "
-        "to its path or URL."
-    )
-
-
-def _with_columns(root: Root, uris: list[str]) -> list[str]:
-    if len(uris) > MAX_CSV_CANDIDATES:
-        return uris  # too many to open each: the user has to say
-    return [uri for uri in uris if has_required_columns(_read(root, uri, HEAD_BYTES))]
-
-
-def _name(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1]
-
-
-def _official_list(files: list[ListedFile], name: str) -> str | None:
-    uris = sorted((f.uri for f in files if _name(f.uri) == name), key=lambda uri: uri.count("/"))
+def _official_file(files: list[ListedFile], name: str) -> str | None:
+    same = (f.uri for f in files if f.uri.rsplit("/", 1)[-1].casefold() == name.casefold())
+    uris = sorted(same, key=lambda uri: uri.count("/"))
     if len(uris) > 1:
         logger.warning("%d files are named %s; the one used is %s", len(uris), name, uris[0])
     return uris[0] if uris else None
 
 
-def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile]) -> str:
+def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: bytes | None) -> str:
     digest = hashlib.sha256()
+    if salt is not None:  # other pseudonyms make another index
+        digest.update(f"salt {hashlib.sha256(salt).hexdigest()}\n".encode())
     for name, content in sorted(tables.items()):
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     for image in images:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data.ledger import Reason, ledger, write_ledger
@@ -141,18 +140,37 @@ def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
 
 def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
     """Deal patients to folds of like size and share of abnormal images; the fold of each row."""
-    abnormal, patient = frame["any_abnormal"].to_numpy(), frame["patient_id"].to_numpy()
-    num_patients = frame["patient_id"].nunique()
-    largest = max((abnormal == 0).sum(), (abnormal == 1).sum(), 0)
-    if num_patients < num_folds or largest < num_folds:
+    abnormal = frame["any_abnormal"].to_numpy(np.int64)
+    patient, ids = pd.factorize(frame["patient_id"], sort=True)
+    counts = np.zeros((len(ids), 2), np.int64)  # images of each patient: not abnormal, abnormal
+    np.add.at(counts, (patient, abnormal), 1)
+    if len(ids) < num_folds or counts.sum(axis=0).max(initial=0) < num_folds:
         raise SplitError(_too_few(frame, f"{num_folds} folds of patients"))
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    fold = np.zeros(len(frame), dtype=np.int64)
-    with warnings.catch_warnings():
-        # A rarer kind than folds there are leaves some folds without it, which is no harm here.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for number, (_, rows) in enumerate(folds.split(abnormal, abnormal, patient)):
-            fold[rows] = number
+    return _deal(counts, num_folds, seed)[patient]
+
+
+def _deal(counts: NDArray[np.int64], num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each patient, the one where Pearson's chi-squared grows least.
+
+    Patients come with most images first, at random among equals. The statistic is that of the
+    table of folds and kinds of images; compared in whole numbers, so that no rounding of one
+    machine decides. Equal folds: the one of fewest images, then the first.
+
+    Args:
+        counts: (P, 2) images of each patient, of either kind.
+        num_folds: Folds to fill.
+        seed: Seed of the order among equals.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(counts))
+    order = shuffled[np.argsort(-counts.sum(axis=1)[shuffled], kind="stable")]
+    weights = counts * counts.sum(axis=0)[::-1]  # over the kinds' totals, times both of them
+    filled = np.zeros((num_folds, 2), np.int64)
+    fold = np.zeros(len(counts), np.int64)
+    for patient in order.tolist():
+        growth = filled @ weights[patient]
+        best = np.flatnonzero(growth == growth.min())
+        fold[patient] = best[filled[best].sum(axis=1).argmin()]
+        filled[fold[patient]] += counts[patient]
     return fold
 
 

@@ -3,9 +3,14 @@
 ENTRIES_FILE = "entries.csv"
 TRAIN_VAL_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
+BOX_LIST = "BBox_List_2017.csv"
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm")
 
 INDEX_FILE = "index.parquet"
 LISTING_FILE = "listing.parquet"
+BOXES_FILE = "boxes.parquet"
 IMAGES_FILE = "images.parquet"
 SPLIT_FILE = "split.parquet"
 

@@ -25,11 +25,12 @@ from cxrmodel.evaluation.intervals import (
     percentile_interval,
 )
 from cxrmodel.report.html import make_environment
+from cxrmodel.report.jpeg import jpeg_url
 from cxrmodel.report.judged import FILE, to_predictions
-from cxrmodel.report.pictures import jpeg_url
 
 PICTURES = ("reconstructions", "samples")
 MIN_RUNS = 2
+MAX_PICTURE_BYTES = 250_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read_finished_run(url: str) -> FinishedRun:
         path = f"{folder}/figures/{name}.png"
         if files.exists(path):
             image = Image.open(io.BytesIO(files.cat_file(path))).convert("RGB")
-            pictures[name] = jpeg_url(image)
+            pictures[name] = jpeg_url(image, max_bytes=MAX_PICTURE_BYTES)
     metrics = json.loads(files.cat_file(f"{folder}/metrics.json"))
     return FinishedRun(folder.rsplit("/", 1)[-1], metrics, judged.sort_values("image"), pictures)
 

@@ -15,10 +15,13 @@ from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.latent_space import draw_latent_map, map_latents
 from cxrmodel.report.figures.reconstructions import (
     MAX_COLUMNS,
+    Examples,
     compare_image,
     draw_reconstructions,
+    error_limit,
     join_examples,
 )
+from cxrmodel.report.films import ErrorScale
 from cxrmodel.report.inputs import RunInputs, RunTables
 from cxrmodel.report.latent_pictures import draw_latent_pictures
 from cxrmodel.report.pictures import Gallery
@@ -35,27 +38,56 @@ ALL_CLASSES_COLUMNS = 7
 def draw_images(
     config: ReportConfig, inputs: RunInputs, tables: RunTables, results: Results, pixels: Pixels,
     gallery: Gallery,
-) -> None:  # fmt: skip
-    """Draw reconstructions of test images, and what the latents mean."""
+) -> list[Examples]:  # fmt: skip
+    """Draw reconstructions of test images, and what the latents mean.
+
+    Returns:
+        What was reconstructed, empty without a test image.
+    """
     vae = load_vae(inputs.vae)
     test = tables.latents[(tables.images["split"] == "test").to_numpy()]
-    if len(test):
-        names = test["image"].tolist()
-        drawn = np.random.default_rng(config.seed).permutation(len(names))
-        random = [(names[row], names[row]) for row in drawn[: config.num_reconstructions]]
-        _draw_examples("reconstructions", "drawn at random", random, vae, pixels, gallery)
-        extremes = "of the lowest and of the highest error"
-        _draw_examples("extremes", extremes, _extremes(test), vae, pixels, gallery)
-        classes = "of the median error of each pathology"
-        _draw_examples("one_a_class", classes, _one_a_class(tables, test), vae, pixels, gallery)
+    chosen = _choose(config, tables, test) if len(test) else {}
+    parts = {name: _reconstruct(rows, vae, pixels) for name, rows in chosen.items() if rows}
+    if parts:
+        draw_films(parts, gallery)
     draw_latent_pictures(config, vae, tables, results, pixels, gallery)
+    return list(parts.values())
+
+
+def draw_films(parts: dict[str, Examples], gallery: Gallery) -> None:
+    """Draw strips of films whose error maps share one scale."""
+    limit = error_limit(parts.values())
+    for name, examples in parts.items():
+        _write_figure(name, examples, limit, gallery)
+    gallery.add_films(parts, ErrorScale(limit))
+
+
+def _write_figure(name: str, examples: Examples, limit: float, gallery: Gallery) -> None:
+    columns = ALL_CLASSES_COLUMNS if name == "one_a_class" else MAX_COLUMNS
+    gallery.write(
+        name, lambda theme: draw_reconstructions(examples, limit, theme, max_columns=columns)
+    )
+
+
+def _choose(
+    config: ReportConfig, tables: RunTables, test: pd.DataFrame
+) -> dict[str, list[tuple[str, str]]]:
+    """Return images and why they were chosen, by rules that look at no picture."""
+    names = test["image"].tolist()
+    drawn = np.random.default_rng(config.seed).permutation(len(names))
+    return {
+        "reconstructions": [(names[row], "") for row in drawn[: config.num_reconstructions]],
+        "extremes": _extremes(test),
+        "one_a_class": _one_a_class(tables, test),
+    }
 
 
 def _extremes(test: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the images with the three lowest and the three highest errors, and their titles."""
+    """Return the images with the three lowest and the three highest errors."""
     ranked = test.sort_values(["l1", "image"])["image"].tolist()
     count = min(NUM_EXTREMES, len(ranked) // 2)
-    return [(name, name) for name in [*ranked[:count], *ranked[len(ranked) - count :]]]
+    titled = [(name, f"rank {rank} of {len(ranked)}") for rank, name in enumerate(ranked, start=1)]
+    return [*titled[:count], *titled[len(titled) - count :]]
 
 
 def _one_a_class(tables: RunTables, test: pd.DataFrame) -> list[tuple[str, str]]:
@@ -71,29 +103,14 @@ def _one_a_class(tables: RunTables, test: pd.DataFrame) -> list[tuple[str, str]]
     return found
 
 
-def _draw_examples(
-    name: str, rule: str, chosen: list[tuple[str, str]], vae: VAE, pixels: Pixels, gallery: Gallery
-) -> None:
-    """Draw images with titles; one at a time is read, since at full size they are large."""
-    if not chosen:
-        return
+def _reconstruct(chosen: list[tuple[str, str]], vae: VAE, pixels: Pixels) -> Examples:
+    """Reconstruct images; one at a time is read, since at full size they are large."""
     parts = []
     for image, title in chosen:
         original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
         decoded = reconstruct(vae, original, device="cpu")  # the same pixels on every machine
-        parts.append(compare_image(title, to_unit(original)[0], decoded[0]))
-    examples = join_examples(parts)
-    alt = (
-        f"{len(chosen)} test images {rule}, their reconstructions, and maps of the absolute error "
-        "on one colour scale."
-    )
-    columns = ALL_CLASSES_COLUMNS if name == "one_a_class" else MAX_COLUMNS
-    gallery.add(
-        name,
-        alt,
-        lambda theme: draw_reconstructions(examples, theme, max_columns=columns),
-        is_photograph=True,
-    )
+        parts.append(compare_image(image, to_unit(original)[0], decoded[0], title=title))
+    return join_examples(parts)
 
 
 def draw_map(config: ReportConfig, tables: RunTables, gallery: Gallery) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cxrmodel.report.figures.classification import draw_auroc, draw_f1
+from cxrmodel.report.figures.cooccurrence import count_cooccurrence, draw_cooccurrence
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.latent_space import draw_kl_per_dimension
+from cxrmodel.report.figures.rivals import Rival, draw_rivals
 from cxrmodel.report.figures.small_multiples import (
     draw_precision_recall,
     draw_reliability,
@@ -12,6 +14,7 @@ from cxrmodel.report.figures.small_multiples import (
 )
 from cxrmodel.report.figures.subgroups import draw_subgroups
 from cxrmodel.report.inputs import RunTables
+from cxrmodel.report.names import MODELS
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
 
@@ -57,6 +60,25 @@ def _draw_scores(results: Results, gallery: Gallery) -> None:
         f"beside calling everything positive; {IN_TABLE}",
         lambda theme: draw_f1(classifier, theme),
     )
+    rivals = _rivals(results)
+    gallery.add(
+        "baselines",
+        f"Macro AUROC of {len(rivals)} models with 95 % intervals, and the classifier's lead over "
+        f"each; {IN_TABLE}",
+        lambda theme: draw_rivals(rivals, theme),
+    )
+
+
+def _rivals(results: Results) -> list[Rival]:
+    """Return the classifier and what it has to beat, in the order of the table."""
+    classifier = results.classifier
+    own = classifier.macro["auroc"].value, classifier.intervals.get("auroc")
+    found = [Rival(MODELS["classifier"], *own, None, None)]
+    for key in (key for key in MODELS if key in results.baselines):
+        baseline, lead = results.baselines[key], results.differences[key]["auroc"]
+        theirs = baseline.macro["auroc"].value, baseline.intervals.get("auroc")
+        found.append(Rival(MODELS[key], *theirs, lead.value, lead.interval))
+    return found
 
 
 def _draw_small_multiples(results: Results, tables: RunTables, gallery: Gallery) -> None:
@@ -75,4 +97,15 @@ def _draw_small_multiples(results: Results, tables: RunTables, gallery: Gallery)
         "reliability",
         f"Reliability of each pathology's probabilities before and after scaling; {IN_TABLE}",
         lambda theme: draw_reliability(results.calibration, theme),
+    )
+    thresholds = {
+        name: entry.metrics["threshold"].value
+        for name, entry in results.classifier.per_class.items()
+    }
+    found = count_cooccurrence(model, thresholds)
+    gallery.add(
+        "cooccurrence",
+        f"Two tables of {len(found.names)} by {len(found.names)} pathologies: which findings are "
+        "labelled together on test, and which are called positive together.",
+        lambda theme: draw_cooccurrence(found, theme),
     )

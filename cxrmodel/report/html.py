@@ -12,25 +12,12 @@ from cxrmodel.data.ledger import Reason
 from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
 from cxrmodel.report import verdicts, words
 from cxrmodel.report.inputs import RunRecord, RunTables
-from cxrmodel.report.pictures import Picture
+from cxrmodel.report.names import ANOMALIES, MODELS
+from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
 from cxrmodel.report.worries import worries as find_worries
 
 NUM_EXAMPLES = 3
-MODELS = {
-    "classifier": "Classifier on latents",
-    "pca_network": "PCA + the same network",
-    "pca_logistic": "PCA + logistic regression",
-    "metadata": "Age, sex and view, no pixel",
-    "patient_memory": "Memory of the patient's other labels",
-    "prevalence": "Prevalence in train",
-    "all_positive": "Everything called positive",
-}
-ANOMALIES = {
-    "reconstruction_error": "reconstruction error",
-    "kl": "KL to the prior",
-    "mahalanobis": "Mahalanobis distance from train latents with no listed finding",
-}
 CARDS = {"MODEL_CARD.md": "model_card.md.j2", "DATASHEET.md": "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
 STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
@@ -42,7 +29,7 @@ def render_page(
     results: Results,
     document: dict[str, Any],
     record: RunRecord,
-    pictures: list[Picture],
+    gallery: Gallery,
 ) -> str:
     """Return the page.
 
@@ -52,7 +39,7 @@ def render_page(
         results: The numbers with their intervals.
         document: Content of metrics.json.
         record: What is known of the run.
-        pictures: Figures; a missing one is explained in its place.
+        gallery: Figures and films; a missing one is explained in its place.
     """
     return (
         make_environment(escape=True)
@@ -63,7 +50,9 @@ def render_page(
             further_verdicts=verdicts.further_verdicts(results, tables),
             anomalies=ANOMALIES,
             compressions=_compressions(document),
-            pictures={picture.name: picture for picture in pictures},
+            pictures={picture.name: picture for picture in gallery.pictures},
+            films=gallery.films,
+            scale=gallery.scale,
         )
     )
 

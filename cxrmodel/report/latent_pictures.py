@@ -120,7 +120,8 @@ def _find_neighbours(
         )
         chosen = [row, *of_train[near]]
         films = shrink(to_unit(pixels.read(pixels.rows_of(names[chosen].tolist()))), PANEL_PX)
-        found.append(FilmRow("", [_title(tables, one) for one in chosen], films))
+        titles = [_title(tables, one) for one in chosen]
+        found.append(FilmRow("", titles, films, is_query=True))
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cxrmodel.report.figures.reconstructions import Examples
 from cxrmodel.report.figures.theme import DPI, LIGHT, THEMES, Theme, drawing, png, rasterize
+from cxrmodel.report.films import MAX_BYTES, VIEWS, ErrorScale, Film, make_films
+from cxrmodel.report.jpeg import data_url, jpeg_url
 
 CSS_PX_PER_IN = 100
-JPEG_QUALITY = 86
-MAX_JPEG_PIXELS = 5_000_000
-MAX_JPEG_BYTES = 250_000  # six of them in two themes, with the drawings, stay below 6 MB
-SHRINK = 0.8
+MAX_JPEG_BYTES = 200_000  # a few of them in two themes, with drawings and films: below 6 MB
 NUM_COLOURS = 128
 
 Draw = Callable[[Theme], Figure]
@@ -52,16 +50,33 @@ class Gallery:
 
     Attributes:
         pictures: Those drawn so far.
+        films: Strips of films for the viewer, by name.
+        scale: Of the films' error maps, None where there is no film.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.pictures: list[Picture] = []
+        self.films: dict[str, list[Film]] = {}
+        self.scale: ErrorScale | None = None
 
     def add(self, name: str, alt: str, draw: Draw, *, is_photograph: bool = False) -> None:
         """Draw one more; see `make_picture`."""
         picture = make_picture(name, alt, draw, self._directory, is_photograph=is_photograph)
         self.pictures.append(picture)
+
+    def add_films(self, parts: dict[str, Examples], scale: ErrorScale) -> None:
+        """Add strips of films, which share the bytes that films may have."""
+        num_views = len(VIEWS) * sum(len(examples.names) for examples in parts.values())
+        for name, examples in parts.items():
+            share = MAX_BYTES // num_views
+            self.films[name] = make_films(examples, scale, max_view_bytes=share)
+        self.scale = scale
+
+    def write(self, name: str, draw: Draw) -> None:
+        """Draw a figure that is a file and not on the page."""
+        with drawing(LIGHT):
+            (self._directory / f"{name}.png").write_bytes(png(rasterize(draw(LIGHT))))
 
 
 def make_picture(
@@ -84,7 +99,9 @@ def make_picture(
     light = drawn[LIGHT.name]
     (directory / f"{name}.png").write_bytes(png(light))
     urls = {
-        theme: jpeg_url(image) if is_photograph else _url("image/png", png(image))
+        theme: jpeg_url(image, max_bytes=MAX_JPEG_BYTES)
+        if is_photograph
+        else data_url("image/png", png(image))
         for theme, image in drawn.items()
     }
     scale = CSS_PX_PER_IN / DPI
@@ -95,23 +112,3 @@ def make_picture(
 def _with_palette(image: Image.Image) -> Image.Image:
     """Return a drawing with a palette, a third of the size: few colours and their blends."""
     return image.quantize(NUM_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-
-
-def jpeg_url(image: Image.Image) -> str:
-    """Return an image as a `data:` URL of at most 250 kB, smaller where it must be."""
-    scale = min(1.0, (MAX_JPEG_PIXELS / (image.width * image.height)) ** 0.5)
-    while len(jpeg := _jpeg(image, scale)) > MAX_JPEG_BYTES:
-        scale *= SHRINK
-    return _url("image/jpeg", jpeg)
-
-
-def _jpeg(image: Image.Image, scale: float) -> bytes:
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    resized = image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    resized.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return stream.getvalue()
-
-
-def _url(mime: str, data: bytes) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.report import films
 from cxrmodel.report.document import build_document, headline
 from cxrmodel.report.drawn_images import draw_images, draw_map
 from cxrmodel.report.drawn_numbers import draw_numbers
+from cxrmodel.report.films import write_films
 from cxrmodel.report.html import render_cards, render_page
 from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
 from cxrmodel.report.judged import FILE, write_test_predictions
@@ -61,11 +63,13 @@ def write_report(
     gallery = Gallery(figures)
     draw_numbers(results, tables, gallery)
     _tell(report, 2)
-    draw_images(config, inputs, tables, results, pixels, gallery)
+    examples = draw_images(config, inputs, tables, results, pixels, gallery)
+    if examples and gallery.scale is not None:
+        write_films(examples, gallery.scale, directory / films.FILE)
     _tell(report, 3)
     draw_map(config, tables, gallery)
     _tell(report, 4)
-    page = render_page(config, tables, results, document, record, gallery.pictures)
+    page = render_page(config, tables, results, document, record, gallery)
     (directory / "report.html").write_text(page, encoding="utf-8")
     for name, card in render_cards(tables, results, document, record).items():
         (directory / name).write_text(card, encoding="utf-8")

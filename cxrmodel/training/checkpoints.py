@@ -21,8 +21,9 @@ from torch import Tensor
 
 from cxrmodel.errors import ScratchSpaceError
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "checkpoint"
+FIELDS = ("step", "history", "best_epoch", "batch_size")
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 logger = logging.getLogger(__name__)
@@ -36,12 +37,14 @@ class Checkpoint:
         step: Optimiser steps finished.
         history: Metrics of each finished and validated epoch.
         best_epoch: Number of the epoch with the lowest validation loss so far, from 1; 0: none.
+        batch_size: Images a step.
         tensors: Weights, optimiser state and running sums, contiguous, on the CPU.
     """
 
     step: int
     history: list[dict[str, float | None]]
     best_epoch: int
+    batch_size: int
     tensors: Mapping[str, Tensor] = field(repr=False)
 
 
@@ -107,9 +110,7 @@ class CheckpointFolder:
         record = {
             "format": FORMAT,
             "run_key": self._run_key,
-            "step": checkpoint.step,
-            "history": checkpoint.history,
-            "best_epoch": checkpoint.best_epoch,
+            **{name: getattr(checkpoint, name) for name in FIELDS},
             "crc32": _checksum(checkpoint.tensors),
         }
         partial = self.directory / f"{name}.partial"
@@ -135,14 +136,12 @@ class CheckpointFolder:
                 self._check_identity(record)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             intact = record["crc32"] == _checksum(tensors)
-            checkpoint = Checkpoint(
-                record["step"], record["history"], record["best_epoch"], tensors
-            )
+            fields = {name: record[name] for name in FIELDS}
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise UnusableCheckpointError(f"it is damaged ({error}).") from error
         if not intact:
             raise UnusableCheckpointError("it is damaged (its checksum does not match).")
-        return checkpoint
+        return Checkpoint(**fields, tensors=tensors)
 
     def _check_identity(self, record: dict[str, Any]) -> None:
         if record["format"] != FORMAT:

@@ -75,6 +75,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
     return precision
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether a device refused memory; a CPU's allocator has no error class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Return a context in which matrix arithmetic is of that precision; weights stay float32."""
     context: AbstractContextManager[None] = torch.autocast(

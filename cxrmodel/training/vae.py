@@ -27,6 +27,7 @@ from cxrmodel.training.published import (
     write_table,
     write_weights,
 )
+from cxrmodel.training.vae_settings import resolve_config
 from cxrmodel.training.vae_state import TrainingState, run_key, unpack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_training import VAETraining
@@ -71,6 +72,7 @@ def fit_vae(
         ValueError: There is no such device, or no validation image to find the best epoch with.
         DataError: There is no train image.
         DivergedError: The loss is not finite.
+        MemoryError: The device has too little memory even for one image at a time.
         ScratchSpaceError: A checkpoint could not be written.
     """
     where = resolve_device(device)
@@ -78,9 +80,12 @@ def fit_vae(
     rows = split_rows(split, pixels)
     _check_best_is_defined(config, rows)
     folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision))
+    start = folder.load()
+    batch_size = start.batch_size if start else None
+    resolved = resolve_config(config, pixels.size, where, precision, batch_size)
     with deterministic_kernels(where), keep_freed_memory(where):
-        steps = VAESteps(config, pixels.size, where, precision)
-        VAETraining(config, pixels, rows, folder, steps, report).run()
+        steps = VAESteps(resolved, pixels.size, where)
+        VAETraining(resolved, pixels, rows, folder, start, steps, report).run()
         weights = _weights_of_epochs(steps, folder)
     if config.weights not in weights:
         raise DamagedArtifactError(
@@ -91,8 +96,11 @@ def fit_vae(
         published = epoch == config.weights
         write_weights(directory / (VAE_WEIGHTS_FILE if published else OTHER_FILES[epoch]), tensors)
     write_table(directory / HISTORY_FILE, _history_table(steps.state))
-    resolved = {"precision": precision, "device": where.type}
-    return _describe(config, pixels.size, resolved, steps.state, weights[config.weights], directory)
+    machine = {
+        "device": where.type,
+        **resolved.model_dump(include={"batch_size", "lr", "precision"}),
+    }
+    return _describe(config, pixels.size, machine, steps.state, weights[config.weights], directory)
 
 
 def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
@@ -114,14 +122,14 @@ def _weights_of_epochs(steps: VAESteps, folder: CheckpointFolder) -> dict[str, d
 
 def _history_table(state: TrainingState) -> pd.DataFrame:
     rows = pd.DataFrame(list(state.history))
-    whole = {"epoch": "int64", "step": "int64", "active_units": "Int64"}  # null: no validation
+    whole = {"epoch": "int64", "step": "int64", "skipped_steps": "int64", "active_units": "Int64"}
     return rows.astype({name: whole.get(name, "float64") for name in rows.columns})
 
 
 def _describe(
     config: VAEConfig,
     image_size: int,
-    resolved: dict[str, str],
+    machine: dict[str, Any],
     state: TrainingState,
     weights: dict[str, Tensor],
     directory: Path,
@@ -137,7 +145,7 @@ def _describe(
             "num_parameters": num_parameters,
             "published_epoch": epoch,
             "seed": config.seed,
-            **resolved,
+            **machine,
         },
     )
     published = {name: value for name, value in state.history[epoch - 1].items() if name != "epoch"}
@@ -146,5 +154,5 @@ def _describe(
         "num_parameters": num_parameters,
         "published_epoch": epoch,
         **published,
-        **resolved,
+        **machine,
     }

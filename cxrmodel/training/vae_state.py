@@ -32,7 +32,8 @@ class TrainingState:
 
     Attributes:
         step: Optimiser steps finished.
-        sums: (2,), L1 and KL in nats, summed over the running epoch's images; on the device.
+        sums: (4,), of the running epoch: L1 and KL in nats, each summed over images, the number of
+            these, and the number of steps that were skipped; on the device.
         history: Metrics of each finished epoch.
         best_epoch: Number of the epoch with the lowest validation loss, from 1; 0 before it.
     """
@@ -45,7 +46,7 @@ class TrainingState:
 
 def no_sums(device: torch.device) -> Tensor:
     """Return the sums of an epoch's start; float64 wherever the device has it."""
-    return torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64).to(device)
+    return torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64).to(device)
 
 
 def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE:
@@ -60,7 +61,8 @@ def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE
 def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) -> str:
     """Return the identity of a training: what must agree for a checkpoint to be gone on from.
 
-    Not in it is the device: a training may move, at the price of bit-for-bit repeatability.
+    The settings are as given: a batch that is `auto` is taken over from the checkpoint. Not in it
+    is the device: a training may move, at the price of bit-for-bit repeatability.
     """
     names = np.asarray(pixels.names)
     identity = {
@@ -74,13 +76,15 @@ def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) 
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def pack(model: VAE, optimizer: torch.optim.Adam, state: TrainingState) -> Checkpoint:
+def pack(
+    model: VAE, optimizer: torch.optim.Adam, state: TrainingState, batch_size: int
+) -> Checkpoint:
     """Copy a training to the CPU; its optimiser must have made a step."""
     tensors = {SUMS: state.sums.cpu(), **pack_weights(model)}
     for name, weight in model.named_parameters():
         for moment in (FIRST_MOMENT, SECOND_MOMENT):
             tensors[f"{moment}.{name}"] = optimizer.state[weight][moment].cpu().contiguous()
-    return Checkpoint(state.step, list(state.history), state.best_epoch, tensors)
+    return Checkpoint(state.step, list(state.history), state.best_epoch, batch_size, tensors)
 
 
 def pack_weights(model: VAE) -> dict[str, Tensor]:
@@ -105,14 +109,16 @@ def unpack_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def unpack(checkpoint: Checkpoint, model: VAE, optimizer: torch.optim.Adam) -> TrainingState:
     """Set network and optimiser as they were, and return where training was."""
     model.load_state_dict(unpack_weights(checkpoint))
+    sums = no_sums(next(model.parameters()).device).copy_(checkpoint.tensors[SUMS])
+    skipped = sum(epoch["skipped_steps"] or 0 for epoch in checkpoint.history) + float(sums[3])
+    num_updates = checkpoint.step - skipped
     for name, weight in model.named_parameters():
         optimizer.state[weight] = {
-            "step": torch.tensor(float(checkpoint.step), device=weight.device),
+            "step": torch.tensor(float(num_updates), device=weight.device),
             # Like the weight in layout too: the fused kernel walks all of them side by side.
             **{
                 moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
                 for moment in (FIRST_MOMENT, SECOND_MOMENT)
             },
         }
-    sums = no_sums(next(model.parameters()).device).copy_(checkpoint.tensors[SUMS])
     return TrainingState(checkpoint.step, sums, tuple(checkpoint.history), checkpoint.best_epoch)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from cxrmodel.config import VAEConfig
-from cxrmodel.models.vae import VAELoss, VAEOutput, vae_loss
+from cxrmodel.models.vae import VAEOutput, vae_loss
 from cxrmodel.training.batches import to_device
 from cxrmodel.training.checkpoints import Checkpoint
-from cxrmodel.training.devices import autocast
+from cxrmodel.training.devices import autocast, is_out_of_memory
 from cxrmodel.training.randomness import step_noise
+from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import TrainingState, initial_vae, no_sums, pack, unpack
+
+logger = logging.getLogger(__name__)
 
 
 class VAESteps:
@@ -25,21 +28,20 @@ class VAESteps:
         config: Settings.
         image_size: Side of the images in pixels.
         device: Where to compute.
-        precision: Resolved arithmetic of the network.
 
     Attributes:
         model: The network being trained, on its device.
         state: Where training is.
+        micro_batch: Images that go through the network at once; halved where memory is short.
     """
 
-    def __init__(
-        self, config: VAEConfig, image_size: int, device: torch.device, precision: str
-    ) -> None:
-        self._config, self._device, self._precision = config, device, precision
+    def __init__(self, config: ResolvedVAEConfig, image_size: int, device: torch.device) -> None:
+        self._config, self._device = config, device
         self.model = initial_vae(config, image_size, device)
         # Fused: one kernel for all weights; the arithmetic is Adam's either way.
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.state = TrainingState(0, no_sums(device))
+        self.micro_batch = config.batch_size
         self._attempt: tuple[TrainingState, Tensor] | None = None
 
     def take(self, images: NDArray[np.uint8]) -> None:
@@ -47,12 +49,18 @@ class VAESteps:
 
         Args:
             images: (B, S, S), uint8.
+
+        Raises:
+            MemoryError: There is too little even for one image at a time.
         """
         noise = step_noise(self._config.seed, self.state.step, self._latent_shape(images))
-        image, output = self._forward(images, noise)
-        terms = vae_loss(output, image, self._config.kl_weight)
-        terms.loss.backward()  # type: ignore[no-untyped-call]
-        self._update_weights(terms, len(images))
+        while True:
+            try:
+                means = self._backward(images, noise)
+                break
+            except RuntimeError as error:
+                self._halve(error)
+        self._update_weights(means, len(images))
         self._optimizer.zero_grad(set_to_none=True)
 
     def reconstruct(self, images: NDArray[np.uint8]) -> tuple[Tensor, VAEOutput]:
@@ -81,7 +89,7 @@ class VAESteps:
 
     def checkpoint(self) -> Checkpoint:
         """Copy weights, optimiser and state to the CPU; at least one step must have been made."""
-        return pack(self.model, self._optimizer, self.state)
+        return pack(self.model, self._optimizer, self.state, self._config.batch_size)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Set weights, optimiser and state as they were."""
@@ -92,16 +100,63 @@ class VAESteps:
 
     def _forward(self, images: NDArray[np.uint8], noise: Tensor) -> tuple[Tensor, VAEOutput]:
         image = to_device(images, self._device)
-        with autocast(self._device, self._precision):
+        with autocast(self._device, self._config.precision):
             return image, self.model(image, noise.to(self._device, non_blocking=True))
 
-    def _update_weights(self, terms: VAELoss, num_images: int) -> None:
-        means = torch.stack([terms.l1, terms.kl_per_dim * self._config.latent_dim]).detach()
-        sums = self.state.sums + num_images * means.to(self.state.sums.dtype)
-        following = replace(self.state, step=self.state.step + 1, sums=sums)
+    def _backward(self, images: NDArray[np.uint8], noise: Tensor) -> Tensor:
+        """Compute the gradients of the batch's mean loss; return its L1 and KL in nats, (2,)."""
+        means = torch.zeros(2, device=self._device)
+        for start in range(0, len(images), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            share = len(images[part]) / len(images)
+            image, output = self._forward(images[part], noise[part])
+            terms = vae_loss(output, image, self._config.kl_weight)
+            (share * terms.loss).backward()  # type: ignore[no-untyped-call]
+            means += share * torch.stack([terms.l1, terms.kl_per_dim * noise.shape[1]]).detach()
+        return means
+
+    def _halve(self, error: RuntimeError) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        if self.micro_batch == 1:
+            raise MemoryError(
+                f"{self._device} has too little memory to train on one image of "
+                f"{self.model.image_size} pixels at a time. Lower images.size, or set "
+                "vae.precision to bfloat16."
+            ) from error
+        self._optimizer.zero_grad(set_to_none=True)
+        self.micro_batch = self.micro_batch // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning(
+            "Out of memory at step %d: a batch now goes through the network %d images at a time. "
+            "Its gradient stays the mean over all of them.",
+            self.state.step + 1,
+            self.micro_batch,
+        )
+
+    def _update_weights(self, means: Tensor, num_images: int) -> None:
+        max_norm = self._config.max_grad_norm
+        usable = None if max_norm is None else self._clip(max_norm)
+        counted = torch.tensor([num_images, 0.0]).to(means.device, non_blocking=True)
+        terms = torch.cat([num_images * means, counted]).to(self.state.sums.dtype)
+        if usable is not None:
+            terms = torch.where(usable, terms, torch.tensor([0.0, 0.0, 0.0, 1.0]).to(terms))
+        following = replace(self.state, step=self.state.step + 1, sums=self.state.sums + terms)
         self._attempt = (following, self._probe().clone())
         self._optimizer.step()
         self.state = following
+
+    def _clip(self, max_norm: float) -> Tensor:
+        """Bound the gradient's norm; return whether it is a number, without waiting for it.
+
+        The optimiser's kernel itself leaves weights and moments alone where it is not, by the
+        attributes that `torch.amp.GradScaler` sets.
+        """
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+        self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        return norm.isfinite()
 
     def _probe(self) -> Tensor:
         # The fused kernel changes all weights or none before a signal's handler can run.

@@ -9,13 +9,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cxrmodel.config import VAEConfig
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.errors import CxrModelError, DivergedError
 from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.batches import SplitRows, in_batches
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 from cxrmodel.training.randomness import epoch_order
+from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import no_sums, pack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_validation import validate
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 REPORT_EVERY_S = 1.0
+MAX_SKIPPED_SHARE, MIN_SKIPPED = 0.1, 10
 
 logger = logging.getLogger(__name__)
 
@@ -38,22 +39,25 @@ class VAETraining:
         config: Settings.
         pixels: Where the images are.
         rows: Which of them to train on and to validate with.
-        checkpoints: Where to go on from, and to leave checkpoints.
+        checkpoints: Where to leave checkpoints.
+        start: Where to go on from, if anywhere.
         steps: The network at its first step.
         report: Told about once a second, and at the end of each epoch.
     """
 
     def __init__(
         self,
-        config: VAEConfig,
+        config: ResolvedVAEConfig,
         pixels: Pixels,
         rows: SplitRows,
         checkpoints: CheckpointFolder,
+        start: Checkpoint | None,
         steps: VAESteps,
         report: ReportProgress,
     ) -> None:
         self._config, self._pixels, self._rows = config, pixels, rows
-        self._checkpoints, self._steps, self._report = checkpoints, steps, report
+        self._checkpoints, self._start = checkpoints, start
+        self._steps, self._report = steps, report
         self._steps_per_epoch = math.ceil(len(rows.train) / config.batch_size)
         self._num_steps = self._steps_per_epoch * config.epochs
         self._saved = steps.state
@@ -77,7 +81,7 @@ class VAETraining:
             raise
 
     def _go_on(self) -> None:
-        checkpoint = self._checkpoints.load()
+        checkpoint = self._start
         if checkpoint is None or not self._has_best(checkpoint):
             return
         self._steps.go_on_from(checkpoint)
@@ -148,11 +152,19 @@ class VAETraining:
 
     def _train_metrics(self) -> dict[str, float]:
         """Wait for the device and return the means of the running epoch's images so far."""
-        l1, kl_nats = (self._steps.state.sums / max(1, self._images_seen())).tolist()
+        l1, kl_nats, num_images, num_skipped = self._steps.state.sums.tolist()
+        num_steps = self._steps.state.step - len(self._steps.state.history) * self._steps_per_epoch
+        if num_skipped > max(MIN_SKIPPED, MAX_SKIPPED_SHARE * num_steps):
+            raise self._diverged(
+                f"{num_skipped:.0f} of this epoch's {num_steps} steps had a gradient that is not "
+                "finite, and were skipped"
+            )
+        l1, kl_nats = l1 / max(1, num_images), kl_nats / max(1, num_images)
         loss = l1 + self._config.kl_weight * kl_nats / self._config.latent_dim
         if not math.isfinite(loss):
             raise self._diverged(f"the train loss is {loss}")
-        return {"train_l1": l1, "train_kl_nats": kl_nats, "train_loss": loss}
+        metrics = {"train_l1": l1, "train_kl_nats": kl_nats, "train_loss": loss}
+        return {**metrics, "skipped_steps": num_skipped}
 
     def _check_weights(self) -> None:
         if not self._steps.are_finite():
@@ -177,8 +189,9 @@ class VAETraining:
         self._saved, self._saved_at = self._steps.state, time.monotonic()
 
     def _save_best(self, epoch: int) -> None:
-        weights = pack_weights(self._steps.model)
-        self._checkpoints.save_best(Checkpoint(self._steps.state.step, [], epoch, weights))
+        step, weights = self._steps.state.step, pack_weights(self._steps.model)
+        best = Checkpoint(step, [], epoch, self._config.batch_size, weights)
+        self._checkpoints.save_best(best)
 
     def _save_interrupted(self) -> None:
         try:
@@ -192,6 +205,8 @@ class VAETraining:
     def _report_progress(self, metrics: dict[str, float]) -> None:
         now, step = time.monotonic(), self._steps.state.step
         metrics = {name.removeprefix("train_"): value for name, value in metrics.items()}
+        if not metrics["skipped_steps"]:
+            del metrics["skipped_steps"]
         images = (step - self._reported_step) * self._config.batch_size
         if images:
             metrics["images_per_s"] = images / (now - self._reported_at)

@@ -11,23 +11,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrmodel.config import VAEConfig
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.models.vae import kl_per_image
 from cxrmodel.training.batches import in_batches
+from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_steps import VAESteps
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 ACTIVE_VARIANCE = 0.01
+METRICS = (
+    "val_l1",
+    "val_kl_nats",
+    "val_kl_nats_per_dim",
+    "val_loss",
+    "posterior_variance",
+    "active_units",
+)
 
 
 def validate(
     steps: VAESteps,
     pixels: Pixels,
     rows: NDArray[np.int64],
-    config: VAEConfig,
+    config: ResolvedVAEConfig,
     after_batch: Callable[[], None],
 ) -> dict[str, float | None]:
     """Measure loss and activity of the latent dimensions, without randomness.
@@ -44,9 +52,10 @@ def validate(
 
     Returns:
         `val_l1`, `val_kl_nats` (summed over dimensions), `val_kl_nats_per_dim`, `val_loss`,
-        each a mean over images, and the number of `active_units`.
+        each a mean over images, `posterior_variance`, a mean over dimensions too, and the number
+        of `active_units`.
     """
-    l1, kl, mu = [], [], []
+    l1, kl, mu, variance = [], [], [], []
     with (
         torch.inference_mode(),
         closing(iterate_batches(pixels, in_batches(rows, config.batch_size))) as batches,
@@ -56,23 +65,16 @@ def validate(
             l1.append((output.reconstruction - image).abs().mean(dim=(1, 2, 3)))
             kl.append(kl_per_image(output.mu, output.logvar))
             mu.append(output.mu)
+            variance.append(output.logvar.exp().mean(dim=1))
             after_batch()
     if not mu:
-        names = ("val_l1", "val_kl_nats", "val_kl_nats_per_dim", "val_loss", "active_units")
-        return dict.fromkeys(names)
-    return _metrics(torch.cat(l1), torch.cat(kl), torch.cat(mu), config.kl_weight)
-
-
-def _metrics(l1: Tensor, kl: Tensor, mu: Tensor, kl_weight: float) -> dict[str, float | None]:
-    mean_l1, mean_kl = (float(values.cpu().double().mean()) for values in (l1, kl))
-    per_dim = mean_kl / mu.shape[1]
-    return {
-        "val_l1": mean_l1,
-        "val_kl_nats": mean_kl,
-        "val_kl_nats_per_dim": per_dim,
-        "val_loss": mean_l1 + kl_weight * per_dim,
-        "active_units": num_active_units(mu),
-    }
+        return dict.fromkeys(METRICS)
+    means = (float(torch.cat(values).cpu().double().mean()) for values in (l1, kl, variance))
+    mean_l1, mean_kl, mean_variance = means
+    per_dim = mean_kl / config.latent_dim
+    loss = mean_l1 + config.kl_weight * per_dim
+    units = num_active_units(torch.cat(mu))
+    return dict(zip(METRICS, (mean_l1, mean_kl, per_dim, loss, mean_variance, units), strict=True))
 
 
 def num_active_units(mu: Tensor) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.nih import build_index
+from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 
 HEADER = (

@@ -94,9 +94,10 @@ def test_images_that_fail_have_status_and_detail_also_after_a_resume(cache, read
     (images / "00000002_001.png").write_bytes(b"short")
     cache.build(reader, ROWS)
     assert cache.statuses().tolist()[:4] == ["ok", "unreadable", "damaged_image", "unreadable"]
-    assert cache.details()[1] == "it was listed, and is no longer there"
-    assert cache.details()[2]
-    assert cache.details()[3].startswith("5 bytes, and 4,")
+    details = [detail.decode() for detail in cache.records()["detail"].tolist()]
+    assert details[1] == "it was listed, and is no longer there"
+    assert details[2]
+    assert details[3].startswith("5 bytes, and 4,")
     assert cache.checksums()[1:4].tolist() == [0, 0, 0]
     assert not cache.pixels()[1:4].any()
 
@@ -174,13 +175,27 @@ class TestScratchSpace:
         cache.build(reader, ROWS)
         assert cache.statuses().tolist() == ["ok"] * 8
 
-    def test_a_disk_that_fills_up_meanwhile_says_the_same(self, cache, reader, monkeypatch):
-        def full(descriptor, data, offset):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(image_cache.os, "pwrite", full)
-        with pytest.raises(ScratchSpaceError, match=r"need 4,096 bytes"):
+    def test_folders_of_other_listings_are_named_with_their_size(
+        self, cache, reader, index, tmp_path, small_disk
+    ):
+        other = ImageCache(ImagesConfig(size=128), index, 8, tmp_path / "scratch")
+        with pytest.raises(ScratchSpaceError) as alone:
             cache.build(reader, ROWS)
+        assert "Older folders" not in str(alone.value)
+        other.directory.mkdir()
+        (other.directory / "pixels.u8").write_bytes(bytes(64 << 20))
+        (other.directory / "lock").touch()
+        os.utime(other.directory / "lock", (86_400, 86_400))
+        named = rf"Older folders.*: {other.directory}, 0\.06 GiB, last opened 1970-01-02\.$"
+        with pytest.raises(ScratchSpaceError, match=named):
+            cache.build(reader, ROWS)
+
+
+def test_opening_the_map_marks_it_as_used(cache, reader):
+    cache.build(reader, ROWS)
+    os.utime(cache.directory / "lock", (86_400, 86_400))
+    cache.build(reader, ROWS)
+    assert time.time() - (cache.directory / "lock").stat().st_mtime < 60
 
 
 def test_the_file_takes_no_room_before_it_is_filled(cache, reader):
@@ -220,4 +235,4 @@ def test_a_second_builder_waits_and_finds_it_done(cache, index, tmp_path, caplog
 
 
 def test_a_record_is_as_long_as_the_format_says():
-    assert RECORD.itemsize == 197  # a change needs a new FORMAT_VERSION
+    assert RECORD.itemsize == 205  # a change needs a new FORMAT_VERSION

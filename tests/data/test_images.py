@@ -30,6 +30,10 @@ GREY = noise()
 GOOD = encode(Image.fromarray(GREY))
 
 
+def pixels_of(data, config):
+    return decode_image(data, config).pixels
+
+
 def chunk(kind, content):
     checksum = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
@@ -37,78 +41,84 @@ def chunk(kind, content):
 
 def test_a_square_of_the_right_size_passes_unchanged_by_every_fit():
     for fit in ("crop", "pad", "resize"):
-        decoded = decode_image(GOOD, ImagesConfig(size=64, fit=fit))
+        decoded = pixels_of(GOOD, ImagesConfig(size=64, fit=fit))
         np.testing.assert_array_equal(decoded, GREY)
         assert decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+def test_the_size_is_that_of_the_file_not_of_the_square(fit):
+    image = decode_image(encode(Image.new("L", (192, 100))), ImagesConfig(size=64, fit=fit))
+    assert (image.width, image.height, image.pixels.shape) == (192, 100, (64, 64))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colour_copies_of_grey_give_the_grey_values(mode):
     data = encode(Image.fromarray(GREY).convert(mode))
-    np.testing.assert_array_equal(decode_image(data, CONFIG), GREY)
+    np.testing.assert_array_equal(pixels_of(data, CONFIG), GREY)
 
 
 def test_alpha_does_not_matter():
     image = Image.fromarray(GREY).convert("RGBA")
     image.putalpha(7)
-    np.testing.assert_array_equal(decode_image(encode(image), CONFIG), GREY)
+    np.testing.assert_array_equal(pixels_of(encode(image), CONFIG), GREY)
 
 
 def test_colour_becomes_luminance():
     data = encode(Image.new("RGB", (64, 64), (255, 0, 0)))
-    assert np.unique(decode_image(data, CONFIG)).tolist() == [76]  # 0.299 * 255 = 76.2
+    assert np.unique(pixels_of(data, CONFIG)).tolist() == [76]  # 0.299 * 255 = 76.2
 
 
 def test_palette_is_looked_up():
     image = Image.fromarray(GREY // 64).convert("P")
     image.putpalette([value for level in (10, 20, 30, 40) for value in [level] * 3])
     np.testing.assert_array_equal(
-        decode_image(encode(image), CONFIG), np.array([10, 20, 30, 40])[GREY // 64]
+        pixels_of(encode(image), CONFIG), np.array([10, 20, 30, 40])[GREY // 64]
     )
 
 
 def test_sixteen_bits_keep_the_upper_eight():
     deep = GREY.astype(np.uint16) << 8 | 0xFF
-    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(deep)), CONFIG), GREY)
+    np.testing.assert_array_equal(pixels_of(encode(Image.fromarray(deep)), CONFIG), GREY)
 
 
 def test_one_bit_becomes_black_and_white():
     data = encode(Image.fromarray(GREY > 127))
-    np.testing.assert_array_equal(decode_image(data, CONFIG), np.where(GREY > 127, 255, 0))
+    np.testing.assert_array_equal(pixels_of(data, CONFIG), np.where(GREY > 127, 255, 0))
 
 
 class TestFit:
     def test_crop_takes_the_centre_square(self):
         wide = noise(64, 101)
-        decoded = decode_image(encode(Image.fromarray(wide)), CONFIG)
+        decoded = pixels_of(encode(Image.fromarray(wide)), CONFIG)
         np.testing.assert_array_equal(decoded, wide[:, 18:82])  # (101 - 64) // 2 = 18
 
     def test_pad_centres_between_black_borders(self):
         tall = np.full((64, 32), 200, np.uint8)
-        decoded = decode_image(encode(Image.fromarray(tall)), ImagesConfig(size=64, fit="pad"))
+        decoded = pixels_of(encode(Image.fromarray(tall)), ImagesConfig(size=64, fit="pad"))
         assert (decoded[:, 16:48] == 200).all()
         assert decoded.sum() == 64 * 32 * 200
 
     def test_resize_stretches(self):
         wide = np.repeat(np.array([[0, 255]], np.uint8), 64, axis=1).repeat(32, axis=0)
-        decoded = decode_image(encode(Image.fromarray(wide)), ImagesConfig(size=64, fit="resize"))
+        decoded = pixels_of(encode(Image.fromarray(wide)), ImagesConfig(size=64, fit="resize"))
         assert (decoded[:, :31] == 0).all()
         assert (decoded[:, 33:] == 255).all()
 
     def test_reduction_averages_instead_of_skipping_pixels(self):
         checkers = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
-        decoded = decode_image(encode(Image.fromarray(checkers)), CONFIG)
+        decoded = pixels_of(encode(Image.fromarray(checkers)), CONFIG)
         assert np.abs(decoded.astype(int) - 127.5).max() <= 1
 
     def test_an_extreme_shape_stays_small(self):
         line = encode(Image.new("L", (60_000, 1), 9))
         for fit in ("crop", "pad", "resize"):
-            assert decode_image(line, ImagesConfig(size=64, fit=fit)).shape == (64, 64)
+            assert pixels_of(line, ImagesConfig(size=64, fit=fit)).shape == (64, 64)
 
 
 def refused(data, config=CONFIG):
     with pytest.raises(ImageError) as caught:
-        decode_image(data, config)
+        pixels_of(data, config)
     return str(caught.value.reason), caught.value.detail
 
 
@@ -147,7 +157,7 @@ class TestRefusals:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            np.testing.assert_array_equal(decode_image(GOOD, CONFIG), GREY)
+            np.testing.assert_array_equal(pixels_of(GOOD, CONFIG), GREY)
         small = ImagesConfig(size=64, max_megapixels=0.004)
         assert refused(GOOD, small)[0] == "too_large"
         assert Image.MAX_IMAGE_PIXELS == 100
@@ -160,7 +170,7 @@ def test_any_damage_is_an_image_or_an_image_error(data):
         damaged[position] = data.draw(st.integers(0, 255))
     del damaged[data.draw(st.integers(0, len(GOOD))) :]
     try:
-        assert decode_image(bytes(damaged), CONFIG).shape == (64, 64)
+        assert pixels_of(bytes(damaged), CONFIG).shape == (64, 64)
     except ImageError as error:
         assert error.reason
 
@@ -173,5 +183,5 @@ def test_real_rgba_films_equal_their_first_channel(real_sample):
             continue
         coloured += 1
         red = np.asarray(Image.open(path))[..., 0]
-        np.testing.assert_array_equal(decode_image(data, ImagesConfig()), red)
+        np.testing.assert_array_equal(pixels_of(data, ImagesConfig()), red)
     assert coloured == 3

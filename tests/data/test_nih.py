@@ -1,162 +1,93 @@
-import pandas as pd
 import pytest
-from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.ledger import Reason
-from cxrmodel.data.nih import INDEX_COLUMNS, PATHOLOGIES, build_index
-from cxrmodel.data.source import scan_source
+from cxrmodel.data.delimited import read_columns
+from cxrmodel.data.nih import NIH
+from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.errors import DataError
 
-
-def touch(root, *uris):
-    for uri in uris:
-        (root / uri).parent.mkdir(parents=True, exist_ok=True)
-        (root / uri).write_bytes(b"x")
-
-
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "data"
-
-
-def read(index, name="index"):
-    return pd.read_parquet(index / f"{name}.parquet")
-
-
-def test_index_has_the_documented_columns_in_csv_order(root, write_csv, index_of):
-    write_csv(
-        root / "Data_Entry_2017.csv",
-        [("b.png", "Mass|Hernia", "002"), ("a.png", "No Finding", "1"), ("c.png", "edema", "1")],
-    )
-    touch(root, "images/a.png", "images/b.png", "images/c.png")
-    (root / "train_val_list.txt").write_text("a.png\nc.png\n")
-    (root / "test_list.txt").write_text("b.png\n")
-    folder = index_of(root)
-    index, listing = read(folder), read(folder, "listing")
-    assert tuple(index.columns) == INDEX_COLUMNS
-    assert index["image"].tolist() == ["b.png", "a.png", "c.png"]
-    assert index["uri"].tolist() == ["images/b.png", "images/a.png", "images/c.png"]
-    assert index["patient_id"].tolist() == ["2", "1", "1"]
-    assert index["any_abnormal"].tolist() == [1, 0, 1]
-    assert index["official"].tolist() == ["test", "train_val", "train_val"]
-    assert index[list(PATHOLOGIES)].sum(axis=1).tolist() == [2, 0, 1]
-    assert index.loc[0, ["Hernia", "Mass"]].tolist() == [1, 1]
-    assert {str(index[name].dtype) for name in ("any_abnormal", *PATHOLOGIES)} == {"uint8"}
-    assert listing["image"].tolist() == index["image"].tolist()
-    assert list(listing.columns) == ["image", "uri", "bytes", "version"]
-    assert read(folder, "excluded").empty
+V2020 = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+    "00000001_001.png,Cardiomegaly|Emphysema,1,1,58,M,PA,2894,2729,0.143,0.143\n"
+)
+V2017 = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+    "00000001_001.png,Cardiomegaly|Emphysema,1,1,058Y,M,PA,2894,2729,0.143,0.143,\n"
+)
+VARIANTS = {
+    "v2020": V2020,
+    "trailing comma and ages with a unit": V2017,
+    "trailing comma in rows only": V2017.replace("x,y],\n", "x,y]\n"),
+    "Patient Sex": V2020.replace("Gender", "Sex"),
+    "underscores": V2020.replace("Finding Labels", "Finding_Labels").replace("Image I", "image_i"),
+    "byte order mark": "\ufeff" + V2020,
+    "spaces": V2020.replace(",", " , "),
+    "quoted brackets": V2020.replace(
+        "OriginalImage[Width,Height]", '"OriginalImage[Width,Height]"'
+    ).replace("2894,2729", '"2894,2729"'),
+    "Windows line ends": V2020.replace("\n", "\r\n"),
+    "other order": (
+        "Patient Gender,Patient Age,View Position,Patient ID,Follow-up #,Image Index,"
+        "Finding Labels\nM,58.0,pa,00001.0,1.0,00000001_001.png,Cardiomegaly|Emphysema\n"
+    ),
+    "surplus fields": V2020.replace("0.143\n", "0.143,,,,\n"),
+}
 
 
-def test_every_row_and_file_without_use_has_its_reason(root, write_csv, tmp_path):
-    long = "x" * 201 + ".png"
-    write_csv(
-        root / "Data_Entry_2017.csv",
-        [
-            ("good.png", "Mass", "1"),
-            ("gone.png", "Mass", "1"),
-            ("good.png", "No Finding", "2"),
-            ("../../etc/passwd", "Mass", "1"),
-            ("images/good.png", "Mass", "1"),
-            ("a\x01b.png", "Mass", "1"),
-            (long, "Mass", "1"),
-            ("who.png", "Mass", ""),
-            ("unlabelled.png", "", "1"),
-            ("odd.png", "Mass|Cold", "1"),
-            ("both.png", "Mass|No Finding", "1"),
-        ],
-    )
-    images = ("good", "who", "unlabelled", "odd", "both", "stray")
-    touch(root, *(f"images/{name}.png" for name in images), "old/good.png")
-    config = DataConfig(root=str(root))
-    summary = build_index(config, scan_source(config, tmp_path / "scratch"), tmp_path)
-    ledger = read(tmp_path, "excluded")
-    assert list(ledger.itertuples(index=False, name=None)) == [
-        ("gone.png", "image_missing", ""),
-        ("good.png", "duplicate_row", "row 3 of the table"),
-        ("../../etc/passwd", "bad_image_name", ""),
-        ("images/good.png", "bad_image_name", ""),
-        ("a\\x01b.png", "bad_image_name", ""),
-        (long[:200], "bad_image_name", ""),
-        ("who.png", "bad_patient_id", ""),
-        ("unlabelled.png", "empty_labels", ""),
-        ("odd.png", "unknown_label", "Cold"),
-        ("both.png", "contradictory_labels", "Mass|No Finding"),
-        ("stray.png", "row_missing", "images/stray.png"),
-        ("good.png", "duplicate_file", "old/good.png beside images/good.png"),
+def read(text, tmp_path, encoding="utf-8"):
+    path = tmp_path / "entries.csv"
+    path.write_bytes(text.encode(encoding))
+    return read_entries(path, "The CSV of here")
+
+
+@pytest.mark.parametrize("text", VARIANTS.values(), ids=VARIANTS)
+def test_every_header_variant_gives_the_same_row(text, tmp_path):
+    entries = read(text, tmp_path)
+    assert entries.to_dict("records") == [
+        {
+            "image": "00000001_001.png",
+            "labels": "Cardiomegaly|Emphysema",
+            "patient_id": "1",
+            "age": 58,
+            "sex": "M",
+            "view": "PA",
+            "follow_up": 1,
+        }
     ]
-    assert summary.pop("fingerprint")
-    assert summary == {
-        "num_images": 1,
-        "num_excluded": 12,
-        "num_patients": 1,
-        "excluded_by_reason": {
-            "bad_image_name": 4,
-            **dict.fromkeys(sorted({r for r in ledger["reason"] if r != "bad_image_name"}), 1),
-        },
-    }
-    assert set(ledger["reason"]) <= set(Reason)
+    assert entries.dtypes[["age", "follow_up"]].tolist() == ["Int16", "Int32"]
 
 
-def test_every_reason_has_a_meaning():
-    assert all(reason.meaning.endswith(".") for reason in Reason)
-    assert Reason("too_large") is Reason.TOO_LARGE
+def test_only_three_columns_are_required_and_short_rows_are_kept(tmp_path):
+    text = "Image Index,Finding Labels,Patient ID,Patient Age\na.png,Mass,1\nb.png\n"
+    entries = read(text, tmp_path)
+    assert entries["image"].tolist() == ["a.png", "b.png"]
+    assert entries["labels"].tolist() == ["Mass", ""]
+    assert entries["patient_id"].tolist() == ["1", ""]
+    assert entries[["age", "sex", "view", "follow_up"]].isna().all(axis=None)
 
 
-def test_fraction_is_the_stratified_draw_in_csv_order(root, write_csv, index_of):
-    rows = [(f"{i:03d}.png", "Mass" if i % 5 == 0 else "No Finding", str(i)) for i in range(40)]
-    write_csv(root / "Data_Entry_2017.csv", rows)
-    touch(root, *(f"images/{name}" for name, _, _ in rows))
-    folder = index_of(root, fraction=0.25, seed=7)
-    drawn, _ = train_test_split(
-        range(40), train_size=0.25, random_state=7, stratify=[i % 5 == 0 for i in range(40)]
-    )
-    assert read(folder)["image"].tolist() == [f"{i:03d}.png" for i in sorted(drawn)]
-    assert read(folder)["any_abnormal"].sum() == 2  # 8 of 40 are abnormal, so 2 of 10
-    assert read(folder, "excluded")["reason"].tolist() == ["not_sampled"] * 30
-
-
-def test_a_fraction_too_small_to_stratify_says_so(make_root, index_of):
-    with pytest.raises(DataError, match=r"data\.fraction = 0\.2 of 8 usable .* 3 are abnormal"):
-        index_of(make_root(8), fraction=0.2)
-
-
-def test_nothing_usable_gives_the_counts(root, write_csv, index_of):
-    write_csv(root / "Data_Entry_2017.csv", [("a.png", "Mass", "1"), ("b.png", "Flu", "1")])
-    touch(root, "b.png", "c.png")
+def test_missing_columns_are_named_with_those_found_and_accepted(tmp_path):
     message = (
-        r"Nothing of .*/data is usable: 2 rows in the CSV, 2 image files; "
-        r"image_missing 1, row_missing 1, unknown_label 1\."
+        r"The CSV of here lacks required columns.*labels: 'Finding Labels' or 'Finding Label'; "
+        r"patient_id: 'Patient ID'\. Columns found: 'Image Index', 'Age'\."
     )
     with pytest.raises(DataError, match=message):
-        index_of(root)
+        read("Image Index,Age\na.png,5\n", tmp_path)
 
 
-def test_images_in_both_official_lists_are_in_neither_part(root, write_csv, index_of, caplog):
-    write_csv(root / "Data_Entry_2017.csv", [("a.png", "Mass", "1"), ("b.png", "Mass", "2")])
-    touch(root, "a.png", "b.png")
-    (root / "train_val_list.txt").write_text("a.png\nb.png\n")
-    (root / "test_list.txt").write_text("b.png\n")
-    official = read(index_of(root))["official"]
-    assert official[0] == "train_val"
-    assert official.isna().tolist() == [False, True]
-    assert "1 images are in both official lists" in caplog.text
+def test_an_empty_csv_says_so(tmp_path):
+    with pytest.raises(DataError, match="Columns found: none"):
+        read("", tmp_path)
 
 
-def test_same_input_gives_the_same_bytes(make_root, index_of):
-    root = make_root(6)
-    one, two = index_of(root, "one"), index_of(root, "two")
-    for name in ("index", "listing", "excluded"):
-        file = f"{name}.parquet"
-        assert (one / file).read_bytes() == (two / file).read_bytes()
+def test_a_csv_in_another_encoding_says_so(tmp_path):
+    text = V2020.replace("Cardiomegaly", "Cardiomégalie")
+    with pytest.raises(DataError, match=r"not text in UTF-8.*Save it as a CSV in UTF-8"):
+        read(text, tmp_path, "latin-1")
 
 
-def test_real_sample_is_indexed_whole(real_sample, index_of):
-    folder = index_of(real_sample)
-    index = read(folder)
-    assert len(index) == 400
-    assert index["patient_id"].nunique() == 320
-    assert (index["any_abnormal"] == 0).sum() == 160
-    assert index[["Pneumonia", "Infiltration", "Hernia"]].sum().tolist() == [102, 82, 11]
-    assert index["official"].isna().all()
-    assert read(folder, "excluded")["reason"].value_counts().to_dict() == {"image_missing": 111_720}
+def test_a_quote_that_never_ends_is_an_error_not_lost_rows(tmp_path):
+    with pytest.raises(DataError, match=r"The CSV of here cannot be read as a CSV: .*EOF"):
+        read(V2020 + '"00000001_002.png,Mass,1,1,58,M,PA,1,1,1,1\nb.png,Mass\n', tmp_path)

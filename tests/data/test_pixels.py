@@ -53,14 +53,14 @@ def file_of(root, row):
 
 
 def pixels_of(root, row):
-    return decode_image(file_of(root, row).read_bytes(), CACHED)
+    return decode_image(file_of(root, row).read_bytes(), CACHED).pixels
 
 
 @BOTH
 def test_images_are_written_with_the_checksum_of_their_pixels(config, decode, root):
     directory, summary = decode(config)
     images = pd.read_parquet(directory / "images.parquet")
-    assert list(images.columns) == ["image", "crc32", "status"]
+    assert list(images.columns) == ["image", "crc32", "width", "height", "status"]
     assert str(images["crc32"].dtype) == "uint32"
     expected = [zlib.crc32(pixels_of(root, row).tobytes()) for row in range(8)]
     assert images["crc32"].tolist() == expected
@@ -82,6 +82,19 @@ def test_with_and_without_the_cache_the_files_are_identical(decode, root, index,
     assert excluded["image"].tolist() == [file_of(root, row).name for row in (1, 2, 4)]
     assert excluded["reason"].tolist()[0::2] == ["unreadable", "unsupported_image"]
     assert excluded["detail"][2] == "not a PNG: it begins with ff d8 ff e0 00 00 00 00"
+
+
+@BOTH
+def test_the_size_in_the_file_is_kept_and_zero_where_there_are_no_pixels(
+    config, decode, root, png, index_of
+):
+    file_of(root, 2).write_bytes(png(2, 80))
+    file_of(root, 5).write_bytes(b"\0" * 50)
+    index_of(root)
+    images = pd.read_parquet(decode(config)[0] / "images.parquet")
+    assert images["width"].tolist() == [64, 64, 80, 64, 64, 0, 64, 64]
+    assert images["height"].tolist() == images["width"].tolist()
+    assert str(images["height"].dtype) == "uint32"
 
 
 def test_too_large_images_are_in_the_ledger(root, index_of, tmp_path, png):

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data import splits
-from cxrmodel.data.splits import check_leakage, split_images
+from cxrmodel.data.splits import NUM_FOLDS, check_leakage, split_images
 from cxrmodel.errors import LeakageError, SplitError
 
 
@@ -85,6 +85,33 @@ class TestPatient:
         )
         with pytest.raises(SplitError, match=message):
             run(tmp_path, table(np.arange(40) % 19))
+
+    def test_each_patient_goes_where_chi_squared_grows_least(self):
+        # Totals 4 and 4. The patient of three normal images comes first, to fold 0, so the one of
+        # three abnormal ones ties everywhere on chi-squared and goes to the emptiest, fold 1; a
+        # normal image then belongs to fold 1 and an abnormal one to fold 0.
+        counts = np.array([[3, 0], [0, 3], [1, 0], [0, 1]])
+        folds = {tuple(splits._deal(counts, 2, seed).tolist()) for seed in range(20)}
+        assert folds == {(0, 1, 1, 0), (1, 0, 0, 1)}
+
+    def test_the_order_of_rows_does_not_move_a_patient(self, tmp_path):
+        first, _, _ = run(tmp_path, PAIRS)
+        again, _, _ = run(tmp_path, PAIRS[::-1].reset_index(drop=True))
+        assert again[::-1].to_numpy().tolist() == first.to_numpy().tolist()
+
+    def test_parts_of_the_whole_data_set_are_exact_to_a_few_images(self, tmp_path):
+        # As uneven as the real one: over half of 30,805 patients have one image, some have 184.
+        rng = np.random.default_rng(0)
+        images = np.minimum(rng.zipf(1.75, 30_805), 184)
+        sick = np.repeat(rng.beta(0.6, 0.7, 30_805), images)
+        index = table(np.repeat(np.arange(30_805), images), rng.random(len(sick)) < sick)
+        split, leakage, _ = run(tmp_path, index)
+        size = split["split"].value_counts()
+        for part, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+            assert abs(size[part] - share * len(index)) < NUM_FOLDS
+        abnormal = index["any_abnormal"].groupby(split["split"]).mean()
+        assert np.ptp(abnormal) < 0.001
+        assert leakage["shared_train_test"] == 0
 
     @settings(max_examples=25, deadline=None)
     @given(

@@ -12,8 +12,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.__main__ import main
+from tests.servers.prefect_server import AUTH
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
 PROCESS = ["--pool-type", "process", "--pool", "test-deploy"]
 MADE = [
     "work pool test-deploy",
@@ -178,8 +179,8 @@ def test_a_wrong_password_is_refused(refusal, server):
 
 
 def test_no_password_and_a_cross_site_request_are_refused(server):
-    api = server["PREFECT_API_URL"]
-    user, password = server["PREFECT_API_AUTH_STRING"].split(":")
+    api = server.env["PREFECT_API_URL"]
+    user, password = AUTH.split(":")
     assert httpx.get(f"{api}/admin/version").status_code == 401
     assert httpx.get(f"{api}/admin/version", auth=(user, password)).status_code == 200
     forged = httpx.post(f"{api}/work_pools/filter", json={}, auth=(user, password))

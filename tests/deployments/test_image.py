@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.prefect_server import running
+
 pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", shutil.which("docker"))
@@ -101,24 +103,22 @@ def test_the_pipeline_runs_with_a_read_only_root(image, tmp_path):
     assert report.stat().st_uid == 10001
 
 
-def test_the_docker_worker_runs_smoke(image, server, client, background, until, tmp_path):
+def test_the_docker_worker_runs_smoke(image, server, api, tmp_path):
     pytest.importorskip("prefect_docker", reason="needs the extra [deploy]")
     tmp_path.chmod(0o777)
-    python, env = [sys.executable, "-m"], {**os.environ, **server}
+    python, env = [sys.executable, "-m"], {**os.environ, **server.env}
     command = [*python, "deployments", "--pool-type=docker", f"--pool={POOL}", f"--image={image}"]
     subprocess.run(command, cwd=PROJECT, env=env, check=True)
     worker = [*python, "prefect", "worker", "start", "--pool", POOL, "--type", "docker"]
-    with background(worker, server, tmp_path / "worker.log"):
-        deployment = client.read_deployment_by_name("cxrmodel/smoke")
+    with running(worker, server.env, tmp_path / "worker.log"):
+        deployment = api.client.read_deployment_by_name("cxrmodel/smoke")
         here = {
             "network_mode": "host",
             "image_pull_policy": "Never",
             "volumes": [f"{tmp_path}:/app/outputs"],
         }
-        run = client.create_flow_run_from_deployment(deployment.id, job_variables=here)
-        ended = {"Completed", "Failed", "Crashed"}
-        until(lambda: client.read_flow_run(run.id).state_name in ended, "smoke ends", 300)
-    assert client.read_flow_run(run.id).state_name == "Completed", log_of(tmp_path)
+        run = api.client.create_flow_run_from_deployment(deployment.id, job_variables=here).id
+        assert api.finish(run, 300) == "Completed", log_of(tmp_path)
     assert len(list(tmp_path.glob("store/_results/*"))) == 8
     assert list(tmp_path.glob("store/report/*/report.html"))
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.prefect_server import free_port, wait_until
+
 pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 
@@ -18,17 +20,15 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(until, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(tmp_path):
+    port = free_port()
     env = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_PORT": str(port)}
     command = [sys.executable, "-m", "deployments", "ui", f"--store.root={tmp_path / 'store'}"]
     log = tmp_path / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=stream, stderr=stream)
     try:
-        until(
+        wait_until(
             lambda: "started!" in log.read_text() or process.poll() is not None, "the worker starts"
         )
         assert f"Page: http://127.0.0.1:{port}" in log.read_text()

@@ -8,7 +8,8 @@ from prefect.states import Completed, Failed
 from cxrmodel.config import RuntimeConfig, SplitConfig, VAEConfig
 from cxrmodel.errors import DataError
 from cxrmodel.store import Artifact, FileRecord, Store
-from tasks.stage import identify, is_transient, stage_run
+from tasks.provenance import identify
+from tasks.stage import is_transient, stage_run
 
 
 def artifact(sha256: str, **changes) -> Artifact:

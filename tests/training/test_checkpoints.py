@@ -14,7 +14,7 @@ from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 
 def checkpoint_of(step: int) -> Checkpoint:
     history = [{"epoch": 1, "val_loss": 0.5, "val_l1": None}]
-    return Checkpoint(step, history, 1, {"weights": torch.full((1000,), float(step))})
+    return Checkpoint(step, history, 1, 4, {"weights": torch.full((1000,), float(step))})
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_checkpoint_of_another_format_is_refused(folder, caplog):
     save_file({"a": torch.ones(1)}, folder.last, {"checkpoint": json.dumps(header)})
     with caplog.at_level(logging.WARNING):
         assert folder.load() is None
-    assert "its format is 99, and this version writes 1" in caplog.text
+    assert "its format is 99, and this version writes 2" in caplog.text
 
 
 def test_a_pickle_is_not_run(folder, caplog, tmp_path):
@@ -125,7 +125,7 @@ import torch
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 folder = CheckpointFolder(Path(sys.argv[1]), "this run")
 for step in range(10**6):
-    folder.save(Checkpoint(step, [], 0, {"weights": torch.full((200_000,), float(step))}))
+    folder.save(Checkpoint(step, [], 0, 4, {"weights": torch.full((200_000,), float(step))}))
     print(step, flush=True)
 """
 

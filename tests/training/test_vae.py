@@ -21,10 +21,12 @@ HISTORY = [
     "train_l1",
     "train_kl_nats",
     "train_loss",
+    "skipped_steps",
     "val_l1",
     "val_kl_nats",
     "val_kl_nats_per_dim",
     "val_loss",
+    "posterior_variance",
     "active_units",
 ]
 

@@ -1,10 +1,5 @@
 import json
 import logging
-import os
-import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,52 +70,6 @@ def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, mo
             fit("broken", checkpoints="b")
     resumed, _ = fit("broken", checkpoints="b")
     assert weights_of(resumed) == weights_of(unbroken)
-
-
-TRAIN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from conftest import NARROW, draw_films, write_split
-import torch
-from cxrmodel.config import VAEConfig
-from cxrmodel.training.vae import fit_vae
-import cxrmodel.models.vae as network
-import cxrmodel.training.vae_training as loop
-torch.set_num_threads(1)
-network.CHANNELS = NARROW
-loop.REPORT_EVERY_S = 0.0
-root, films = Path(sys.argv[2]), draw_films(24)
-(root / "killed").mkdir(exist_ok=True)
-fit_vae(VAEConfig.model_validate_json(sys.argv[3]), films, write_split(root / "split", films),
-        root / "killed", checkpoints=root / "c", device="cpu",
-        report=lambda progress: print(progress.done, flush=True))
-"""
-
-
-def start_training(tmp_path, config):
-    arguments = [Path(__file__).parent, tmp_path, config.model_dump_json()]
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_killed_and_started_again_equals_unbroken(fit, tmp_path):
-    config = CONFIG.model_copy(update={"epochs": 6, "checkpoint_every_s": 1e-6})
-    unbroken, _ = fit("unbroken", config, checkpoints="a")
-    for _ in range(2):
-        process = start_training(tmp_path, config)
-        for _ in range(random.randint(1, 5)):  # the instant is meant to differ from run to run
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    process = start_training(tmp_path, config)
-    process.communicate()
-    assert process.returncode == 0
-    assert weights_of(tmp_path / "killed") == weights_of(unbroken)
-    assert (tmp_path / "killed" / "history.parquet").read_bytes() == (
-        unbroken / "history.parquet"
-    ).read_bytes()
 
 
 def test_a_finished_training_only_publishes_again(fit):

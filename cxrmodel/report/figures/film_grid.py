@@ -13,7 +13,7 @@ from cxrmodel.evaluation.resolution import shrink
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
 
 PANEL_PX = 256
-GAP_IN, TITLE_IN, TOP_IN = 0.06, 0.34, 0.06
+GAP_IN, QUERY_GAP_IN, TITLE_IN, TOP_IN = 0.06, 0.3, 0.36, 0.06
 MAX_PANEL_IN = 1.5
 
 
@@ -25,11 +25,13 @@ class FilmRow:
         label: Of the row; may be empty.
         titles: Of each film; may be empty, for all rows alike.
         films: (F, S, S), float32 in [0, 1].
+        is_query: The first film is what the others are beside; a gap sets it apart.
     """
 
     label: str
     titles: list[str]
     films: NDArray[np.float32]
+    is_query: bool = False
 
 
 def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
@@ -41,20 +43,22 @@ def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
     """
     left = 0.95 if any(row.label for row in rows) else 0.0
     num_columns = max(len(row.films) for row in rows)
-    panel = min(MAX_PANEL_IN, (WIDTH_IN - left) / num_columns - GAP_IN)
+    apart = QUERY_GAP_IN if rows[0].is_query else 0.0
+    panel = min(MAX_PANEL_IN, (WIDTH_IN - left - apart) / num_columns - GAP_IN)
     above = [TITLE_IN if any(row.titles) else 0.0 for row in rows]
     figure = new_figure(TOP_IN + sum(above) + len(rows) * (panel + GAP_IN))
     top = TOP_IN
     for row, title_room in zip(rows, above, strict=True):
         top += title_room
         for column, film in enumerate(shrink(row.films, PANEL_PX)):
-            axes = place(figure, left + column * (panel + GAP_IN), top, panel, panel)
+            across = left + column * (panel + GAP_IN) + (apart if column else 0.0)
+            axes = place(figure, across, top, panel, panel)
             axes.imshow(film, cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if row.titles:
                 look: dict[str, Any] = {
-                    "fontsize": SMALL_PT - 1.2,
+                    "fontsize": SMALL_PT - 0.9,
                     "fontweight": "normal",
                     "pad": 3,
                 }

@@ -17,7 +17,8 @@ from cxrmodel.report.figures.theme import WIDTH_IN, Theme, new_figure, place
 
 MIN_POINTS = 5
 NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
-PANEL_IN, PANEL_HEIGHT_IN = 4.9, 3.7
+PANEL_IN = 4.9
+PANEL_ASPECTS = (0.5, 0.9)  # height over width: as the map is, within reason
 NUM_TURNS = 20
 MAX_JUDGED, NUM_JUDGED_NEIGHBOURS = 2_000, 10
 MANY_POINTS = 2_000
@@ -89,11 +90,13 @@ def draw_latent_map(
         theme: Colours.
     """
     num_rows = -(-len(colourings) // 2)
-    figure = new_figure(num_rows * (PANEL_HEIGHT_IN + 0.8) + 0.05)
+    spread = np.ptp(latent_map.points, axis=0)
+    height = PANEL_IN * float(np.clip(spread[1] / max(spread[0], 1e-9), *PANEL_ASPECTS))
+    figure = new_figure(num_rows * (height + 0.8) + 0.05)
     for number, (title, groups) in enumerate(colourings.items()):
         row, column = divmod(number, 2)
         left = 0.05 + column * (WIDTH_IN - PANEL_IN - 0.1)
-        axes = place(figure, left, 0.35 + row * (PANEL_HEIGHT_IN + 0.8), PANEL_IN, PANEL_HEIGHT_IN)
+        axes = place(figure, left, 0.35 + row * (height + 0.8), PANEL_IN, height)
         _scatter(axes, latent_map.points, groups, title, theme)
     return figure
 

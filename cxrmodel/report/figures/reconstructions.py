@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ class Examples:
 
     Attributes:
         names: E image names.
+        titles: E words that say why an image was chosen; may be empty.
         originals: (E, s, s), float32 in [0, 1].
         reconstructions: (E, s, s), float32 in [0, 1].
         errors: (E, s, s), float32, absolute, averaged over the area of a pixel.
@@ -37,19 +39,25 @@ class Examples:
     """
 
     names: list[str]
+    titles: list[str]
     originals: NDArray[np.float32]
     reconstructions: NDArray[np.float32]
     errors: NDArray[np.float32]
     l1: NDArray[np.float64]
 
-    @property
-    def error_limit(self) -> float:
-        """Upper end of the shared error scale: the 99.5th percentile, rounded up to 0.05."""
-        return max(0.05, math.ceil(float(np.percentile(self.errors, ERROR_PERCENTILE)) * 20) / 20)
+
+def error_limit(parts: Iterable[Examples]) -> float:
+    """Return the end of an error scale that all share: the 99.5th percentile, up to 0.05."""
+    errors = np.concatenate([part.errors.ravel() for part in parts])
+    return max(0.05, math.ceil(float(np.percentile(errors, ERROR_PERCENTILE)) * 20) / 20)
 
 
 def compare_image(
-    name: str, original: NDArray[np.float32], reconstruction: NDArray[np.float32]
+    name: str,
+    original: NDArray[np.float32],
+    reconstruction: NDArray[np.float32],
+    *,
+    title: str = "",
 ) -> Examples:
     """Measure the error at full size, then keep no more pixels than a panel shows.
 
@@ -57,10 +65,12 @@ def compare_image(
         name: Of the image.
         original: (S, S), in [0, 1].
         reconstruction: (S, S), in [0, 1].
+        title: Why the image was chosen.
     """
     error = np.abs(original - reconstruction)
     return Examples(
         [name],
+        [title],
         shrink(original[None], PANEL_PX),
         shrink(reconstruction[None], PANEL_PX),
         shrink(error[None], PANEL_PX),
@@ -72,6 +82,7 @@ def join_examples(parts: list[Examples]) -> Examples:
     """Put examples beside each other; at least one."""
     return Examples(
         [name for part in parts for name in part.names],
+        [title for part in parts for title in part.titles],
         np.concatenate([part.originals for part in parts]),
         np.concatenate([part.reconstructions for part in parts]),
         np.concatenate([part.errors for part in parts]),
@@ -80,9 +91,16 @@ def join_examples(parts: list[Examples]) -> Examples:
 
 
 def draw_reconstructions(
-    examples: Examples, theme: Theme, *, max_columns: int = MAX_COLUMNS
+    examples: Examples, limit: float, theme: Theme, *, max_columns: int = MAX_COLUMNS
 ) -> Figure:
-    """Draw a column an example, three panels below each other."""
+    """Draw a column an example, three panels below each other.
+
+    Args:
+        examples: At least one.
+        limit: End of the error scale, in grey levels of 1.
+        theme: Colours.
+        max_columns: At most so many beside each other.
+    """
     count = len(examples.names)
     num_bands = math.ceil(count / max_columns)
     num_columns = math.ceil(count / num_bands)
@@ -98,23 +116,23 @@ def draw_reconstructions(
             place(figure, left, top + step * (panel + GAP_IN), panel, panel)
             for step in range(len(ROWS))
         ]
-        _fill(axes, examples, example)
+        _fill(axes, examples, example, limit)
         if column == 0:
             _label(axes, theme)
     right = LEFT_IN + num_columns * (panel + GAP_IN)
     top = TOP_IN + 2 * (panel + GAP_IN)
-    _add_colour_bar(figure, examples.error_limit, (right + 0.08, top, 0.13, panel))
+    _add_colour_bar(figure, limit, (right + 0.08, top, 0.13, panel))
     return figure
 
 
-def _fill(axes: list[Axes], examples: Examples, example: int) -> None:
+def _fill(axes: list[Axes], examples: Examples, example: int, limit: float) -> None:
     original, reconstruction, error = axes
     original.imshow(examples.originals[example], cmap="gray", vmin=0, vmax=1)
     reconstruction.imshow(examples.reconstructions[example], cmap="gray", vmin=0, vmax=1)
-    error.imshow(examples.errors[example], cmap=ERROR_MAP, vmin=0, vmax=examples.error_limit)
-    name = examples.names[example].removesuffix(".png")
+    error.imshow(examples.errors[example], cmap=ERROR_MAP, vmin=0, vmax=limit)
+    title = examples.titles[example] or examples.names[example].removesuffix(".png")
     original.set_title(
-        f"{name}\nL1 {examples.l1[example]:.4f}",
+        f"{title}\nL1 {examples.l1[example]:.4f}",
         fontsize=SMALL_PT - 0.7,
         fontweight="normal",
         pad=4,

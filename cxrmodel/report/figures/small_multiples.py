@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ NUM_COLUMNS = 5
 LEFT_IN, TOP_IN, BOTTOM_IN, GAP_X_IN, GAP_Y_IN = 0.62, 0.78, 0.55, 0.46, 0.62
 PANEL_IN = (WIDTH_IN - LEFT_IN - 0.15 - (NUM_COLUMNS - 1) * GAP_X_IN) / NUM_COLUMNS
 DASHES = (0, (4, 3))
+LOW_RECALL = 0.1  # below it a precision is of a few images
 
 DrawPanel = Callable[[Axes, str], str | None]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -34,20 +36,8 @@ def draw_roc(model: Predictions, baseline: Predictions, theme: Theme) -> Figure:
         baseline: Of the same images.
         theme: Colours.
     """
-
-    def panel(axes: Axes, name: str) -> str | None:
-        column = model.pathologies.index(name)
-        labels = model.labels[:, column]
-        if not labels.any() or labels.all():
-            return "needs both classes"
-        axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=DASHES)
-        for predictions, look in ((baseline, _second(theme)), (model, _first(theme))):
-            false, true, _ = roc_curve(labels, predictions.probabilities[:, column])
-            axes.plot(false, true, drawstyle="steps-post", **look)
-        return None
-
-    axis_labels = ("1 - specificity", "sensitivity")
-    return _draw(model.pathologies, panel, axis_labels, _entries(theme), theme)
+    kind = _CurveKind(_roc, "default", ("1 - specificity", "sensitivity"))
+    return _draw_curves(model, baseline, kind, theme)
 
 
 def draw_precision_recall(model: Predictions, baseline: Predictions, theme: Theme) -> Figure:
@@ -58,21 +48,57 @@ def draw_precision_recall(model: Predictions, baseline: Predictions, theme: Them
         baseline: Of the same images.
         theme: Colours.
     """
+    kind = _CurveKind(_precision_recall, "steps-post", ("recall", "precision"))
+    return _draw_curves(model, baseline, kind, theme)
 
+
+@dataclass(frozen=True)
+class _CurveKind:
+    """A curve over thresholds.
+
+    Attributes:
+        points: From labels and probabilities to x and y.
+        steps: How points are joined, so that the area below is the score of the table.
+        axis_labels: Of x and y.
+    """
+
+    points: Callable[[NDArray[np.uint8], NDArray[np.float64]], Curve]
+    steps: Literal["default", "steps-post"]
+    axis_labels: tuple[str, str]
+
+
+def _roc(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Curve:
+    false, true, _ = roc_curve(labels, probabilities)
+    return false, true
+
+
+def _precision_recall(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Curve:
+    precision, recall, _ = precision_recall_curve(labels, probabilities)
+    precision[-1] = precision[-2]  # scikit-learn ends at a precision of 1 that no image has
+    return recall, precision
+
+
+def _draw_curves(
+    model: Predictions, baseline: Predictions, kind: _CurveKind, theme: Theme
+) -> Figure:
     def panel(axes: Axes, name: str) -> str | None:
         column = model.pathologies.index(name)
         labels = model.labels[:, column]
-        if not labels.any():
-            return "no positive image"
-        axes.axhline(labels.mean(), color=theme.muted, linewidth=0.8, linestyle=DASHES)
+        if not labels.any() or labels.all():
+            return "needs both classes"
+        highest = 0.0
+        chance = [0.0, 1.0] if kind.points is _roc else [float(labels.mean())] * 2
+        axes.plot([0, 1], chance, color=theme.muted, linewidth=0.8, linestyle=DASHES)
         for predictions, look in ((baseline, _second(theme)), (model, _first(theme))):
-            precision, recall, _ = precision_recall_curve(
-                labels, predictions.probabilities[:, column]
-            )
-            axes.plot(recall, precision, drawstyle="steps-pre", **look)
+            x, y = kind.points(labels, predictions.probabilities[:, column])
+            axes.plot(x, y, drawstyle=kind.steps, **look)
+            highest = max(highest, float(y[x >= LOW_RECALL].max()))
+        if kind.points is _precision_recall:
+            limit = math.ceil(highest * 10) / 10
+            axes.set(ylim=(0, limit * 1.005), yticks=[0, limit])
         return None
 
-    return _draw(model.pathologies, panel, ("recall", "precision"), _entries(theme), theme)
+    return _draw(model.pathologies, panel, kind.axis_labels, _entries(theme), theme)
 
 
 def draw_reliability(calibration: Calibration, theme: Theme) -> Figure:
@@ -129,9 +155,9 @@ def _draw(
 
 def _finish(axes: Axes, name: str, note: str | None, theme: Theme) -> None:
     axes.set_title(name.replace("_", " "), fontsize=FONT_PT, fontweight="normal", pad=5)
-    ticks = {f"{tick:.2g}" for tick in axes.get_xticks()}
-    axes.set_xticks(axes.get_xticks(), sorted(ticks, key=float))
-    axes.set_yticks(axes.get_yticks(), sorted(ticks, key=float))
+    for axis in (axes.xaxis, axes.yaxis):
+        places = axis.get_majorticklocs()
+        axis.set_ticks(places, [f"{tick:.2g}" for tick in places])
     if note is not None:
         look: dict[str, Any] = {"fontsize": SMALL_PT - 0.5, "color": theme.muted}
         axes.text(0.96, 0.06, note, transform=axes.transAxes, ha="right", style="italic", **look)

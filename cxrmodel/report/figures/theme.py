@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -53,6 +54,25 @@ class Theme:
 LIGHT = Theme("light", "#ffffff", "#1b1f24", "#5b6570", "#e4e7eb", "#0b62a4", "#d9730d", "#8a939c")
 DARK = Theme("dark", "#14181d", "#e6e9ec", "#9aa4ae", "#2b323a", "#6db6f2", "#f0a04b", "#7d8791")
 THEMES = (LIGHT, DARK)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, from 1 to 21.
+
+    Source: Web Content Accessibility Guidelines 2.2, relative luminance and contrast ratio.
+
+    Args:
+        one: As matplotlib knows it.
+        other: As matplotlib knows it.
+    """
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)  # noqa: PLR2004
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def _parameters(theme: Theme) -> Any:  # matplotlib types each key as a literal

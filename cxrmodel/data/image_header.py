@@ -1,0 +1,49 @@
+"""What the first bytes of an image file tell, before anything of its size is allocated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cxrmodel.data.ledger import Reason
+from cxrmodel.errors import ImageError
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+DICOM_PREFIX, DICOM_PREFIX_AT = b"DICM", 128
+MAX_SIDE_PX = 65_535  # the most that JPEG and DICOM can state; resampling takes room by the side
+SHOWN_BYTES = 12
+
+
+def format_of(data: bytes) -> Literal["png", "jpeg", "dicom"]:
+    """Tell a file's format by its content, whatever its name.
+
+    Raises:
+        ImageError: The file is empty, or of another format.
+    """
+    if data.startswith(PNG_SIGNATURE):
+        return "png"
+    if data.startswith(JPEG_SIGNATURE):
+        return "jpeg"
+    if data.startswith(DICOM_PREFIX, DICOM_PREFIX_AT):
+        return "dicom"
+    if not data:
+        raise ImageError(Reason.DAMAGED_IMAGE, "the file is empty")
+    raise ImageError(
+        Reason.UNSUPPORTED_IMAGE,
+        f"not a PNG, JPEG or DICOM file: it begins with {data[:SHOWN_BYTES]!r}",
+    )
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Refuse an image that is too large to decode.
+
+    Raises:
+        ImageError: It has too many pixels, or too long a side.
+    """
+    if width * height > max_megapixels * 1e6:
+        limit = f"images.max_megapixels = {max_megapixels:g}"
+    elif max(width, height) > MAX_SIDE_PX:
+        limit = f"{MAX_SIDE_PX} on a side"
+    else:
+        return
+    raise ImageError(Reason.TOO_LARGE, f"{width} x {height} pixels, more than {limit}")

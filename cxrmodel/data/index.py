@@ -1,0 +1,144 @@
+"""A data set as an index: a row an image, and a ledger of everything left out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from cxrmodel.config import DataConfig
+from cxrmodel.data.boxes import read_boxes
+from cxrmodel.data.datasets import read_tables
+from cxrmodel.data.joins import (
+    exclude,
+    exclude_people,
+    is_dicom,
+    join_rows,
+    ledger_of,
+    named_files,
+)
+from cxrmodel.data.ledger import Reason, count_reasons, describe_counts, write_ledger
+from cxrmodel.data.official import official_parts
+from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.data.patient_ids import num_names_with_id, patient_salt, pseudonyms
+from cxrmodel.data.source import Source
+from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE
+from cxrmodel.errors import DataError
+
+INDEX_COLUMNS = (
+    "image",
+    "uri",
+    "patient_id",
+    "age",
+    "sex",
+    "view",
+    "follow_up",
+    "official",
+    "pixel_spacing_mm",
+    "any_abnormal",
+    *PATHOLOGIES,
+)
+LISTING_COLUMNS = ("image", "uri", "bytes", "version")
+
+logger = logging.getLogger(__name__)
+
+
+def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str, Any]:
+    """Write index.parquet, listing.parquet, boxes.parquet and excluded.parquet.
+
+    Every row of the CSV ends in the index or in the ledger; so does every image file.
+
+    Args:
+        config: Which data set it is, the share of it to draw, and the seed of the draw.
+        source: Snapshot of the data set.
+        directory: Folder to write to.
+
+    Returns:
+        num_images, num_excluded, excluded_by_reason, num_patients, num_boxes and the source's
+        fingerprint.
+
+    Raises:
+        DataError: The CSV lacks a required column, or nothing is usable.
+    """
+    listing = pd.read_parquet(source.directory / LISTING_FILE)
+    data_set, entries = read_tables(
+        config, source.tables(), f"The CSV of {source.root}", bool(is_dicom(listing["uri"]).all())
+    )
+    files, surplus = named_files(listing, data_set.name_parts)
+    rows = join_rows(entries, files, data_set.name_parts)
+    _draw_fraction(rows, config)
+    rows = _with_tags(rows)
+    excluded = ledger_of(rows, files, surplus)
+    index = _index_frame(rows[rows["reason"] == ""], config, source.directory)
+    if index.empty:
+        raise DataError(
+            f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
+            f"image files; {describe_counts(excluded)}."
+        )
+    boxes = read_boxes(source.directory / BOX_LIST, index["image"])
+    _write(index, files, boxes, directory)
+    write_ledger(excluded, directory)
+    return {
+        "num_images": len(index),
+        "num_excluded": len(excluded),
+        "excluded_by_reason": count_reasons(excluded),
+        "num_patients": int(index["patient_id"].nunique()),
+        "num_boxes": len(boxes),
+        "fingerprint": source.fingerprint,
+    }
+
+
+def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
+    usable = np.flatnonzero(rows["reason"] == "")
+    if config.fraction == 1 or len(usable) == 0:
+        return
+    strata = rows["any_abnormal"].to_numpy()[usable]
+    try:
+        drawn, _ = train_test_split(
+            usable, train_size=config.fraction, random_state=config.seed, stratify=strata
+        )
+    except ValueError as error:
+        raise DataError(
+            f"data.fraction = {config.fraction} of {len(usable):,} usable images, of which "
+            f"{int(strata.sum()):,} are abnormal, cannot be drawn with both kinds on either side: "
+            f"{error} Set another data.fraction, or 1."
+        ) from error
+    left_out = pd.Series(True, index=rows.index)
+    left_out.iloc[drawn] = False
+    exclude(rows, left_out, Reason.NOT_SAMPLED)
+
+
+def _with_tags(rows: pd.DataFrame) -> pd.DataFrame:
+    exclude_people(rows, pd.Series(True, index=rows.index))
+    return rows.assign(pixel_spacing_mm=pd.Series(None, index=rows.index, dtype="Float32"))
+
+
+def _index_frame(rows: pd.DataFrame, config: DataConfig, directory: Path) -> pd.DataFrame:
+    index = rows.reset_index(drop=True)[list(INDEX_COLUMNS)]
+    index["official"] = index["official"].fillna(official_parts(index["image"], directory))
+    salt = patient_salt(config)
+    if salt is not None and len(index):
+        _warn_of_ids_in_names(index)
+        index["patient_id"] = pseudonyms(index["patient_id"], salt)
+    return index
+
+
+def _warn_of_ids_in_names(index: pd.DataFrame) -> None:
+    count = num_names_with_id(index["image"], index["patient_id"])
+    if count:
+        logger.warning(
+            "%d of %d file names hold their patient's id, which data.hash_patient_ids leaves as "
+            "they are: give the files other names where the id must not leave",
+            count,
+            len(index),
+        )
+
+
+def _write(index: pd.DataFrame, files: pd.DataFrame, boxes: pd.DataFrame, directory: Path) -> None:
+    listing = files.loc[index["image"], list(LISTING_COLUMNS)]
+    for name, table in ((INDEX_FILE, index), (LISTING_FILE, listing), (BOXES_FILE, boxes)):
+        table.to_parquet(directory / name, index=False, compression="zstd")

@@ -1,0 +1,107 @@
+"""Joins the rows of a data set's tables with the files of its listing; every loser has a reason."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from cxrmodel.data.entries import LATERAL, Entries
+from cxrmodel.data.ledger import Reason, ledger
+
+MAX_NAME_CHARS = 200
+
+# A name is only ever compared with the listing, never used as a path; these say why it is odd.
+_BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|\.\.|^\.?$|//|^/|/\.?$")
+
+
+def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
+    """Return the last parts of each path, in Unicode's composed form.
+
+    A table from one system and files from another may spell the same accent differently.
+    """
+    names = uris.str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
+    return names.str.normalize("NFC")
+
+
+def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the listing by image name, and ledger rows of files whose name is taken already."""
+    listing = listing.assign(image=image_names(listing["uri"], num_parts))
+    again = listing["image"].duplicated()
+    files = listing[~again].set_index("image", drop=False)
+    repeated = listing[again]
+    details = repeated["uri"] + " beside " + repeated["image"].map(files["uri"])
+    twins = ~details.map(str.isascii)
+    details[twins] = details[twins].map(ascii)  # else two spellings of an accent look the same
+    return files, ledger(repeated["image"], Reason.DUPLICATE_FILE, details)
+
+
+def join_rows(entries: Entries, files: pd.DataFrame, num_parts: int) -> pd.DataFrame:
+    """Return the rows with their file's uri, and columns reason (empty if usable) and detail.
+
+    Args:
+        entries: What the data set's module has read.
+        files: Listing by image name.
+        num_parts: Parts of a path that name an image.
+    """
+    image = entries.rows["image"].fillna("").str.normalize("NFC")
+    rows = entries.rows.assign(image=image, uri=image.map(files["uri"]), reason="", detail="")
+    exclude(rows, _is_bad_name(image, num_parts), Reason.BAD_IMAGE_NAME)
+    numbers = pd.Series(rows.index + 1, index=rows.index).astype("str")
+    exclude(rows, image.duplicated(), Reason.DUPLICATE_ROW, "row " + numbers + " of the table")
+    exclude(rows, rows["uri"].isna(), Reason.IMAGE_MISSING)
+    exclude_people(rows, ~is_dicom(rows["uri"]))
+    for reason in Reason:
+        exclude(rows, entries.reasons == str(reason), reason, entries.details)
+    return rows
+
+
+def is_dicom(uris: pd.Series) -> pd.Series:
+    """Tell which files have tags that may say what their table's row does not."""
+    return uris.str.casefold().str.endswith(".dcm", na=False)
+
+
+def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
+    """Exclude rows of no patient and of lateral views, where it is known which are."""
+    exclude(rows, where & (rows["patient_id"] == ""), Reason.BAD_PATIENT_ID)
+    exclude(rows, where & (rows["view"] == LATERAL), Reason.LATERAL_VIEW)
+
+
+def exclude(
+    rows: pd.DataFrame, where: pd.Series, reason: Reason, details: pd.Series | None = None
+) -> None:
+    """Give a reason to rows that have none yet: the first that applies is the one recorded."""
+    new = where & (rows["reason"] == "")
+    rows.loc[new, "reason"] = str(reason)
+    if details is not None:
+        rows.loc[new, "detail"] = details[new]
+
+
+def ledger_of(rows: pd.DataFrame, files: pd.DataFrame, surplus: pd.DataFrame) -> pd.DataFrame:
+    """Return the ledger of unused rows, of files without a row and of surplus files."""
+    without_row = files[~files["image"].isin(rows["image"])]
+    unused = rows[rows["reason"] != ""]
+    parts = [
+        ledger(unused["image"], unused["reason"], unused["detail"]),
+        ledger(without_row["image"], Reason.ROW_MISSING, without_row["uri"]),
+        surplus,
+    ]
+    excluded = pd.concat(parts, ignore_index=True)
+    return excluded.assign(**{each: excluded[each].map(_shown) for each in ("image", "detail")})
+
+
+def _is_bad_name(images: pd.Series, num_parts: int) -> pd.Series:
+    bad = [
+        len(name) > MAX_NAME_CHARS
+        or name.count("/") != num_parts - 1
+        or bool(_BAD_NAME.search(name))
+        for name in images
+    ]
+    return pd.Series(bad, index=images.index, dtype="bool")
+
+
+def _shown(text: str) -> str:
+    """Return untrusted text as printable characters, cut to a bearable length."""
+    if len(text) <= MAX_NAME_CHARS and text.isprintable():
+        return text
+    return text[:MAX_NAME_CHARS].encode("unicode_escape").decode()

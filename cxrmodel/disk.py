@@ -1,0 +1,46 @@
+"""Full disks: an error that says which, how much room it has, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxrmodel.errors import DiskFullError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GIB = 1 << 30
+
+
+@contextmanager
+def explain_full_disk(**folders: Path) -> Iterator[None]:
+    """Turn the error of a full disk into one that names each folder and the room it has.
+
+    Args:
+        folders: Local folders that are written to, by the setting that names them.
+
+    Raises:
+        DiskFullError: The disk of one of them is full, or its quota used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        rooms = "; ".join(f"{name}: {_room(path)}" for name, path in folders.items())
+        raise DiskFullError(
+            f"A disk is full: {error}. Free some room, or choose another folder ({rooms}), and run "
+            "again: what is finished stays, and nothing half-written is taken for a result."
+        ) from error
+
+
+def _room(folder: Path) -> str:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return f"{folder} has {shutil.disk_usage(there).free:,} bytes free"
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Return what the files of a folder take up; holes of sparse files take nothing."""
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())  # the unit POSIX sets

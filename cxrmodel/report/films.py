@@ -1,0 +1,150 @@
+"""Test images beside their reconstructions and error maps, for the page's viewer.
+
+The same images are kept in a file, so that a later comparison can show them beside another run's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxrmodel.report.figures.reconstructions import ERROR_MAP, Examples, join_examples
+from cxrmodel.report.jpeg import encode_jpeg, jpeg_url
+
+FILE = "films.parquet"
+VIEWS = ("Original", "Reconstruction", "Error")
+MAX_BYTES = 2_400_000  # all films of a page: a third more as text, well below 6 MB
+NUM_STOPS = 9
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of a film.
+
+    Attributes:
+        label: What it is.
+        url: `data:` URL.
+    """
+
+    label: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pictures of one image that lie on each other.
+
+    Attributes:
+        name: Of the image.
+        lines: What stands above it.
+        views: At least one, all of one size.
+    """
+
+    name: str
+    lines: list[str]
+    views: list[View]
+
+
+@dataclass(frozen=True)
+class ErrorScale:
+    """What the colours of an error map mean.
+
+    Attributes:
+        limit: Where the scale ends, in grey levels of 1; larger errors look the same.
+    """
+
+    limit: float
+
+    @property
+    def gradient(self) -> str:
+        """The scale as a CSS gradient."""
+        stops = mpl.colormaps[ERROR_MAP](np.linspace(0, 1, NUM_STOPS))
+        return f"linear-gradient(90deg, {', '.join(mpl.colors.to_hex(stop) for stop in stops)})"
+
+    def paint(self, errors: NDArray[np.float32]) -> Image.Image:
+        """Return an (s, s) map of errors in colours."""
+        return Image.fromarray(mpl.colormaps[ERROR_MAP](errors / self.limit, bytes=True)[..., :3])
+
+
+def make_films(examples: Examples, scale: ErrorScale, *, max_view_bytes: int) -> list[Film]:
+    """Return examples as films of three views.
+
+    Args:
+        examples: To show.
+        scale: Of the error maps.
+        max_view_bytes: Of a view; it is made smaller where it has more.
+    """
+    films = []
+    for row, name in enumerate(examples.names):
+        pictures = (
+            grey(examples.originals[row]),
+            grey(examples.reconstructions[row]),
+            scale.paint(examples.errors[row]),
+        )
+        views = [
+            View(label, jpeg_url(picture, max_bytes=max_view_bytes))
+            for label, picture in zip(VIEWS, pictures, strict=True)
+        ]
+        shown = [examples.titles[row], name.removesuffix(".png"), f"L1 {examples.l1[row]:.4f}"]
+        films.append(Film(name, [line for line in shown if line], views))
+    return films
+
+
+def grey(pixels: NDArray[np.float32]) -> Image.Image:
+    """Return (s, s) pixels in [0, 1] as an 8-bit image."""
+    return Image.fromarray(np.rint(np.clip(pixels, 0, 1) * WHITE).astype(np.uint8))
+
+
+def write_films(parts: Iterable[Examples], scale: ErrorScale, path: Path) -> None:
+    """Write each image once, a row an image, its pictures as grey JPEGs.
+
+    Args:
+        parts: Examples; an image may be among several of them.
+        scale: White in the file is the end of this scale.
+        path: Parquet file.
+    """
+    found = join_examples(list(parts))
+    rows = {
+        name: {
+            "image": name,
+            "l1": found.l1[row],
+            "error_limit": scale.limit,
+            "original": encode_jpeg(grey(found.originals[row])),
+            "reconstruction": encode_jpeg(grey(found.reconstructions[row])),
+            "error": encode_jpeg(grey(found.errors[row] / np.float32(scale.limit))),
+        }
+        for row, name in enumerate(found.names)
+    }
+    pd.DataFrame(list(rows.values())).to_parquet(path, index=False, compression="zstd")
+
+
+def read_films(data: bytes) -> Examples:
+    """Read what `write_films` wrote; errors are cut at the end of its scale.
+
+    Args:
+        data: Content of the file.
+    """
+    table = pd.read_parquet(io.BytesIO(data))
+    limits = table["error_limit"].to_numpy(dtype=np.float32)
+    return Examples(
+        table["image"].tolist(),
+        [""] * len(table),
+        _decode(table["original"]),
+        _decode(table["reconstruction"]),
+        _decode(table["error"]) * limits[:, None, None],
+        table["l1"].to_numpy(dtype=np.float64),
+    )
+
+
+def _decode(pictures: pd.Series) -> NDArray[np.float32]:
+    pixels = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
+    return np.stack(pixels).astype(np.float32) / np.float32(WHITE)

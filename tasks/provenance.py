@@ -1,0 +1,98 @@
+"""What determines a result, and what made it: code, inputs, packages, machine, amount of work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from cxrmodel.config import RuntimeConfig, Section
+from cxrmodel.data.source import Source
+from cxrmodel.store import Artifact
+from cxrmodel.training.devices import resolve_device
+from tasks.closure import code_digest
+from tasks.pixels import PixelSource
+
+PACKAGES = ("cxrmodel", "numpy", "pandas", "pillow", "prefect", "pyarrow", "safetensors",
+            "scikit-learn", "torch")  # fmt: skip
+PLACES = frozenset(
+    {"root", "runtime", "store"}
+)  # where and on what a stage runs, not what it makes
+PACE_SETTINGS = frozenset({"size", "fit", "cache", "batch_size", "precision", "latent_dim"})
+
+
+def identify(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a stage's inputs determines its result, as JSON values.
+
+    Raises:
+        TypeError: An input is of a type that this function does not know.
+    """
+    return {
+        name: _identity(name, value) for name, value in sorted(inputs.items()) if name not in PLACES
+    }
+
+
+def _identity(name: str, value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.key_fields()
+    if isinstance(value, Artifact | Source | PixelSource):
+        return value.fingerprint
+    if isinstance(value, dict):
+        return identify(value)
+    raise TypeError(
+        f"{name} is a {type(value).__name__}, which has no place in a cache key: pass a config "
+        "section, an Artifact, a Source, a PixelSource, or a dictionary of them"
+    )
+
+
+def provenance(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a result: code, inputs with their settings and seeds, packages, machine."""
+    return {
+        "code": code_digest(function.__module__),
+        "inputs": identify(inputs),
+        "packages": package_versions(),
+        "work": {"images": num_images(inputs), "pace": pace(inputs)},
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+def num_images(inputs: Mapping[str, Any]) -> int | None:
+    """Return how many images a stage goes through, each epoch counted; None where unknown."""
+    found = inputs.get("stages", inputs)
+    summary = found["split"].summary if "split" in found else {}
+    parts = [summary[name] for name in ("num_train", "num_val", "num_test") if name in summary]
+    images = sum(parts) or (found["index"].summary.get("num_images") if "index" in found else None)
+    return images and images * getattr(inputs.get("config"), "epochs", 1)
+
+
+def pace(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage's time for an image depends on: machine, device and a few settings."""
+    pixels, runtime = inputs.get("pixels"), inputs.get("runtime", RuntimeConfig())
+    config = inputs.get("config")
+    sections = [config] if isinstance(config, Section) else []
+    sections += [pixels.config] if isinstance(pixels, PixelSource) else []
+    settings = {
+        name: value
+        for section in sections
+        for name, value in section.model_dump().items()
+        if name in PACE_SETTINGS
+    }
+    return {"machine": machine(runtime.device), **settings}
+
+
+def machine(device: str) -> str:
+    """Describe the hardware that a setting of `runtime.device` chooses."""
+    where = resolve_device(device)
+    if where.type == "cuda":
+        return str(torch.cuda.get_device_name(where))
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
+    return f"{name or platform.machine()}, {os.cpu_count()} cores, {where.type}"

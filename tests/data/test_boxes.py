@@ -1,0 +1,89 @@
+import logging
+
+import pandas as pd
+import pytest
+
+from cxrmodel.data.boxes import read_boxes
+from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.data.tables import BOX_LIST
+from cxrmodel.errors import DataError
+
+HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+IMAGES = pd.Series(["a.png", "b.png"])
+
+
+def boxes_of(text, tmp_path, name=BOX_LIST):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return read_boxes(path, IMAGES)
+
+
+def test_rows_become_boxes_in_pixels_of_the_file(tmp_path):
+    text = f"{HEADER}\na.png,Infiltrate,225.5,547,86.75,79\nb.png, mass ,0,0,1,1\n"
+    boxes = boxes_of(text, tmp_path)
+    assert boxes.to_dict("records") == [
+        {"image": "a.png", "pathology": "Infiltration", "x": 225.5, "y": 547.0, "width": 86.75,
+         "height": 79.0},
+        {"image": "b.png", "pathology": "Mass", "x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0},
+    ]  # fmt: skip
+    assert {str(kind) for kind in boxes.dtypes[["x", "y", "width", "height"]]} == {"float32"}
+
+
+def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    bad = [
+        "a.png,Pneumonie,1,1,1,1",
+        "a.png,No Finding,1,1,1,1",
+        "a.png,Mass,1,1,1",
+        "a.png,Mass,one,1,1,1",
+        "a.png,Mass,nan,1,1,1",
+        "a.png,Mass,1,1,inf,1",
+        "a.png,Mass,1e300,1,1,1",
+        "a.png,Mass,-1,1,1,1",
+        "a.png,Mass,1,1,0,1",
+        "a.png",
+    ]
+    text = "\r\n".join([HEADER, *bad, "gone.png,Mass,1,1,1,1", "a.png,Mass,1,2,3,4,,,"])
+    boxes = boxes_of(text, tmp_path)
+    assert boxes.to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
+    counts = "1 boxes; left out are 1 of images that are not in the index and 10 rows without"
+    assert counts in caplog.text
+
+
+@pytest.mark.parametrize("text", [None, "", HEADER, HEADER + "\n"])
+def test_no_list_and_an_empty_one_give_no_boxes(text, tmp_path):
+    empty = read_boxes(tmp_path / "none", IMAGES) if text is None else boxes_of(text, tmp_path)
+    assert list(empty.columns) == ["image", "pathology", "x", "y", "width", "height"]
+    assert len(empty) == 0
+    assert str(empty["x"].dtype) == "float32"
+
+
+def test_a_quote_that_never_ends_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"BBox_List_2017\.csv cannot be read as a CSV: .*EOF"):
+        boxes_of(f'{HEADER}\n"a.png,Mass,1,1,1,1\n', tmp_path)
+
+
+def test_the_index_has_the_boxes_of_its_images(tmp_path, index_of):
+    root = tmp_path / "phantoms"
+    write_phantoms(root, 12, size_px=64)
+    listed = (root / BOX_LIST).read_text().splitlines()[1:]
+    (root / BOX_LIST).rename(root / "bbox_list_2017.CSV")  # any case, like the other lists
+    boxes = pd.read_parquet(index_of(root) / "boxes.parquet")
+    assert len(boxes) == len(listed) > 0
+    (root / "images" / boxes["image"][0]).unlink()
+    fewer = pd.read_parquet(index_of(root, "fewer") / "boxes.parquet")
+    assert len(fewer) == len(listed) - (boxes["image"] == boxes["image"][0]).sum()
+
+
+def test_a_data_set_without_boxes_has_an_empty_table(make_root, index_of):
+    assert pd.read_parquet(index_of(make_root(2)) / "boxes.parquet").empty
+
+
+def test_real_sample_has_its_boxes(real_sample, index_of):
+    folder = index_of(real_sample)
+    boxes, index = (pd.read_parquet(folder / f"{name}.parquet") for name in ("boxes", "index"))
+    lines = (real_sample / BOX_LIST).read_text().splitlines()[1:]
+    expected = [line for line in lines if line.split(",")[0] in set(index["image"])]
+    assert len(boxes) == len(expected) > 0
+    assert (boxes["x"] + boxes["width"]).max() <= 1024
+    assert (boxes["y"] + boxes["height"]).max() <= 1024

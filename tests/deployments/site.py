@@ -1,0 +1,144 @@
+"""A machine that works for a pool, and what a user does and sees through the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    LogFilter,
+)
+from prefect.client.schemas.objects import TaskRun
+
+from tests.servers.prefect_server import running, wait_until
+
+STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+ENDED = {"Completed", "Failed", "Crashed", "Cancelled"}
+SMALL = (
+    "--data.phantom_images=60",
+    "--images.size=64",
+    "--vae.epochs=1",
+    "--vae.batch_size=8",
+    "--latents.batch_size=16",
+    "--classifier.epochs=2",
+    "--report.num_reconstructions=1",
+    "--report.tsne_points=50",
+    "--runtime.device=cpu",
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A machine that runs what a pool hands out.
+
+    Attributes:
+        folder: Its disk.
+        env: Environment of its worker.
+        pool: Name of the pool.
+    """
+
+    folder: Path
+    env: dict[str, str]
+    pool: str
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def deploy(self, project: Path, *arguments: str, store: str) -> None:
+        """Make pool and deployments as a user does, from a copy of the project."""
+        command = [sys.executable, "-m", "deployments", "--pool-type=process"]
+        command += [f"--pool={self.pool}", f"--store.root={store}"]
+        command += [f"--store.scratch={self.scratch}", *arguments]
+        env = {**os.environ, **self.env, "PYTHONPATH": str(project)}
+        subprocess.run(command, cwd=project, env=env, check=True)
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", self.pool]
+        with running([*command, "--type", "process"], self.env, self.log) as process:
+            yield process
+
+    def checkpoints(self) -> list[Path]:
+        return list(self.scratch.glob("work/vae-*/*.safetensors"))
+
+    def step(self) -> int:
+        """Last step of training that a checkpoint holds; 0 where there is none."""
+        steps = [_step(path) for path in self.scratch.glob("work/vae-*/last.safetensors")]
+        return max(steps, default=0)
+
+
+def _step(checkpoint: Path) -> int:
+    with checkpoint.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return int(json.loads(header["__metadata__"]["checkpoint"])["step"])
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and theirs."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [each for child in found for each in (int(child), *descendants(int(child)))]
+
+
+class Api:
+    """What a user does and sees through the API."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self.client = client
+
+    def trigger(self, name: str, env: dict[str, str] | None = None, **settings: Any) -> UUID:
+        """Start a run of a deployment; `vae__epochs=3` sets one of its settings."""
+        deployment = self.client.read_deployment_by_name(f"cxrmodel/{name}")
+        parameters = deployment.parameters
+        for path, value in settings.items():
+            section, field = path.split("__")
+            parameters["config"][section][field] = value
+        variables = {"env": {**deployment.job_variables["env"], **(env or {})}}
+        run = self.client.create_flow_run_from_deployment(
+            deployment.id, parameters=parameters, job_variables=variables
+        )
+        return run.id
+
+    def state(self, run: UUID) -> str | None:
+        return self.client.read_flow_run(run).state_name
+
+    def finish(self, run: UUID, timeout_s: float = 180) -> str | None:
+        wait_until(lambda: self.state(run) in ENDED, f"run {run} ends", timeout_s)
+        return self.state(run)
+
+    def tasks(self, run: UUID) -> dict[str, TaskRun]:
+        """Task runs of a run, by name."""
+        found = self.client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run]}))
+        return {task.name: task for task in found}
+
+    def stages(self, run: UUID) -> dict[str, str | None]:
+        """State of each stage of a run, by name."""
+        return {name: task.state_name for name, task in self.tasks(run).items() if name in STAGES}
+
+    def log(self, run: UUID) -> str:
+        logs = self.client.read_logs(LogFilter(flow_run_id={"any_": [run]}), limit=200)
+        return "\n".join(entry.message for entry in logs)
+
+    def artifacts(self, run: UUID) -> dict[str | None, Any]:
+        """Data of the artifacts of a run, by key."""
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        found = self.client.read_artifacts(artifact_filter=of_run)
+        return {artifact.key: artifact.data for artifact in found}
