@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
 from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.remote_folder import RemoteFolder
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
@@ -131,6 +132,10 @@ class Store:
         """Return the path or URL of an artifact, or of one of its files."""
         where = f"{self._root}/{artifact.stage}/{artifact.key}/{name}".rstrip("/")
         return where if self.is_local else str(self._fs.unstrip_protocol(where))
+
+    def remote_folder(self, name: str) -> RemoteFolder | None:
+        """Return a folder beside the artifacts, or None where the store is a local one."""
+        return None if self.is_local else RemoteFolder(self._fs, f"{self._root}/{name}")
 
     @contextmanager
     def write(self, stage: str, key: str) -> Iterator[Draft]:

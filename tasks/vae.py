@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from cxrmodel.config import RuntimeConfig, VAEConfig
 from cxrmodel.store import Artifact, Store
+from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.vae import fit_vae
 from tasks.pixels import PixelSource
 from tasks.stage import stage, stage_run
+
+CHECKPOINTS = "_checkpoints"  # beside the stages in the store; the underscore keeps it from one
 
 
 @stage("vae")
 def train_vae(
     config: VAEConfig, pixels: PixelSource, split: Artifact, store: Store, runtime: RuntimeConfig
 ) -> Artifact:
-    """Train on the train images; a killed run goes on from its last checkpoint."""
+    """Train on the train images; a killed run goes on from its last checkpoint.
+
+    Where the store is remote, checkpoints are copied to it too, for a retry on another machine.
+    """
     with stage_run(store) as run:
+        folder = store.remote_folder(f"{CHECKPOINTS}/{run.work.name}")
+        copies = CheckpointCopies(folder, config.checkpoint_every_s) if folder else None
         summary = fit_vae(
             config,
             pixels.open(store, runtime, run.report),
             store.directory(split),
             run.directory,
             checkpoints=run.work,
+            copies=copies,
             device=runtime.device,
             report=run.report,
         )
-        return run.commit(summary)
+        artifact = run.commit(summary)
+        if copies:
+            copies.clear()
+        return artifact

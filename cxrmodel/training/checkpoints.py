@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cxrmodel.errors import ScratchSpaceError
+from cxrmodel.training.checkpoint_copies import BEST_EPOCH, STEP, CheckpointCopies, copy_name
 
 FORMAT = 2
 HEADER = "checkpoint"
@@ -58,30 +59,58 @@ class CheckpointFolder:
     Args:
         directory: Where they lie; made when first written to.
         run_key: Identity of settings and data; a checkpoint with another one is refused.
+        copies: Where else to keep them, for an attempt on another machine.
     """
 
-    def __init__(self, directory: Path, run_key: str) -> None:
+    def __init__(
+        self, directory: Path, run_key: str, copies: CheckpointCopies | None = None
+    ) -> None:
         self.directory = directory
-        self._run_key = run_key
+        self._run_key, self._copies = run_key, copies
 
     @property
     def last(self) -> Path:
         """Path of the last checkpoint, written or not."""
         return self.directory / LAST
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write the last checkpoint; the one there becomes the one before it."""
+    def save(self, checkpoint: Checkpoint, *, ends_attempt: bool = False) -> None:
+        """Write the last checkpoint; the one there becomes the one before it.
+
+        Args:
+            checkpoint: What to write.
+            ends_attempt: Whether nothing follows, so that its copy must be made at once.
+        """
         partial = self._write(LAST, checkpoint)
         if self.last.exists():
             self.last.replace(self.directory / PREVIOUS)
         self._publish(partial, LAST)
+        if self._copies:
+            files = {copy_name(STEP, checkpoint.step): self.last}
+            if checkpoint.best_epoch:
+                files = {
+                    copy_name(BEST_EPOCH, checkpoint.best_epoch): self.directory / BEST
+                } | files
+            self._copies.send(files, checkpoint.step, wait=ends_attempt)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write the weights of the best epoch so far."""
         self._publish(self._write(BEST, checkpoint), BEST)
 
     def load(self) -> Checkpoint | None:
-        """Return the latest usable checkpoint; warn of each that is not, None where none is."""
+        """Return the latest usable checkpoint; warn of each that is not, None where none is.
+
+        Copies that are further than what lies here are fetched first.
+        """
+        here = self._load_here()
+        if self._copies is None:
+            return here
+        names = (LAST, PREVIOUS, BEST)
+        fetched = self._copies.restore(
+            *(self.directory / name for name in names), step=here.step if here else 0
+        )
+        return self._load_here() if fetched else here
+
+    def _load_here(self) -> Checkpoint | None:
         found = [path for path in (self.last, self.directory / PREVIOUS) if path.exists()]
         for path in found:
             try:
@@ -93,7 +122,7 @@ class CheckpointFolder:
                 self.last.unlink(missing_ok=True)  # or `save` would put it in the place of this
             return checkpoint
         if found:
-            logger.warning("Training starts afresh.")
+            logger.warning("No checkpoint in %s can be continued from.", self.directory)
         return None
 
     def load_best(self) -> Checkpoint | None:

@@ -19,6 +19,7 @@ from cxrmodel.config import LatentsConfig
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.data.tables import SPLIT_FILE
 from cxrmodel.errors import DataError
+from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.training.batches import in_batches, read_split
@@ -44,6 +45,7 @@ __all__ = ["extract_latents", "latent_columns", "reconstruct"]
 
 LATENTS_FILE = "latents.parquet"
 PART_IMAGES = 1024
+QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 REPORT_EVERY_S = 1.0
 
 
@@ -66,14 +68,16 @@ def extract_latents(
     """Encode every image of the split, and measure its reconstruction from the posterior mean.
 
     Memory does not grow with the number of images. Finished parts are kept, so that a killed
-    extraction goes on where it was.
+    extraction goes on where it was. Structural similarity costs as much as the rest of an image's
+    work, and the report judges by test images: it is measured for those alone.
 
     Args:
         config: Batch size and precision.
         vae: Folder of the vae stage.
         pixels: The images.
         split: Folder of the split stage.
-        directory: Where `latents.parquet` goes: a row an image, in the split's order.
+        directory: Where `latents.parquet` goes: a row an image, in the split's order. `ssim` and
+            `ms_ssim` are null outside test, and `ms_ssim` for images of less than 161 px a side.
         parts: Folder for finished parts, kept from one attempt to the next.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         report: Told how many images are done.
@@ -116,23 +120,33 @@ class _Extraction:
         """Encode and score some images, the first of which is the split's number `start`."""
         rows = self._pixels.rows_of(images["image"].tolist())
         self._reported = max(self._reported, start)
+        is_test = in_batches((images["split"] == "test").to_numpy(), self._batch_size)
         measured = []
         with closing(iterate_batches(self._pixels, in_batches(rows, self._batch_size))) as batches:
-            for number, (_, pixels) in enumerate(batches, start=1):
-                measured.append(self._measure_batch(pixels))
+            for number, ((_, pixels), judged) in enumerate(zip(batches, is_test, strict=True), 1):
+                measured.append(self._measure_batch(pixels, judged))
                 self._tell(min(start + number * self._batch_size, start + len(rows)))
-        values = torch.cat(measured).cpu().numpy()  # (N, 2 Z + 2)
+        values = torch.cat(measured).cpu().numpy()  # (N, 2 Z + 4)
         columns = [images[name].tolist() for name in ("image", "split")]
         return pa.Table.from_arrays(
-            [*(pa.array(column, pa.string()) for column in columns), *map(pa.array, values.T)],
-            schema=_schema(values.shape[1] // 2 - 1),
+            [
+                *(pa.array(column, pa.string()) for column in columns),
+                *(pa.array(column, from_pandas=True) for column in values.T),  # NaN is null
+            ],
+            schema=_schema((values.shape[1] - len(QUALITY)) // 2),
         )
 
-    def _measure_batch(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+    def _measure_batch(self, pixels: NDArray[np.uint8], judged: NDArray[np.bool_]) -> torch.Tensor:
         image = self._coder.load(pixels)
         mu, logvar = self._coder.encode(image)
-        quality = image_quality(self._coder.decode(mu), image)
-        return torch.cat([mu, logvar, torch.stack(quality, dim=1)], dim=1)
+        reconstruction = self._coder.decode(mu)
+        quality = image_quality(reconstruction, image)
+        alike = torch.full((len(pixels), 2), torch.nan, device=mu.device)
+        if judged.any():
+            rows = torch.tensor(judged, device=mu.device)
+            scores = structural_similarity(reconstruction[rows], image[rows])
+            alike[rows] = torch.stack(scores, dim=1)
+        return torch.cat([mu, logvar, torch.stack(quality, dim=1), alike], dim=1)
 
     def _tell(self, done: int) -> None:
         now = time.monotonic()
@@ -145,7 +159,7 @@ class _Extraction:
 
 
 def _schema(latent_dim: int) -> pa.Schema:
-    names = [*latent_columns("mu", latent_dim), *latent_columns("logvar", latent_dim), "l1", "psnr"]
+    names = [*latent_columns("mu", latent_dim), *latent_columns("logvar", latent_dim), *QUALITY]
     texts = [("image", pa.string()), ("split", pa.string())]
     return pa.schema([*texts, *((name, pa.float32()) for name in names)])
 

@@ -12,6 +12,7 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.training.batches import SplitRows, split_rows
+from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import CheckpointFolder
 from cxrmodel.training.devices import (
     deterministic_kernels,
@@ -47,6 +48,7 @@ def fit_vae(
     directory: Path,
     *,
     checkpoints: Path,
+    copies: CheckpointCopies | None = None,
     device: str = "auto",
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def fit_vae(
         directory: Where `vae.safetensors`, `config.json` and `history.parquet` go; beside them
             the weights that `config.weights` does not name, of the best epoch or the last.
         checkpoints: Folder for the state of the training, kept from one attempt to the next.
+        copies: Where to keep copies of that state, for an attempt on another machine.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         report: Told how far training is.
 
@@ -79,7 +82,7 @@ def fit_vae(
     precision = resolve_precision(config.precision, where)
     rows = split_rows(split, pixels)
     _check_best_is_defined(config, rows)
-    folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision))
+    folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision), copies)
     start = folder.load()
     batch_size = start.batch_size if start else None
     resolved = resolve_config(config, pixels.size, where, precision, batch_size)

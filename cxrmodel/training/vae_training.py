@@ -182,10 +182,10 @@ class VAETraining:
             f"float32 (now {self._config.precision})."
         )
 
-    def _save(self) -> None:
+    def _save(self, *, ends_attempt: bool = False) -> None:
         self._train_metrics()  # never keep a poisoned state
         self._check_weights()
-        self._checkpoints.save(self._steps.checkpoint())
+        self._checkpoints.save(self._steps.checkpoint(), ends_attempt=ends_attempt)
         self._saved, self._saved_at = self._steps.state, time.monotonic()
 
     def _save_best(self, epoch: int) -> None:
@@ -197,7 +197,7 @@ class VAETraining:
         try:
             self._steps.settle()
             if self._steps.state is not self._saved:
-                self._save()
+                self._save(ends_attempt=True)
         except (OSError, RuntimeError, CxrModelError) as error:
             # What interrupted the training is the error to show.
             logger.warning("No checkpoint could be left: %s", error)

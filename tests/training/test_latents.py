@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.errors import DamagedArtifactError, DataError
@@ -17,7 +18,7 @@ COLUMNS = [
     "image", "split",
     "mu_00", "mu_01", "mu_02",
     "logvar_00", "logvar_01", "logvar_02",
-    "l1", "psnr",
+    "l1", "psnr", "ssim", "ms_ssim",
 ]  # fmt: skip
 
 
@@ -68,6 +69,19 @@ def test_the_values_are_those_of_the_network(extract, films, vae):
     np.testing.assert_allclose(table[COLUMNS[5:8]], logvar, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(table["l1"], error.abs().mean(1), rtol=1e-5)
     np.testing.assert_allclose(table["psnr"], -10 * error.square().mean(1).log10(), rtol=1e-5)
+
+
+def test_only_test_images_are_scored_for_similarity(extract, films, vae):
+    path, _ = extract(batch_size=4)
+    table, network = pd.read_parquet(path), load_vae(vae)
+    rows = table.index[table["split"] == "test"]
+    assert table["ssim"].notna().tolist() == (table["split"] == "test").tolist()
+    assert table["ms_ssim"].isna().all()  # 64 px do not hold five scales
+    image = torch.from_numpy(films.images[rows]).float().div(255).unsqueeze(1)
+    expected = structural_similarity_index_measure(
+        network.decoder(network.encoder(image)[0]), image, data_range=1.0, reduction="none"
+    )
+    np.testing.assert_allclose(table.loc[rows, "ssim"], expected.detach(), rtol=1e-3)
 
 
 def test_the_batch_size_does_not_matter(extract):

@@ -1,0 +1,144 @@
+import logging
+
+import fsspec
+import pytest
+import torch
+
+from cxrmodel.config import VAEConfig
+from cxrmodel.remote_folder import RemoteFolder
+from cxrmodel.training.checkpoint_copies import CheckpointCopies
+from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
+
+
+class Interruption(BaseException):
+    pass
+
+
+@pytest.fixture
+def store():
+    """A store in memory, empty."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    yield RemoteFolder(fs, "/bucket/_checkpoints/vae-1")
+    fs.store.clear()
+
+
+def checkpoint(step, best_epoch=0):
+    return Checkpoint(step, [], best_epoch, 4, {"weights": torch.full((100,), float(step))})
+
+
+def folder(path, store, run_key="key"):
+    return CheckpointFolder(path, run_key, CheckpointCopies(store, 1e-9))
+
+
+def save(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save(checkpoint(step), ends_attempt=True)  # waits for the copy
+
+
+def test_another_machine_goes_on_from_the_copy(store, tmp_path):
+    save(folder(tmp_path / "one", store), 3, 7)
+    found = folder(tmp_path / "other", store).load()
+    assert found.step == 7
+    assert torch.equal(found.tensors["weights"], torch.full((100,), 7.0))
+    assert (tmp_path / "other" / "last.safetensors").is_file()
+
+
+def test_the_two_newest_are_kept(store, tmp_path):
+    save(folder(tmp_path, store), 1, 2, 3, 4)
+    assert store.names() == ["step-0000000003.safetensors", "step-0000000004.safetensors"]
+
+
+def test_what_lies_here_and_is_further_wins(store, tmp_path):
+    save(folder(tmp_path / "one", store), 3)
+    CheckpointFolder(tmp_path / "here", "key").save(checkpoint(5))
+    assert folder(tmp_path / "here", store).load().step == 5
+
+
+def test_a_machine_that_was_overtaken_takes_the_copy(store, tmp_path):
+    save(folder(tmp_path / "one", store), 3)
+    save(folder(tmp_path / "other", store), 9)
+    assert folder(tmp_path / "one", store).load().step == 9
+
+
+def test_a_damaged_copy_falls_back_to_the_one_before(store, tmp_path, caplog):
+    save(folder(tmp_path / "one", store), 3, 7)
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"not a checkpoint")
+    store.put(damaged, "step-0000000007.safetensors")
+    with caplog.at_level(logging.WARNING):
+        assert folder(tmp_path / "other", store).load().step == 3
+    assert "it is damaged" in caplog.text
+
+
+def test_a_copy_of_another_training_is_refused(store, tmp_path, caplog):
+    save(folder(tmp_path / "one", store), 3)
+    with caplog.at_level(logging.WARNING):
+        assert folder(tmp_path / "other", store, run_key="another").load() is None
+    assert "other settings or data" in caplog.text
+
+
+def test_the_best_weights_travel_too(store, tmp_path):
+    one = folder(tmp_path / "one", store)
+    one.save_best(checkpoint(2, best_epoch=1))
+    one.save(checkpoint(2, best_epoch=1), ends_attempt=True)
+    other = folder(tmp_path / "other", store)
+    assert other.load().best_epoch == 1
+    assert other.load_best().step == 2
+
+
+def test_names_that_are_not_ours_are_left_alone(store, tmp_path):
+    stranger = tmp_path / "stranger"
+    stranger.write_text("notes")
+    store.put(stranger, "notes.txt")
+    copies = CheckpointCopies(store, 1e-9)
+    save(CheckpointFolder(tmp_path / "one", "key", copies), 1, 2, 3)
+    copies.clear()
+    assert store.names() == ["notes.txt"]
+
+
+def test_a_store_out_of_reach_costs_a_warning_and_no_more(store, tmp_path, caplog, monkeypatch):
+    def refuse(*_):
+        raise ConnectionError("no route to the store")
+
+    for name in ("names", "put", "get"):
+        monkeypatch.setattr(RemoteFolder, name, refuse)
+    with caplog.at_level(logging.WARNING):
+        save(folder(tmp_path, store), 4)
+        assert folder(tmp_path, store).load().step == 4
+    assert "could not copy step 4 (no route to the store)" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.safetensors"]
+
+
+def test_copies_are_not_made_more_often_than_asked(store, tmp_path):
+    checkpoints = CheckpointFolder(tmp_path, "key", CheckpointCopies(store, 3600))
+    checkpoints.save(checkpoint(1))
+    for step in (2, 3):
+        checkpoints.save(checkpoint(step))
+    checkpoints.save(checkpoint(4), ends_attempt=True)
+    assert store.names() == ["step-0000000001.safetensors", "step-0000000004.safetensors"]
+
+
+def test_a_training_that_moves_to_another_machine_equals_unbroken(
+    fit, report_every_step, store, tmp_path
+):
+    config = VAEConfig(epochs=3, batch_size=4, latent_dim=4, lr=1e-3, weights="best")
+    unbroken, _ = fit("unbroken", config, checkpoints="a")
+
+    def interrupt(progress):
+        if progress.done >= 7:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        fit("one", config, checkpoints="b", copies=CheckpointCopies(store, 1e-9), report=interrupt)
+    done = []
+    moved, _ = fit(
+        "other",
+        config,
+        checkpoints="elsewhere",
+        copies=CheckpointCopies(store, 1e-9),
+        report=lambda progress: done.append(progress.done),
+    )
+    assert min(done) >= 7
+    for name in ("vae.safetensors", "vae_last.safetensors", "history.parquet", "config.json"):
+        assert (moved / name).read_bytes() == (unbroken / name).read_bytes()
