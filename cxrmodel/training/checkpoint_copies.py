@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import botocore.exceptions  # type: ignore[import-untyped]
+import botocore.exceptions
 
 from cxrmodel.remote_folder import RemoteFolder
 

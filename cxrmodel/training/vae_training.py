@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.errors import CxrModelError, DivergedError
@@ -22,6 +26,8 @@ from cxrmodel.training.vae_validation import validate
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
+
+Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 
 REPORT_EVERY_S = 1.0
 MAX_SKIPPED_SHARE, MIN_SKIPPED = 0.1, 10
@@ -62,7 +68,7 @@ class VAETraining:
         self._num_steps = self._steps_per_epoch * config.epochs
         self._saved = steps.state
         self._saved_at = self._reported_at = time.monotonic()
-        self._reported_step = 0
+        self._reported_step, self._waited_s = 0, 0.0
 
     def run(self) -> None:
         """Train to the end, leaving a checkpoint also where that is not reached.
@@ -107,10 +113,20 @@ class VAETraining:
         with closing(
             iterate_batches(self._pixels, in_batches(remaining, self._config.batch_size))
         ) as batches:
-            for _, images in batches:
+            for _, images in self._timed(batches):
                 self._steps.take(images)
                 self._after_batch()
         self._finish_epoch()
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on, adding up how long training waits for them."""
+        while True:
+            asked_at = time.monotonic()
+            batch = next(batches, None)
+            self._waited_s += time.monotonic() - asked_at
+            if batch is None:
+                return
+            yield batch
 
     def _after_batch(self) -> None:
         now = time.monotonic()
@@ -209,6 +225,8 @@ class VAETraining:
             del metrics["skipped_steps"]
         images = (step - self._reported_step) * self._config.batch_size
         if images:
-            metrics["images_per_s"] = images / (now - self._reported_at)
-        self._reported_at, self._reported_step = now, step
+            seconds = now - self._reported_at
+            metrics["images_per_s"] = images / seconds
+            metrics["loader_wait"] = self._waited_s / seconds  # share of the time
+        self._reported_at, self._reported_step, self._waited_s = now, step, 0.0
         self._report(Progress("vae", step, self._num_steps, "steps", metrics))

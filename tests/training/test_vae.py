@@ -121,7 +121,8 @@ def test_progress_is_told(fit, report_every_step):
     steps = [progress.done for progress in told]
     assert steps == sorted(steps)
     assert steps[-1] == 8
-    assert {"l1", "kl_nats", "images_per_s"} <= set(told[0].metrics)
+    assert {"l1", "kl_nats", "images_per_s", "loader_wait"} <= set(told[0].metrics)
+    assert all(0 <= progress.metrics.get("loader_wait", 0) <= 1 for progress in told)
     assert {"val_l1", "val_loss", "active_units"} <= set(told[-1].metrics)
 
 
