@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import botocore.exceptions
+import botocore.exceptions  # type: ignore[import-untyped]
 
 from cxrmodel.remote_folder import RemoteFolder
 

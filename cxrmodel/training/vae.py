@@ -32,6 +32,7 @@ from cxrmodel.training.vae_settings import resolve_config
 from cxrmodel.training.vae_state import TrainingState, run_key, unpack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_training import VAETraining
+from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
@@ -55,7 +56,8 @@ def fit_vae(
     """Train the autoencoder on the train images, going on from a checkpoint where there is one.
 
     Killed at any instant and called again, it ends with the weights of a training that was not,
-    bit for bit on one kind of device with one number of threads.
+    bit for bit on one kind of device with one number of threads. Where `torch.distributed` has been
+    initialised, its processes share each batch, and process 0 alone writes.
 
     Args:
         config: Loss and training.
@@ -69,7 +71,8 @@ def fit_vae(
         report: Told how far training is.
 
     Returns:
-        Numbers of epochs, steps and parameters, the published epoch and its metrics.
+        Numbers of epochs, steps and parameters, the published epoch and its metrics; nothing on
+        other processes than the first.
 
     Raises:
         ValueError: There is no such device, or no validation image to find the best epoch with.
@@ -83,13 +86,18 @@ def fit_vae(
     rows = split_rows(split, pixels)
     _check_best_is_defined(config, rows)
     folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision), copies)
-    start = folder.load()
+    world = World.joined()
+    start = world.from_leader(folder.load() if world.leads else None)
     batch_size = start.batch_size if start else None
-    resolved = resolve_config(config, pixels.size, where, precision, batch_size)
+    resolved = world.from_leader(
+        resolve_config(config, pixels.size, where, precision, batch_size, world.size)
+    )
     with deterministic_kernels(where), keep_freed_memory(where):
-        steps = VAESteps(resolved, pixels.size, where)
-        VAETraining(resolved, pixels, rows, folder, start, steps, report).run()
-        weights = _weights_of_epochs(steps, folder)
+        steps = VAESteps(resolved, pixels.size, where, world)
+        VAETraining(resolved, pixels, rows, folder, start, steps, world, report).run()
+    if not world.leads:
+        return {}
+    weights = _weights_of_epochs(steps, folder)
     if config.weights not in weights:
         raise DamagedArtifactError(
             f"The weights of the best epoch, {steps.state.best_epoch}, are not in "

@@ -28,6 +28,7 @@ def resolve_config(
     device: torch.device,
     precision: Literal["float32", "bfloat16"],
     batch_size: int | None = None,
+    num_processes: int = 1,
 ) -> ResolvedVAEConfig:
     """Fill in what is `auto`.
 
@@ -41,10 +42,13 @@ def resolve_config(
         device: Where to compute.
         precision: What `config.precision` is there.
         batch_size: What `auto` was in the attempt that is gone on from.
+        num_processes: Processes that share a batch.
     """
     resolved: dict[str, object] = {"precision": precision}
     if config.batch_size == "auto":
-        images = batch_size or largest_batch(initial_vae(config, image_size, device), precision)
+        images = batch_size or num_processes * largest_batch(
+            initial_vae(config, image_size, device), precision
+        )
         lr = config.lr * math.sqrt(images)
         logger.info("vae.batch_size is auto: %d images a step, at a rate of %.3g", images, lr)
         resolved.update(batch_size=images, lr=lr)

@@ -17,6 +17,7 @@ from cxrmodel.training.devices import autocast, is_out_of_memory
 from cxrmodel.training.randomness import step_noise
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import TrainingState, initial_vae, no_sums, pack, unpack
+from cxrmodel.training.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class VAESteps:
         config: Settings.
         image_size: Side of the images in pixels.
         device: Where to compute.
+        world: The processes that train together.
 
     Attributes:
         model: The network being trained, on its device.
@@ -35,8 +37,10 @@ class VAESteps:
         micro_batch: Images that go through the network at once; halved where memory is short.
     """
 
-    def __init__(self, config: ResolvedVAEConfig, image_size: int, device: torch.device) -> None:
-        self._config, self._device = config, device
+    def __init__(
+        self, config: ResolvedVAEConfig, image_size: int, device: torch.device, world: World
+    ) -> None:
+        self._config, self._device, self._world = config, device, world
         self.model = initial_vae(config, image_size, device)
         # Fused: one kernel for all weights; the arithmetic is Adam's either way.
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
@@ -44,23 +48,28 @@ class VAESteps:
         self.micro_batch = config.batch_size
         self._attempt: tuple[TrainingState, Tensor] | None = None
 
-    def take(self, images: NDArray[np.uint8]) -> None:
+    def take(self, images: NDArray[np.uint8], batch_size: int) -> None:
         """Make one step, without waiting for the device.
 
         Args:
-            images: (B, S, S), uint8.
+            images: (B, S, S), uint8, this process's part of the batch.
+            batch_size: Images of all processes in this step.
 
         Raises:
             MemoryError: There is too little even for one image at a time.
         """
-        noise = step_noise(self._config.seed, self.state.step, self._latent_shape(images))
+        shape = (batch_size, self._config.latent_dim)
+        noise = step_noise(self._config.seed, self.state.step, shape)
+        share = self._world.share(batch_size)
         while True:
             try:
-                means = self._backward(images, noise)
+                means = self._backward(images, self._world.part_or_first(noise), share)
                 break
             except RuntimeError as error:
                 self._halve(error)
-        self._update_weights(means, len(images))
+        weights = self.model.parameters()
+        self._world.average([means, *(w.grad for w in weights if w.grad is not None)])
+        self._update_weights(means, batch_size)
         self._optimizer.zero_grad(set_to_none=True)
 
     def reconstruct(self, images: NDArray[np.uint8]) -> tuple[Tensor, VAEOutput]:
@@ -72,7 +81,7 @@ class VAESteps:
         Returns:
             The images as (B, 1, S, S), float32 in [0, 1] on the device, and what became of them.
         """
-        return self._forward(images, torch.zeros(self._latent_shape(images)))
+        return self._forward(images, torch.zeros(len(images), self._config.latent_dim))
 
     def settle(self) -> None:
         """Record a step that changed the weights, but was interrupted before it was recorded."""
@@ -95,20 +104,17 @@ class VAESteps:
         """Set weights, optimiser and state as they were."""
         self.state = unpack(checkpoint, self.model, self._optimizer)
 
-    def _latent_shape(self, images: NDArray[np.uint8]) -> tuple[int, int]:
-        return len(images), self._config.latent_dim
-
     def _forward(self, images: NDArray[np.uint8], noise: Tensor) -> tuple[Tensor, VAEOutput]:
         image = to_device(images, self._device)
         with autocast(self._device, self._config.precision):
             return image, self.model(image, noise.to(self._device, non_blocking=True))
 
-    def _backward(self, images: NDArray[np.uint8], noise: Tensor) -> Tensor:
-        """Compute the gradients of the batch's mean loss; return its L1 and KL in nats, (2,)."""
+    def _backward(self, images: NDArray[np.uint8], noise: Tensor, weight: float) -> Tensor:
+        """Compute the gradients of the weighted mean loss; return its L1 and KL in nats, (2,)."""
         means = torch.zeros(2, device=self._device)
         for start in range(0, len(images), self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            share = len(images[part]) / len(images)
+            share = weight * len(images[part]) / len(images)
             image, output = self._forward(images[part], noise[part])
             terms = vae_loss(output, image, self._config.kl_weight)
             (share * terms.loss).backward()  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import no_sums, pack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_validation import validate
+from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
@@ -48,6 +49,7 @@ class VAETraining:
         checkpoints: Where to leave checkpoints.
         start: Where to go on from, if anywhere.
         steps: The network at its first step.
+        world: The processes that train together.
         report: Told about once a second, and at the end of each epoch.
     """
 
@@ -59,11 +61,12 @@ class VAETraining:
         checkpoints: CheckpointFolder,
         start: Checkpoint | None,
         steps: VAESteps,
+        world: World,
         report: ReportProgress,
     ) -> None:
         self._config, self._pixels, self._rows = config, pixels, rows
         self._checkpoints, self._start = checkpoints, start
-        self._steps, self._report = steps, report
+        self._steps, self._world, self._report = steps, world, report
         self._steps_per_epoch = math.ceil(len(rows.train) / config.batch_size)
         self._num_steps = self._steps_per_epoch * config.epochs
         self._saved = steps.state
@@ -88,14 +91,14 @@ class VAETraining:
 
     def _go_on(self) -> None:
         checkpoint = self._start
-        if checkpoint is None or not self._has_best(checkpoint):
+        if checkpoint is None or not self._world.from_leader(self._has_best(checkpoint)):
             return
         self._steps.go_on_from(checkpoint)
         self._saved, self._reported_step = self._steps.state, checkpoint.step
         logger.info("Training goes on after step %d.", checkpoint.step)
 
     def _has_best(self, checkpoint: Checkpoint) -> bool:
-        if self._config.weights == "last" or checkpoint.best_epoch == 0:
+        if self._config.weights == "last" or checkpoint.best_epoch == 0 or not self._world.leads:
             return True
         best = self._checkpoints.load_best()
         # A later one is reached again: the epochs between repeat themselves.
@@ -110,11 +113,11 @@ class VAETraining:
         epoch = len(self._steps.state.history)
         order = epoch_order(self._config.seed, epoch, len(self._rows.train))
         remaining = self._rows.train[order][self._images_seen() :]
-        with closing(
-            iterate_batches(self._pixels, in_batches(remaining, self._config.batch_size))
-        ) as batches:
-            for _, images in self._timed(batches):
-                self._steps.take(images)
+        batches = list(in_batches(remaining, self._config.batch_size))
+        own = (self._world.part_or_first(batch) for batch in batches)
+        with closing(iterate_batches(self._pixels, own)) as reader:
+            for batch, (_, images) in zip(batches, self._timed(reader), strict=True):
+                self._steps.take(images, len(batch))
                 self._after_batch()
         self._finish_epoch()
 
@@ -129,6 +132,8 @@ class VAETraining:
             yield batch
 
     def _after_batch(self) -> None:
+        if not self._world.leads:
+            return
         now = time.monotonic()
         if now - self._reported_at >= REPORT_EVERY_S:
             self._report_progress(self._train_metrics())
@@ -139,13 +144,13 @@ class VAETraining:
         trained = self._train_metrics()
         self._check_weights()
         validated = validate(
-            self._steps, self._pixels, self._rows.val, self._config, self._after_batch
+            self._steps, self._pixels, self._rows.val, self._config, self._world, self._after_batch
         )
         state = self._steps.state
         epoch = len(state.history) + 1
         record = {"epoch": epoch, "step": state.step, **trained, **validated}
         is_best = self._is_best(validated["val_loss"])
-        if is_best:
+        if is_best and self._world.leads:
             # Before the state says so: a checkpoint never names a best epoch that is not there.
             self._save_best(epoch)
         self._steps.state = replace(
@@ -154,6 +159,8 @@ class VAETraining:
             history=(*state.history, record),
             best_epoch=epoch if is_best else state.best_epoch,
         )
+        if not self._world.leads:
+            return
         self._save()
         self._report_progress({name: value for name, value in record.items() if value is not None})
 
@@ -210,6 +217,8 @@ class VAETraining:
         self._checkpoints.save_best(best)
 
     def _save_interrupted(self) -> None:
+        if not self._world.leads:
+            return
         try:
             self._steps.settle()
             if self._steps.state is not self._saved:

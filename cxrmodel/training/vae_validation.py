@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrmodel.data.batches import iterate_batches
-from cxrmodel.models.vae import kl_per_image
+from cxrmodel.models.vae import VAEOutput, kl_per_image
 from cxrmodel.training.batches import in_batches
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_steps import VAESteps
+from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 ACTIVE_VARIANCE = 0.01
+PER_IMAGE = ("l1", "kl_nats", "posterior_variance")  # before the posterior mean
 METRICS = (
     "val_l1",
     "val_kl_nats",
@@ -36,6 +38,7 @@ def validate(
     pixels: Pixels,
     rows: NDArray[np.int64],
     config: ResolvedVAEConfig,
+    world: World,
     after_batch: Callable[[], None],
 ) -> dict[str, float | None]:
     """Measure loss and activity of the latent dimensions, without randomness.
@@ -48,6 +51,7 @@ def validate(
         pixels: Where the images are.
         rows: (M,), the validation images; of none every metric is None.
         config: Batch size and weight of the KL.
+        world: The processes that share the work; all of them get all metrics.
         after_batch: Called after each batch.
 
     Returns:
@@ -55,26 +59,33 @@ def validate(
         each a mean over images, `posterior_variance`, a mean over dimensions too, and the number
         of `active_units`.
     """
-    l1, kl, mu, variance = [], [], [], []
+    values = [torch.empty(0, len(PER_IMAGE) + config.latent_dim)]
+    own = world.part(rows)
     with (
         torch.inference_mode(),
-        closing(iterate_batches(pixels, in_batches(rows, config.batch_size))) as batches,
+        closing(iterate_batches(pixels, in_batches(own, config.batch_size))) as batches,
     ):
         for _, images in batches:
-            image, output = steps.reconstruct(images)
-            l1.append((output.reconstruction - image).abs().mean(dim=(1, 2, 3)))
-            kl.append(kl_per_image(output.mu, output.logvar))
-            mu.append(output.mu)
-            variance.append(output.logvar.exp().mean(dim=1))
+            values.append(_measure(*steps.reconstruct(images)).cpu())
             after_batch()
-    if not mu:
+    if not len(rows):
         return dict.fromkeys(METRICS)
-    means = (float(torch.cat(values).cpu().double().mean()) for values in (l1, kl, variance))
-    mean_l1, mean_kl, mean_variance = means
-    per_dim = mean_kl / config.latent_dim
-    loss = mean_l1 + config.kl_weight * per_dim
-    units = num_active_units(torch.cat(mu))
-    return dict(zip(METRICS, (mean_l1, mean_kl, per_dim, loss, mean_variance, units), strict=True))
+    return _metrics(world.gathered(torch.cat(values)), config.kl_weight)
+
+
+def _measure(image: Tensor, output: VAEOutput) -> Tensor:
+    l1 = (output.reconstruction - image).abs().mean(dim=(1, 2, 3))
+    kl, variance = kl_per_image(output.mu, output.logvar), output.logvar.exp().mean(dim=1)
+    return torch.cat([torch.stack([l1, kl, variance], dim=1), output.mu], dim=1)
+
+
+def _metrics(values: Tensor, kl_weight: float) -> dict[str, float | None]:
+    num = len(PER_IMAGE)
+    l1, kl, variance = values[:, :num].double().mean(dim=0).tolist()
+    mu = values[:, num:]
+    per_dim = kl / mu.shape[1]
+    metrics = (l1, kl, per_dim, l1 + kl_weight * per_dim, variance, num_active_units(mu))
+    return dict(zip(METRICS, metrics, strict=True))
 
 
 def num_active_units(mu: Tensor) -> int:

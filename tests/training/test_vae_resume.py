@@ -147,7 +147,7 @@ def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, r
 
 
 def test_a_failed_rescue_does_not_hide_what_interrupted(fit, monkeypatch, caplog):
-    def refuse(self, checkpoint):
+    def refuse(self, checkpoint, **_):
         raise OSError("disk is gone")
 
     monkeypatch.setattr(CheckpointFolder, "save", refuse)
