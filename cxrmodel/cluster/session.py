@@ -1,0 +1,105 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from cxrmodel.errors import CxrModelError
+
+LOCAL = "local"
+LOOPBACK = "127.0.0.1"
+
+
+class ClusterError(CxrModelError):
+    """Ray is not installed, or its cluster cannot do the work."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What the processes of a stage are given.
+
+    Attributes:
+        number: How many there are.
+        cpus: Cores of each.
+        gpus: GPUs of each, 0 or 1.
+    """
+
+    number: int
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be part of a Ray cluster for a while.
+
+    Args:
+        address: `local` starts one on this machine, on the loopback interface, and stops it
+            afterwards; anything else is that of a running one, as `host:6379`.
+
+    Raises:
+        ClusterError: Ray is not installed, or there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report over the network
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ClusterError(
+            f"runtime.ray_address is {address!r}, and Ray is not installed. Install cxrmodel[ray]."
+        ) from error
+    is_local = address == LOCAL
+    place = {"_node_ip_address": LOOPBACK} if is_local else {"address": address}
+    try:
+        ray.init(
+            **place, include_dashboard=False if is_local else None, logging_level=logging.WARNING
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"No Ray cluster at runtime.ray_address {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def divide(device: str, number: int | None) -> Workers:
+    """Divide the cluster among equal workers.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`; `auto` takes GPUs where the cluster has any.
+        number: Workers asked for; None: one a GPU, or one a machine where there is none.
+
+    Raises:
+        ClusterError: The cluster has too little for so many.
+    """
+    import ray  # noqa: PLC0415
+
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    on_gpu = device.startswith("cuda") or (device == "auto" and gpus > 0)
+    workers = number or (gpus if on_gpu else len(ray.nodes()))
+    if workers > (gpus if on_gpu else cpus):
+        raise ClusterError(
+            f"runtime.ray_workers is {workers}, and the cluster has {cpus} cores and {gpus} GPUs. "
+            "Each worker needs one of its own."
+        )
+    return Workers(workers, max(1, cpus // workers), int(on_gpu))
+
+
+def device_here(workers: Workers) -> str:
+    """Return the device of the worker that asks; Ray shows it its own GPU only.
+
+    Raises:
+        ClusterError: The cluster has given a GPU that PyTorch does not see.
+    """
+    if not workers.gpus:
+        torch.set_num_threads(workers.cpus)
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ClusterError("Ray gave this worker a GPU, and PyTorch sees none: check its build.")
+    return "cuda"

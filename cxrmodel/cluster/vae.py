@@ -1,0 +1,207 @@
+"""Training of the autoencoder by several processes, each with its part of every batch."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrmodel.cluster.session import ClusterError, Workers, device_here
+from cxrmodel.config import VAEConfig
+from cxrmodel.errors import CxrModelError
+from cxrmodel.progress import Progress, ReportProgress
+from cxrmodel.training.checkpoint_copies import CheckpointCopies
+from cxrmodel.training.vae import fit_vae
+
+if TYPE_CHECKING:
+    from cxrmodel.data.pixels import Pixels
+
+MAX_FAILURES = 3  # workers that may die before the training is given up
+POLL_S = 1.0
+TELLING = (CxrModelError, OSError, ValueError, MemoryError)  # not that another worker is gone
+GRACE_S = 20.0  # of the half minute that an evicted container is given
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training, described so that any machine of the cluster can take part in it.
+
+    Attributes:
+        config: Loss and training; `batch_size` is that of all workers together.
+        open_pixels: Opens the images on the machine that calls it.
+        open_split: Returns the folder of the split stage there.
+        checkpoints: Folder for the state of the training; of use to the first worker only.
+        copies: Where to keep copies of that state, for a first worker on another machine.
+    """
+
+    config: VAEConfig
+    open_pixels: Callable[[], Pixels]
+    open_split: Callable[[], Path]
+    checkpoints: Path
+    copies: CheckpointCopies | None = None
+
+
+class Stopped(BaseException):
+    """The flow that started the training is being stopped; not an error of the training."""
+
+
+class Desk:
+    """What the first worker and the flow have to say to each other; lives in the cluster."""
+
+    def __init__(self) -> None:
+        self._progress: list[Progress] = []
+        self._stop = False
+        self._outcome: tuple[dict[str, bytes], dict[str, Any]] | Exception | None = None
+
+    def tell(self, progress: Progress) -> bool:
+        """Leave news of the training; returns whether it should stop."""
+        self._progress = [progress]
+        return self._stop
+
+    def news(self) -> list[Progress]:
+        """Return what has been told since the last time."""
+        progress, self._progress = self._progress, []
+        return progress
+
+    def stop(self) -> None:
+        """Ask the training to stop."""
+        self._stop = True
+
+    def deliver(self, outcome: tuple[dict[str, bytes], dict[str, Any]] | Exception) -> None:
+        """Leave the files and the summary of the training, or why there are none."""
+        self._outcome = outcome
+
+    def outcome(self) -> tuple[dict[str, bytes], dict[str, Any]] | Exception | None:
+        """Return what has been delivered."""
+        return self._outcome
+
+
+def fit_vae_on_cluster(
+    job: TrainingJob, workers: Workers, directory: Path, *, scratch: Path, report: ReportProgress
+) -> dict[str, Any]:
+    """Train with Ray Train; see `fit_vae` for what is trained and written.
+
+    With the same batch the weights agree with those of one process to float tolerance. A worker
+    that dies is replaced, and training goes on from its last checkpoint.
+
+    Args:
+        job: The training.
+        workers: Processes and what each is given.
+        directory: Where the files of the stage go, on this machine.
+        scratch: Folder for Ray's own notes.
+        report: Told how far training is.
+
+    Raises:
+        ClusterError: Workers died too often.
+        CxrModelError: What `fit_vae` raises, as it does.
+    """
+    import ray  # noqa: PLC0415 - an extra
+    from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchTrainer  # noqa: PLC0415
+
+    desk = ray.remote(Desk).options(num_cpus=0).remote()
+    gpus = {"GPU": workers.gpus} if workers.gpus else {}
+    trainer = TorchTrainer(
+        _train,
+        train_loop_config={"job": job, "workers": workers, "desk": desk},
+        scaling_config=ScalingConfig(
+            num_workers=workers.number,
+            use_gpu=bool(workers.gpus),
+            resources_per_worker={"CPU": workers.cpus, **gpus},
+        ),
+        run_config=RunConfig(
+            storage_path=str(scratch / "ray"), failure_config=FailureConfig(MAX_FAILURES)
+        ),
+    )
+    with _news_of(desk, report):
+        _fit(trainer, desk)
+    outcome = ray.get(desk.outcome.remote())
+    if isinstance(outcome, Exception):
+        raise outcome
+    files, summary = outcome
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return dict(summary)
+
+
+def _fit(trainer: Any, desk: Any) -> None:
+    import ray  # noqa: PLC0415
+    from ray.train import TrainingFailedError  # noqa: PLC0415
+
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise ClusterError(f"Workers died more than {MAX_FAILURES} times: {error}") from error
+    except BaseException:  # a cancelled flow raises one that is no Exception
+        ray.get(desk.stop.remote())
+        _wait_for_last_checkpoint(desk)
+        raise
+
+
+def _wait_for_last_checkpoint(desk: Any) -> None:
+    import ray  # noqa: PLC0415
+
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and ray.get(desk.outcome.remote()) is None:
+        time.sleep(POLL_S / 4)
+
+
+@contextmanager
+def _news_of(desk: Any, report: ReportProgress) -> Iterator[None]:
+    """Pass on what the first worker tells, from a thread."""
+    import ray  # noqa: PLC0415
+
+    done = threading.Event()
+
+    def pass_on() -> None:
+        while not done.wait(POLL_S):
+            for progress in ray.get(desk.news.remote()):
+                report(progress)
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _train(given: dict[str, Any]) -> None:
+    """Take part in a training: what each worker runs."""
+    import ray  # noqa: PLC0415
+
+    job, workers, desk = given["job"], given["workers"], given["desk"]
+    if isinstance(ray.get(desk.outcome.remote()), Exception):
+        return  # Ray starts all workers again, and another attempt would end in the same way
+
+    def tell(progress: Progress) -> None:
+        if ray.get(desk.tell.remote(progress)):
+            raise Stopped
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            summary = fit_vae(
+                job.config,
+                job.open_pixels(),
+                job.open_split(),
+                Path(folder),
+                checkpoints=job.checkpoints,
+                copies=job.copies,
+                device=device_here(workers),
+                report=tell,
+            )
+        except Stopped:
+            ray.get(desk.deliver.remote(ClusterError("The training was stopped.")))
+            raise
+        except TELLING as error:
+            ray.get(desk.deliver.remote(error))
+            raise
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    if summary:  # of the first worker
+        ray.get(desk.deliver.remote((files, summary)))

@@ -1,0 +1,105 @@
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cxrmodel.cluster.session import Workers
+from cxrmodel.cluster.vae import TrainingJob, fit_vae_on_cluster
+from cxrmodel.config import VAEConfig
+from cxrmodel.errors import DivergedError
+from cxrmodel.training.vae import fit_vae
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+
+# The last batch of an epoch has an odd number of images: the two workers' parts differ in size.
+CONFIG = VAEConfig(epochs=2, batch_size=6, latent_dim=4, lr=1e-3, weights="best")
+TWO = Workers(number=2, cpus=1, gpus=0)
+
+
+def job_of(prepared, checkpoints, config=CONFIG, open_pixels=None):
+    return TrainingJob(
+        config, open_pixels or prepared.open_pixels, partial(Path, prepared.split), checkpoints
+    )
+
+
+def test_two_workers_train_as_one(cluster, prepared, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    together.mkdir()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    expected = fit_vae(
+        CONFIG, prepared.open_pixels(), prepared.split, alone, checkpoints=tmp_path / "a"
+    )
+    torch.set_num_threads(num_threads)
+    told = []
+    summary = fit_vae_on_cluster(
+        job_of(prepared, tmp_path / "b"), TWO, together, scratch=tmp_path, report=told.append
+    )
+    assert sorted(path.name for path in together.iterdir()) == sorted(
+        path.name for path in alone.iterdir()
+    )
+    weights = load_file(alone / "vae.safetensors")
+    for name, weight in load_file(together / "vae.safetensors").items():
+        np.testing.assert_allclose(weight, weights[name], atol=1e-4)
+    histories = [pd.read_parquet(folder / "history.parquet") for folder in (alone, together)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-3)
+    assert summary["step"] == expected["step"]
+    assert told[-1].done == told[-1].total
+
+
+class DiesOnce:
+    """Opens the pixels; the first process that does kills itself in the middle of training."""
+
+    def __init__(self, open_pixels, flag: Path) -> None:
+        self._open, self._flag = open_pixels, flag
+
+    def __call__(self):
+        pixels = self._open()
+        read, reads = pixels.read, []
+
+        def read_or_die(rows):
+            reads.append(rows)
+            if len(reads) == 8 and not self._flag.exists():
+                self._flag.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return read(rows)
+
+        pixels.read = read_or_die
+        return pixels
+
+
+def test_a_worker_that_dies_is_replaced_and_training_goes_on(cluster, prepared, tmp_path):
+    cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+    config = CONFIG.model_copy(update={"checkpoint_every_s": 1e-6})
+    directories = {}
+    for name, opener in (
+        ("whole", prepared.open_pixels),
+        ("killed", DiesOnce(prepared.open_pixels, tmp_path / "died")),
+    ):
+        directories[name] = tmp_path / name
+        directories[name].mkdir()
+        job = job_of(prepared, tmp_path / f"checkpoints-{name}", config, opener)
+        fit_vae_on_cluster(job, TWO, directories[name], scratch=tmp_path, report=lambda _: None)
+    assert (tmp_path / "died").exists()
+    assert (directories["killed"] / "vae.safetensors").read_bytes() == (
+        directories["whole"] / "vae.safetensors"
+    ).read_bytes()
+
+
+def test_a_divergence_is_the_error_it_is(cluster, prepared, tmp_path):
+    config = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
+    with pytest.raises(DivergedError, match=r"Lower vae\.lr"):
+        fit_vae_on_cluster(
+            job_of(prepared, tmp_path / "c", config),
+            TWO,
+            tmp_path,
+            scratch=tmp_path,
+            report=lambda _: None,
+        )
