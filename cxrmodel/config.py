@@ -58,8 +58,8 @@ class Section(BaseModel):
 
 
 def _without_credentials(section: str, field: str, url: str | None) -> None:
-    parts = urlsplit(url or "")
-    if parts.username or parts.password:
+    links = [urlsplit(link) for link in (url or "").split("::")]  # as in zip::https://…
+    if any(link.username or link.password for link in links):
         raise ValueError(
             f"{section}.{field} must not carry credentials, and it does before the '@'. "
             "Set them in the environment, a profile or a role of the cloud's own chain."
@@ -234,11 +234,22 @@ class RuntimeConfig(Section):
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 
     num_workers: int | None = Field(None, gt=0)
-    """Threads that decode images; empty: one a core."""
+    """Threads that read and decode images; empty: one a core, or eight a core where images come
+    over a network."""
+
+    ray_address: str | None = None
+    """`local`, or the `host:port` of a Ray cluster, to train, encode and decode with several
+    processes; needs the `ray` extra. Empty: this process alone."""
+
+    ray_workers: int | None = Field(None, gt=0)
+    """Processes there; empty: one a GPU, or one a machine where there is none."""
 
 
 class PipelineConfig(Section):
     """All settings of a run."""
+
+    preset: Annotated[str, KEY_EXEMPT, Field(pattern=r"^[\w.-]+$", max_length=40)] = "default"
+    """Name of this set of settings; part of the name of a run."""
 
     data: DataConfig = DataConfig()
     images: ImagesConfig = ImagesConfig()

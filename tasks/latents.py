@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+
+from cxrmodel.cluster.latents import EncodingJob, encoder_on_cluster
+from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import LatentsConfig, RuntimeConfig
+from cxrmodel.progress import silent
 from cxrmodel.store import Artifact, Store
 from cxrmodel.training.latents import extract_latents
 from tasks.pixels import PixelSource
@@ -19,7 +25,14 @@ def encode_images(
     runtime: RuntimeConfig,
 ) -> Artifact:
     """Write mean, log-variance and reconstruction error of every image of the split."""
-    with stage_run(store) as run:
+    with stage_run(store) as run, ExitStack() as stack:
+        encoder = None
+        if runtime.ray_address:
+            stack.enter_context(connected(runtime.ray_address))
+            open_pixels = partial(pixels.open, store, runtime, silent)
+            job = EncodingJob(config, open_pixels, partial(store.directory, vae))
+            workers = divide(runtime.device, runtime.ray_workers)
+            encoder = encoder_on_cluster(job, workers, run.report)
         summary = extract_latents(
             config,
             store.directory(vae),
@@ -27,6 +40,7 @@ def encode_images(
             store.directory(split),
             run.directory,
             parts=run.work,
+            encoder=encoder,
             device=runtime.device,
             report=run.report,
         )

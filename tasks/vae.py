@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from cxrmodel.cluster.session import connected, divide
+from cxrmodel.cluster.vae import TrainingJob, fit_vae_on_cluster
 from cxrmodel.config import RuntimeConfig, VAEConfig
+from cxrmodel.progress import silent
 from cxrmodel.store import Artifact, Store
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.vae import fit_vae
@@ -23,16 +28,26 @@ def train_vae(
     with stage_run(store) as run:
         folder = store.remote_folder(f"{CHECKPOINTS}/{run.work.name}")
         copies = CheckpointCopies(folder, config.checkpoint_every_s) if folder else None
-        summary = fit_vae(
-            config,
-            pixels.open(store, runtime, run.report),
-            store.directory(split),
-            run.directory,
-            checkpoints=run.work,
-            copies=copies,
-            device=runtime.device,
-            report=run.report,
-        )
+        if runtime.ray_address:
+            open_pixels = partial(pixels.open, store, runtime, silent)
+            open_split = partial(store.directory, split)
+            job = TrainingJob(config, open_pixels, open_split, run.work, copies)
+            with connected(runtime.ray_address):
+                workers = divide(runtime.device, runtime.ray_workers)
+                summary = fit_vae_on_cluster(
+                    job, workers, run.directory, scratch=store.scratch, report=run.report
+                )
+        else:
+            summary = fit_vae(
+                config,
+                pixels.open(store, runtime, run.report),
+                store.directory(split),
+                run.directory,
+                checkpoints=run.work,
+                copies=copies,
+                device=runtime.device,
+                report=run.report,
+            )
         artifact = run.commit(summary)
         if copies:
             copies.clear()

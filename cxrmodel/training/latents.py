@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +51,8 @@ PART_IMAGES = 1024
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 REPORT_EVERY_S = 1.0
 
+EncodedParts = Iterator[tuple[range, pa.Table]]
+
 
 def latent_columns(moment: str, latent_dim: int) -> list[str]:
     """Name the columns of `mu` or `logvar`: `mu_00`, `mu_01` and so on."""
@@ -62,6 +67,7 @@ def extract_latents(
     directory: Path,
     *,
     parts: Path,
+    encoder: PartEncoder | None = None,
     device: str = "auto",
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
@@ -79,6 +85,7 @@ def extract_latents(
         directory: Where `latents.parquet` goes: a row an image, in the split's order. `ssim` and
             `ms_ssim` are null outside test, and `ms_ssim` for images of less than 161 px a side.
         parts: Folder for finished parts, kept from one attempt to the next.
+        encoder: What encodes them; by default this process, on `device`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         report: Told how many images are done.
 
@@ -90,42 +97,86 @@ def extract_latents(
         DataError: The split is empty, or an image has no pixels.
         DamagedArtifactError: The network's files are damaged.
     """
-    where = resolve_device(device)
-    precision = resolve_precision(config.precision, where)
     network, images = load_vae(vae), read_split(split)
     _check_fit(network, pixels, images, split)
-    key = _key(config, precision, vae, images)
+    if encoder is None:
+        encoder = _encoder_here(config, network, pixels, device, report)
+    key = _key(config, encoder.precision, vae, images)
     table = TableInParts(parts / key, _schema(network.latent_dim), images["image"], PART_IMAGES)
-    coder = Coder(network, where, precision)
-    extraction = _Extraction(coder, pixels, config.batch_size, len(images), report)
-    with deterministic_kernels(where), keep_freed_memory(where):
-        for rows in table.unfinished():
-            table.write(rows, extraction.measure(images.iloc[rows.start : rows.stop], rows.start))
+    for rows, part in encoder.encode_parts(images, list(table.unfinished())):
+        table.write(rows, part)
     table.concatenate(directory / LATENTS_FILE)
     means = table.means(["l1", "psnr"])
-    return {"num_images": len(images), **means, "precision": precision, "device": where.type}
+    arithmetic = {"precision": encoder.precision, "device": encoder.device}
+    return {"num_images": len(images), **means, **arithmetic}
 
 
-class _Extraction:
-    """The loop over batches, and what it tells of itself."""
+@dataclass(frozen=True)
+class PartEncoder:
+    """What encodes parts of the images, and in which arithmetic.
+
+    Attributes:
+        device: Its type, as in `cuda`.
+        precision: Resolved arithmetic of the network.
+        encode_parts: From the images and the rows of each part to the parts, each with its rows.
+    """
+
+    device: str
+    precision: str
+    encode_parts: Callable[[pd.DataFrame, list[range]], EncodedParts]
+
+
+def _encoder_here(
+    config: LatentsConfig, network: VAE, pixels: Pixels, device: str, report: ReportProgress
+) -> PartEncoder:
+    where = resolve_device(device)
+    precision = resolve_precision(config.precision, where)
+    coder = Coder(network, where, precision)
+    extraction = Extraction(coder, pixels, config.batch_size, report)
+
+    def encode_parts(images: pd.DataFrame, parts: list[range]) -> EncodedParts:
+        with deterministic_kernels(where), keep_freed_memory(where):
+            yield from extraction.encode_parts(images, parts)
+
+    return PartEncoder(where.type, precision, encode_parts)
+
+
+class Extraction:
+    """The loop over batches, and what it tells of itself.
+
+    Args:
+        coder: The network, on its device.
+        pixels: The images.
+        batch_size: Images a batch.
+        report: Told how many images are done.
+    """
 
     def __init__(
-        self, coder: Coder, pixels: Pixels, batch_size: int, num_images: int, report: ReportProgress
+        self, coder: Coder, pixels: Pixels, batch_size: int, report: ReportProgress = silent
     ) -> None:
         self._coder, self._pixels, self._batch_size = coder, pixels, batch_size
-        self._num_images, self._report = num_images, report
-        self._reported_at, self._reported = time.monotonic(), 0
+        self._report, self._reported_at, self._reported = report, time.monotonic(), 0
 
-    def measure(self, images: pd.DataFrame, start: int) -> pa.Table:
-        """Encode and score some images, the first of which is the split's number `start`."""
+    def encode_parts(self, images: pd.DataFrame, parts: list[range]) -> EncodedParts:
+        """Encode and score parts of the images one after another."""
+        done = len(images) - sum(len(rows) for rows in parts)
+        self._reported = done
+        for rows in parts:
+            tell = partial(self._tell, before=done, total=len(images))
+            yield rows, self.measure(images.iloc[rows.start : rows.stop], tell)
+            done += len(rows)
+
+    def measure(
+        self, images: pd.DataFrame, tell: Callable[[int], None] = lambda _: None
+    ) -> pa.Table:
+        """Encode and score some images, telling how many are done."""
         rows = self._pixels.rows_of(images["image"].tolist())
-        self._reported = max(self._reported, start)
         is_test = in_batches((images["split"] == "test").to_numpy(), self._batch_size)
         measured = []
         with closing(iterate_batches(self._pixels, in_batches(rows, self._batch_size))) as batches:
             for number, ((_, pixels), judged) in enumerate(zip(batches, is_test, strict=True), 1):
                 measured.append(self._measure_batch(pixels, judged))
-                self._tell(min(start + number * self._batch_size, start + len(rows)))
+                tell(min(number * self._batch_size, len(rows)))
         values = torch.cat(measured).cpu().numpy()  # (N, 2 Z + 4)
         columns = [images[name].tolist() for name in ("image", "split")]
         return pa.Table.from_arrays(
@@ -148,13 +199,11 @@ class _Extraction:
             alike[rows] = torch.stack(scores, dim=1)
         return torch.cat([mu, logvar, torch.stack(quality, dim=1), alike], dim=1)
 
-    def _tell(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._reported_at >= REPORT_EVERY_S or done == self._num_images:
+    def _tell(self, done_here: int, before: int, total: int) -> None:
+        now, done = time.monotonic(), before + done_here
+        if now - self._reported_at >= REPORT_EVERY_S or done == total:
             rate = (done - self._reported) / (now - self._reported_at)
-            self._report(
-                Progress("latents", done, self._num_images, metrics={"images_per_s": rate})
-            )
+            self._report(Progress("latents", done, total, metrics={"images_per_s": rate}))
             self._reported_at, self._reported = now, done
 
 
