@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench ui lock clean
+.PHONY: help setup run test check bench bench-gpu ui lock clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the locked versions.
 
@@ -22,7 +22,7 @@ run: $(READY) ## Run the whole pipeline on synthetic chest films, about 4 minute
 	$(BIN)/python flows/main.py --config configs/demo.yaml
 
 test: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(READY) ## Lint, types, import contracts.
 	$(BIN)/ruff check .
@@ -30,8 +30,12 @@ check: $(READY) ## Lint, types, import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Measure speed against the notebook's loop; writes benchmarks/results.json.
+bench: $(READY) ## Measure speed side by side with other ways; writes benchmarks/README.md.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' --constraint constraints.txt
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(READY) ## Measure training on this machine's GPU; adds to benchmarks/README.md.
+	$(BIN)/python -m benchmarks.gpu
 
 ui: $(READY) ## Start a Prefect server, a worker and the deployments on this machine, until Ctrl-C.
 	$(BIN)/python -m deployments ui

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from benchmarks.films import Films
 from benchmarks.notebook import NotebookTraining
+from benchmarks.turns import take_turns
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.progress import Progress
@@ -32,13 +31,6 @@ MATRIX_PRODUCTS = 4
 
 class Stop(BaseException):
     """Ends a training that is being timed."""
-
-
-def take_turns(turns: Connection, work: Callable[[], float]) -> None:
-    """Do a turn's work whenever told to, and answer with its seconds a unit."""
-    turns.send(None)  # ready
-    while turns.recv():
-        turns.send(work())
 
 
 def notebook_training(turns: Connection, films: Films, num_images: int) -> None:
@@ -71,6 +63,7 @@ def product_training(
     """Seconds an image of `fit_vae`, paused between turns in its own report of progress."""
     vae_training.REPORT_EVERY_S = 0.0  # after every step
     clock = {"start": 0.0, "step": 0}
+    directory.mkdir()
 
     def report(progress: Progress) -> None:
         if progress.done < clock["step"] + steps_a_turn:
@@ -137,9 +130,3 @@ def matrix_products(turns: Connection) -> None:
         return (time.perf_counter() - start) / (MATRIX_PRODUCTS * 2 * MATRIX_SIDE**3)
 
     take_turns(turns, work)
-
-
-def peak_memory(answer: Connection, films: Films, config: VAEConfig, directory: Path) -> None:
-    """Largest resident memory of a process that trains for an epoch, in GiB."""
-    fit_vae(config, films.open(), films.split, directory, checkpoints=directory, device="cpu")
-    answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

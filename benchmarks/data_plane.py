@@ -1,0 +1,148 @@
+"""The first stages at the real size: 112,120 files in a folder, and 117 GB of pixels to come.
+
+The files are sparse, of a real one's length, named by the given CSV or by one that is made up to
+be as uneven: over half of the patients have one image, some have 184.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.films import Films
+from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
+from cxrmodel.data.image_cache import ImageCache
+from cxrmodel.data.images import decode_image
+from cxrmodel.data.index import build_index
+from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.source import scan_source
+from cxrmodel.data.splits import split_images
+from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK
+
+SIZES = (11_212, 112_120)
+FILE_BYTES = 400_000
+NUM_FOLDERS = 12
+NUM_PATIENTS = 30_805
+MAX_IMAGES_A_PATIENT = 184
+NUM_ROUNDS = 5
+MIB = 1 << 20
+HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
+          "Patient Gender", "View Position")  # fmt: skip
+
+spawn = multiprocessing.get_context("spawn")
+
+
+def measure_data_plane(work: Path, csv_path: Path | None = None) -> dict[str, Any]:
+    """Time the stages before training on sparse files, each size in a process of its own.
+
+    Args:
+        work: Empty folder; the files take up names there, and no room.
+        csv_path: NIH's `Data_Entry_2017_v2020.csv`, where it is at hand.
+
+    Returns:
+        By number of images: scan_s, index_s, split_s, map_create_s and map_resume_s, seconds of
+        wall time; cpu_s, of processor time in all of them; peak_mib, the process's peak memory.
+    """
+    results = {}
+    for size in SIZES:
+        root = make_root(work / str(size), size, csv_path)
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_measure_stages, args=(root, work / f"{size}-made", theirs))
+        process.start()
+        theirs.close()
+        results[str(size)] = ours.recv()
+        process.join()
+    return results
+
+
+def make_root(root: Path, num_images: int, csv_path: Path | None) -> Path:
+    """Make a folder of sparse files in Kaggle's layout, and the CSV beside them."""
+    rows = _real_rows(csv_path) if csv_path else _made_up_rows()
+    rows = rows[: num_images + 1]
+    for number in range(NUM_FOLDERS):
+        (root / f"images_{number + 1:03d}/images").mkdir(parents=True)
+    for number, row in enumerate(rows[1:]):
+        path = root / f"images_{number * NUM_FOLDERS // num_images + 1:03d}/images" / row[0]
+        with path.open("wb") as stream:
+            stream.truncate(FILE_BYTES)
+    with (root / "Data_Entry_2017_v2020.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return root
+
+
+def _real_rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def _made_up_rows() -> list[list[str]]:
+    rng = np.random.default_rng(0)
+    images = np.minimum(rng.zipf(1.75, NUM_PATIENTS), MAX_IMAGES_A_PATIENT)
+    patients = np.resize(np.repeat(np.arange(NUM_PATIENTS), images), SIZES[-1])
+    labels = rng.choice(["No Finding", "Effusion|Mass", "Infiltration"], SIZES[-1])
+    views = rng.choice(["PA", "AP"], SIZES[-1])
+    rows = [
+        [f"{number:08d}_000.png", label, "0", str(patient), "57", "F", view]
+        for number, (patient, label, view) in enumerate(zip(patients, labels, views, strict=True))
+    ]
+    return [list(HEADER), *rows]
+
+
+def _measure_stages(root: Path, made: Path, answer: Any) -> None:
+    made.mkdir()
+    config, seconds, cpu = DataConfig(root=str(root)), {}, time.process_time()
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[name] = round(time.perf_counter() - start, 3)
+
+    with timed("scan_s"):
+        source = scan_source(config, made)
+    with timed("index_s"):
+        num_images = build_index(config, source, made)["num_images"]
+    images = pd.read_parquet(made / INDEX_FILE, columns=["image"]).assign(status=OK)
+    images.to_parquet(made / IMAGES_FILE)
+    with timed("split_s"):
+        split_images(SplitConfig(), made, made, made)
+    cache = ImageCache(ImagesConfig(), made, num_images, made)
+    for name in ("map_create_s", "map_resume_s"):
+        with timed(name):
+            cache.build(ImageReader(ImagesConfig(), str(root), made), np.arange(0))
+            cache.statuses()
+    seconds["cpu_s"] = round(time.process_time() - cpu, 3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kib = 1 if sys.platform != "darwin" else 1024
+    answer.send({**seconds, "peak_mib": round(peak / kib / 1024)})
+
+
+def measure_reading(films: Films) -> float:
+    """Return the rate of the product's reader as a share of that of the decoder alone.
+
+    Both work on every core, turn by turn: one on files, the other on bytes in memory.
+    """
+    config, shares = ImagesConfig(), []
+    reader = ImageReader(config, str(films.root), films.work / "index")
+    files = [path.read_bytes() for path in films.paths]
+    for _ in range(NUM_ROUNDS):
+        start = time.perf_counter()
+        with ThreadPoolExecutor(reader.num_workers) as pool:
+            list(pool.map(lambda data: decode_image(data, config), files))
+        alone = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in reader.decode_many(range(len(files))):
+            pass
+        shares.append(alone / (time.perf_counter() - start))
+    return float(np.median(shares))

@@ -1,0 +1,188 @@
+"""Decoding films out of a real S3 server on this machine, beside decoding them out of memory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks.films import Films, prepare
+from cxrmodel.config import DataConfig, ImagesConfig
+from cxrmodel.data.images import decode_image
+from cxrmodel.data.index import build_index
+from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.root import Root
+from cxrmodel.data.source import scan_source
+from tests.servers.ceph import REGION, Ceph, missing_programs
+from tests.servers.fault_proxy import FaultProxy
+
+BUCKET = "films"
+LATENCY_S = 0.05
+NUM_ALONE = 16
+MAX_LISTED = 112_120
+
+
+def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str, Any]:
+    """Return shares and speed-ups, medians over rounds of what ran one after the other.
+
+    Returns:
+        s3_decode_share: Images a second out of a local S3 server, over decoding from memory.
+        s3_speedup_at_50_ms: The same with 50 ms of latency, over one image at a time.
+        Nothing where Ceph is not installed.
+    """
+    if missing_programs():
+        return {}
+    ceph = Ceph()
+    ceph.start()
+    try:
+        with _environment(ceph, ceph.endpoint):
+            index = _upload(ceph, films, work)
+            share = _measure_share(films, index, num_rounds)
+        with _slow_proxy(ceph) as endpoint, _environment(ceph, endpoint):
+            return {
+                "s3_decode_share": round(share, 3),
+                "s3_speedup_at_50_ms": round(_measure_speedup(index, num_rounds), 1),
+            }
+    finally:
+        ceph.stop()
+
+
+def measure_listing(num_objects: int = MAX_LISTED) -> dict[str, Any]:
+    """Time listing a bucket of many tiny objects, and count the requests."""
+    ceph = Ceph()
+    ceph.start()
+    try:
+        client = ceph.client()
+        client.create_bucket(Bucket=BUCKET)
+        with ThreadPoolExecutor(8) as pool:
+            names = (f"images/{number:08d}_000.png" for number in range(num_objects))
+            list(pool.map(lambda n: client.put_object(Bucket=BUCKET, Key=n, Body=b"x"), names))
+        proxy = FaultProxy(ceph.endpoint)
+        with _environment(ceph, proxy.endpoint):
+            seconds, files = _timed(Root(f"s3://{BUCKET}").files)
+        proxy.stop()
+        return {"objects": len(files), "seconds": round(seconds, 2), **proxy.counts}
+    finally:
+        ceph.stop()
+
+
+def _upload(ceph: Ceph, films: Films, work: Path) -> Path:
+    client = ceph.client()
+    client.create_bucket(Bucket=BUCKET)
+    csv = next(films.root.rglob("*.csv"))
+    for path in (csv, *films.paths):
+        key = path.relative_to(films.root).as_posix()
+        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    config = DataConfig(root=f"s3://{BUCKET}")
+    index = work / "s3-index"
+    index.mkdir()
+    build_index(config, scan_source(config, work / "s3-scratch"), index)
+    return index
+
+
+def _measure_share(films: Films, index: Path, num_rounds: int) -> float:
+    config = ImagesConfig()
+    reader = ImageReader(config, f"s3://{BUCKET}", index)
+    rows = range(len(reader.names))
+    contents = [path.read_bytes() for path in films.paths]
+
+    def decode(content: bytes) -> int:
+        return zlib.crc32(decode_image(content, config).pixels.data)
+
+    def from_memory() -> None:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(decode, contents))
+
+    def from_s3() -> None:
+        assert all(image.status == "ok" for image in reader.decode_many(rows))
+
+    return _median_ratio(from_memory, from_s3, num_rounds)
+
+
+def _measure_speedup(index: Path, num_rounds: int) -> float:
+    reader = ImageReader(ImagesConfig(size=64), f"s3://{BUCKET}", index)
+    rows = range(len(reader.names))
+
+    def at_once() -> None:
+        assert all(image.status == "ok" for image in reader.decode_many(rows))
+
+    def one_at_a_time() -> None:
+        assert all(reader.decode(row).status == "ok" for row in rows[:NUM_ALONE])
+
+    return _median_ratio(one_at_a_time, at_once, num_rounds) * len(rows) / NUM_ALONE
+
+
+def _median_ratio(
+    numerator: Callable[[], None], denominator: Callable[[], None], num_rounds: int
+) -> float:
+    """Return the median ratio of seconds; the first round warms up."""
+    rounds = [_timed(numerator)[0] / _timed(denominator)[0] for _ in range(num_rounds + 1)]
+    return statistics.median(rounds[1:])
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+@contextmanager
+def _environment(ceph: Ceph, endpoint: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ |= {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ceph.credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": ceph.credentials.secret_key,
+        "AWS_DEFAULT_REGION": REGION,
+    }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+@contextmanager
+def _slow_proxy(ceph: Ceph) -> Iterator[str]:
+    """Run the proxy in a process of its own, so that it does not hold up the reader's threads."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_delay, args=(theirs, ceph.endpoint), daemon=True)
+    process.start()
+    yield ours.recv()
+    process.kill()
+    process.join()
+
+
+def _delay(end: Connection, upstream: str) -> None:
+    proxy = FaultProxy(upstream)
+    proxy.add("latency", seconds=LATENCY_S)
+    end.send(proxy.endpoint)
+    end.poll(None)
+
+
+def main() -> None:
+    """Measure alone: `python -m benchmarks.object_store [FOLDER | list]`."""
+    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory() as folder:
+        results = (
+            measure_listing()
+            if argument == "list"
+            else measure_object_store(prepare(argument, Path(folder)), 5, Path(folder))
+        )
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

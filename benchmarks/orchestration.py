@@ -1,0 +1,145 @@
+"""What Prefect costs: the time of a flow less that of the library, cold and fully cached.
+
+Runs on a server that stays up and runs that start a server of their own take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cxrmodel.data.phantom import write_phantoms
+
+NUM_FILMS, SIZE_PX = 90, 64
+SETTINGS = ("--vae.epochs=1", "--vae.batch_size=16", "--classifier.epochs=1",
+            "--report.num_reconstructions=1", "--report.tsne_points=50",
+            "--runtime.device=cpu")  # fmt: skip
+SERVER_START_S = 120
+
+# Runs the flow as the command line does, and prints when the flow began and ended; the process
+# has its libraries loaded by then. Time before is that of starting, and of a server of its own.
+RUN = """
+import json, sys, time
+from flows import command_line, main
+times = {}
+def timed(config, refresh):
+    times["began"] = time.time()
+    report = main.train_pipeline(config, refresh)
+    times["ended"] = time.time()
+    return report
+command_line.run(timed, main.run_stages)
+print(json.dumps(times))
+"""
+
+
+def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
+    """Return seconds, each the median over rounds.
+
+    Args:
+        work: Empty folder.
+        num_rounds: Turns of each kind of run.
+
+    Returns:
+        For `server` (one that stays up) and `ephemeral` (of the run's own): `cold_overhead_s`, flow
+        time of a first run less the time in its stages; `cached_flow_s`, flow time of a run that
+        finds everything cached, all of it overhead; `cached_process_s`, the same from the start of
+        the process to its end.
+    """
+    films = work / "films"
+    write_phantoms(films, NUM_FILMS, size_px=SIZE_PX)
+    seconds: dict[str, dict[str, list[float]]] = {}
+    with prefect_server(work / "server") as server:
+        for number in range(num_rounds):
+            for name, env in {"server": server, "ephemeral": {}}.items():
+                folder = work / f"{name}-{number}"
+                found = seconds.setdefault(name, {})
+                for key, value in _one_turn(films, folder, env).items():
+                    found.setdefault(key, []).append(value)
+    return {
+        name: {key: round(statistics.median(values), 2) for key, values in found.items()}
+        for name, found in seconds.items()
+    }
+
+
+def _one_turn(films: Path, folder: Path, env: dict[str, str]) -> dict[str, float]:
+    cold_s, _ = _run(films, folder, env)
+    cached_s, process_s = _run(films, folder, env)
+    return {
+        "cold_overhead_s": cold_s - _library_seconds(folder / "store"),
+        "cached_flow_s": cached_s,
+        "cached_process_s": process_s,
+    }
+
+
+def _run(films: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
+    """Run the pipeline in a process; return the seconds of the flow, and of the process."""
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
+    environment.pop("PREFECT_API_URL", None)
+    places = (f"--data.root={films}", f"--store.root={folder}/store",
+              f"--store.scratch={folder}/scratch", f"--images.size={SIZE_PX}")  # fmt: skip
+    start = time.perf_counter()
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, *places, *SETTINGS],
+        env=environment | env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    process_s = time.perf_counter() - start
+    times = json.loads(ran.stdout.splitlines()[-1])
+    return times["ended"] - times["began"], process_s
+
+
+def _library_seconds(store: Path) -> float:
+    manifests = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
+    return float(sum(manifest["seconds"] for manifest in manifests))
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """Run a server on loopback; gives the environment of its clients."""
+    home.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    env = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, **env},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait_for(f"{url}/health")
+        yield {"PREFECT_API_URL": url}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + SERVER_START_S
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

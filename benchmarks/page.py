@@ -1,0 +1,104 @@
+# ruff: noqa: E501, RUF001 - a table of texts for people
+"""Puts the figures of the last run into `README.md`, between its markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+NOT_MEASURED = "not measured"
+
+# Section, figure, what it says, unit, goal.
+ROWS = (
+    ("training", "speedup_vs_notebook", "VAE training at 1024², `fast`, over the notebook's loop", "×", "≥ 2.2"),
+    ("training", "float32_speedup_vs_notebook", "the same in float32", "×", ""),
+    ("training", "speedup_vs_monai_bfloat16", "over MONAI's `VarAutoEncoder`, both in bfloat16", "×", ""),
+    ("training", "float32_speedup_vs_monai", "the same, both in float32", "×", "≥ 2"),
+    ("training", "share_of_bf16_matmul", "share of the machine's bfloat16 matrix rate", "", "≥ 0.55"),
+    ("training", "bf16_matmul_gflop_per_s", "that rate", "GFLOP/s", ""),
+    ("training", "peak_memory_gib_batch_8", "peak memory of training at batch 8", "GiB", ""),
+    ("growth", "loader_wait", "share of training's time spent waiting for images", "", "≤ 0.05"),
+    ("latents", "speedup_vs_notebook", "encoding to mu over the notebook's", "×", ""),
+    ("latents", "stage_speedup_vs_notebook", "the whole latents stage, which also decodes and scores", "×", ""),
+    ("pixels", "read_speedup_vs_decode", "a row of the image cache over decoding its file", "×", ""),
+    ("pixels", "s3_decode_share", "images from a local S3 server over decoding from memory", "", "≥ 0.85"),
+    ("pixels", "s3_speedup_at_50_ms", "the same at 50 ms latency over one at a time", "×", "≥ 8"),
+    ("bootstrap", "bootstrap_s", "1,000 resamples of the patients of 16,818 × 14 predictions", "s", "< 60"),
+    ("bootstrap", "bootstrap_peak_gib", "their peak memory", "GiB", "< 1"),
+)  # fmt: skip
+TABLES = (
+    ("training", "ms_an_image", "Training at 1024 px", "ms an image"),
+    ("latents", "ms_an_image", "Encoding at 1024 px", "ms an image"),
+    ("pixels", "ms_an_image", "Pixels", "ms an image"),
+    ("growth", "ms_an_image_by_side", "Training, by side in pixels", "ms an image"),
+    ("growth", "peak_gib_by_batch", "Peak memory at 1024 px, by batch", "GiB"),
+    ("growth", "epoch_s_by_images", "An epoch at 512 px, by number of images", "s"),
+)
+
+
+def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
+    """Replace what lies between the markers of a page.
+
+    Args:
+        results: As in `results.json`.
+        page: A Markdown file with both markers.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return the tables in Markdown."""
+    machine, versions = results["machine"], results["versions"]
+    unit = "with AMX" if machine["amx_bf16"] else "without AMX"
+    blocks = [
+        f"{machine['cpu']}, {machine['threads']} threads, {unit}; PyTorch {versions['torch']}, "
+        f"Python {versions['python']}; films {machine['films']}.",
+        _rows(["figure", "value", "goal"], [_headline(results, *row) for row in ROWS]),
+    ]
+    for section, figure, title, unit in TABLES:
+        values = results.get(section, {}).get(figure)
+        if values:
+            header = [title, *(name.replace("_", " ") for name in values)]
+            blocks.append(_rows(header, [[unit, *(f"{value:g}" for value in values.values())]]))
+    for section, title in (("data_plane", "Stages before training"), ("orchestration", "Prefect")):
+        if section in results:
+            blocks.append(_nested(title, results[section]))
+    blocks.append(_gpu(results.get("gpu")))
+    return "\n\n".join(blocks)
+
+
+def _headline(
+    results: dict[str, Any], section: str, figure: str, title: str, unit: str, goal: str
+) -> list[str]:
+    value = results.get(section, {}).get(figure)
+    shown = NOT_MEASURED if value is None else f"{value:,} {unit}".strip()
+    return [title, shown, goal]
+
+
+def _nested(title: str, groups: dict[str, dict[str, float]]) -> str:
+    names = list(next(iter(groups.values())))
+    header = [title, *(name.replace("_", " ") for name in names)]
+    return _rows(
+        header, [[group, *(f"{v[name]:g}" for name in names)] for group, v in groups.items()]
+    )
+
+
+def _gpu(measured: dict[str, Any] | None) -> str:
+    if not measured:
+        return f"GPU (`make bench-gpu`): {NOT_MEASURED}."
+    rows = [
+        [size, *(f"{value:g}" for value in row.values())]
+        for size, row in measured["batches"].items()
+    ]
+    names = [name.replace("_", " ") for name in next(iter(measured["batches"].values()))]
+    return f"{measured['device']}:\n\n" + _rows(["batch", *names], rows)
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
