@@ -238,8 +238,8 @@ class RuntimeConfig(Section):
     over a network."""
 
     ray_address: str | None = None
-    """`local`, or the `host:port` of a Ray cluster, to train, encode and decode with several
-    processes; needs the `ray` extra. Empty: this process alone."""
+    """Train and encode with several processes of a Ray cluster: `local` starts one here, `auto`
+    joins this machine's, `host:port` another. Needs the `ray` extra; empty: this process alone."""
 
     ray_workers: int | None = Field(None, gt=0)
     """Processes there; empty: one a GPU, or one a machine where there is none."""

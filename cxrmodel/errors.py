@@ -11,6 +11,14 @@ class DataError(CxrModelError):
     """The data set is missing, unreadable, or holds nothing usable."""
 
 
+class FileChangedError(DataError):
+    """A file is not the one that was listed: it was replaced since."""
+
+
+class ChecksumError(DataError):
+    """What a store sends of a file does not have the checksum that it states."""
+
+
 class ImageError(CxrModelError):
     """One image cannot become pixels.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -21,14 +20,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
+from cxrmodel.disk import explain_full_disk
 from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.remote_files import RemoteFiles
 from cxrmodel.remote_folder import RemoteFolder
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
 DIGEST_CHARS = 16
-
-logger = logging.getLogger(__name__)
 
 
 class FileRecord(BaseModel):
@@ -38,6 +37,10 @@ class FileRecord(BaseModel):
 
     bytes: int
     sha256: str
+
+    def describes(self, path: Path) -> bool:
+        """Tell whether a local file is the recorded one."""
+        return record_file(path) == self
 
 
 class Artifact(BaseModel):
@@ -125,6 +128,7 @@ class Store:
     def __init__(self, root: str, scratch: str | Path) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(root)
         self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._remote = RemoteFiles(self._fs)
         self.root = root
         self.scratch = Path(scratch).absolute()
 
@@ -139,20 +143,25 @@ class Store:
 
     @contextmanager
     def write(self, stage: str, key: str) -> Iterator[Draft]:
-        """Give a folder to write a stage's files in; it vanishes unless committed."""
+        """Give a folder to write a stage's files in; it vanishes unless committed.
+
+        Raises:
+            DiskFullError: The disk of scratch or of the store is full.
+        """
         directory = self.scratch / "drafts" / f"{stage}-{uuid.uuid4().hex}"
-        directory.mkdir(parents=True)
-        try:
-            yield Draft(self, stage, key, directory)
-        finally:
-            shutil.rmtree(directory)
+        local = {"store.root": Path(self._root)} if self.is_local else {}
+        with explain_full_disk(**{"store.scratch": self.scratch}, **local):
+            directory.mkdir(parents=True)
+            try:
+                yield Draft(self, stage, key, directory)
+            finally:
+                shutil.rmtree(directory)
 
     def publish(self, artifact: Artifact, directory: Path, provenance: dict[str, Any]) -> None:
         """Copy a folder's files to the store, then the manifest that makes them exist."""
         if not self.problems(artifact):
             return  # another run has published the same content
         target = self._path(artifact)
-        self._fs.makedirs(target, exist_ok=True)
         for name in artifact.files:
             self._put(directory / name, f"{target}/{name}")
         manifest = {**artifact.model_dump(), "provenance": provenance}
@@ -165,9 +174,8 @@ class Store:
 
     def problems(self, artifact: Artifact) -> list[str]:
         """Name the files that are missing or of another size than recorded, the manifest too."""
-        self._fs.invalidate_cache()
         try:
-            found = self._fs.find(self._path(artifact), detail=True)
+            found = self._remote.find(self._path(artifact))
         except FileNotFoundError:
             found = {}
         sizes = {
@@ -206,8 +214,8 @@ class Store:
         return f"{self._root}/{artifact.stage}/{artifact.key}"
 
     def _put(self, local: Path, target: str) -> None:
-        if not self.is_local:
-            self._fs.put_file(str(local), target)  # an object appears whole or not at all
+        if not self.is_local:  # an object appears whole or not at all
+            self._remote.put(local, target)
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.partial"
@@ -226,12 +234,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
             try:
-                self._fs.get_file(f"{self._path(artifact)}/{name}", str(partial))
-                if record_file(partial) != record:
-                    raise DamagedArtifactError(
-                        f"{self.uri(artifact, name)} does not have the checksum of its manifest. "
-                        f"Delete {self.uri(artifact)} and run again to rebuild it."
-                    )
+                self._remote.fetch(f"{self._path(artifact)}/{name}", partial, record.describes)
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def connected(address: str) -> Iterator[None]:
 
     Args:
         address: `local` starts one on this machine, on the loopback interface, and stops it
-            afterwards; anything else is that of a running one, as `host:6379`.
+            afterwards; `auto` joins the one that this machine is part of, `host:port` another.
 
     Raises:
         ClusterError: Ray is not installed, or there is no cluster at that address.

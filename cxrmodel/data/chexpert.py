@@ -116,14 +116,18 @@ def _described(texts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image": parts.str[-NAME_PARTS:].str.join("/"),
-            "patient_id": converted(parts.str[-NAME_PARTS].fillna(""), _patient_id).astype("str"),
+            "patient_id": converted(_part(parts, -NAME_PARTS), _patient_id).astype("str"),
             "age": converted(texts["age"], parse_age).astype("Int16"),
             "sex": converted(texts["sex"], parse_sex).astype("str"),
             "view": view.mask(texts["side"].str.casefold() == LATERAL, LATERAL),
             "follow_up": pd.Series(None, index=texts.index, dtype="Int32"),
-            "official": parts.str[-NAME_PARTS - 1].map(OFFICIAL).astype("str"),
+            "official": converted(_part(parts, -NAME_PARTS - 1), OFFICIAL.get).astype("str"),
         }
     )
+
+
+def _part(parts: pd.Series, position: int) -> pd.Series:
+    return parts.str[position].astype("str").fillna("")
 
 
 def _patient_id(text: str) -> str:
@@ -133,6 +137,9 @@ def _patient_id(text: str) -> str:
 CHEXPERT = DataSet(
     name="chexpert",
     title="CheXpert",
+    url="https://stanfordmlgroup.github.io/competitions/chexpert/",
+    citation="J. Irvin et al., *CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels "
+    "and Expert Comparison*, AAAI 2019, pp. 590-597",
     tables=("train.csv", "valid.csv"),
     names_suffice=False,
     columns={

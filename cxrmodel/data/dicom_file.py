@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import struct
+import warnings
 from collections.abc import Sequence
 
 from pydicom import Dataset
+from pydicom.config import IGNORE
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -16,11 +21,14 @@ from cxrmodel.data.image_header import DICOM_PREFIX, DICOM_PREFIX_AT
 
 META_AT, META_GROUP = DICOM_PREFIX_AT + len(DICOM_PREFIX), 0x0002
 TRANSFER_SYNTAX = Tag("TransferSyntaxUID")
+QUOTE = re.compile(r"""['"]""")
 
 PARSE_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
+    InvalidDicomError,
     LookupError,
     OSError,
     RuntimeError,
@@ -29,6 +37,16 @@ PARSE_ERRORS = (
     struct.error,
 )
 """What pydicom raises on bytes that are not what their header says."""
+
+# pydicom warns with the values it finds, and in a damaged file any tag may hold a patient's name.
+logging.getLogger("pydicom").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+
+
+def explain(error: Exception) -> str:
+    """Return an error's text, up to the first value that it quotes from the file, or its advice."""
+    text = " ".join(QUOTE.split(str(error))[0].partition(" - ")[0].split())
+    return text or type(error).__name__
 
 
 def transfer_syntax(data: bytes) -> UID | None:
@@ -43,8 +61,8 @@ def transfer_syntax(data: bytes) -> UID | None:
         stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP,
         specific_tags=[TRANSFER_SYNTAX],
     )
-    text = _text(meta, TRANSFER_SYNTAX)
-    return UID(text) if text else None
+    syntax = UID(_text(meta, TRANSFER_SYNTAX), IGNORE)
+    return syntax if syntax.is_valid else None
 
 
 def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], bool]:

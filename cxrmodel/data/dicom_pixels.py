@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset, dcmread
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-)
 
-from cxrmodel.data.dicom_file import PARSE_ERRORS, transfer_syntax
-from cxrmodel.data.image_header import check_size
+from cxrmodel.data.dicom_file import PARSE_ERRORS, explain
+from cxrmodel.data.dicom_film import GREY_BITS, MONOCHROME, PALETTE, read_film
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
-MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-PALETTE = "PALETTE COLOR"
-BITS_ALLOCATED = (1, 8, 16)
-GREY_BITS, WHITE = 8, 255
-PILLOW_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)
-TAGS = (
-    *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PhotometricInterpretation", "PixelData"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *(f"{hue}PaletteColorLookupTableDescriptor" for hue in ("Red", "Green", "Blue")),
-    *(f"{hue}PaletteColorLookupTableData" for hue in ("Red", "Green", "Blue")),
-    *(f"Segmented{hue}PaletteColorLookupTableData" for hue in ("Red", "Green", "Blue")),
-)
+WHITE = 255
 
 
 def decode_dicom(data: bytes, max_megapixels: float) -> NDArray[np.uint8]:
@@ -65,65 +39,10 @@ def decode_dicom(data: bytes, max_megapixels: float) -> NDArray[np.uint8]:
     Source: DICOM PS3.3, sections C.7.6.3.1.2, C.11.1 and C.11.2.
     """
     try:
-        film = _read(data, max_megapixels)
+        film = read_film(data, max_megapixels)
         return _to_grey(film, pixel_array(film))
     except (*PARSE_ERRORS, Image.DecompressionBombError) as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(Reason.DAMAGED_IMAGE, detail) from error
-
-
-def _read(data: bytes, max_megapixels: float) -> Dataset:
-    """Return the tags that matter, the pixels still encoded, once all is seen to be sound."""
-    syntax = transfer_syntax(data)
-    if syntax is None:
-        raise ImageError(Reason.DAMAGED_IMAGE, "it names no transfer syntax")
-    if syntax == DeflatedExplicitVRLittleEndian:
-        raise _undecodable(syntax)
-    film = dcmread(io.BytesIO(data), specific_tags=list(TAGS))
-    if "Rows" not in film or "Columns" not in film:
-        raise ImageError(Reason.UNSUPPORTED_IMAGE, "it holds no image")
-    height, width = int(film.Rows), int(film.Columns)
-    check_size(width, height, max_megapixels)
-    if min(width, height) < 1:
-        raise ImageError(Reason.DAMAGED_IMAGE, f"{width} x {height} pixels")
-    if not film.get("PixelData"):
-        raise ImageError(Reason.DAMAGED_IMAGE, "it ends before its pixels")
-    _check_kind(film)
-    _check_encoding(film, syntax)
-    return film
-
-
-def _check_kind(film: Dataset) -> None:
-    num_frames = int(film.get("NumberOfFrames") or 1)
-    bits, kind = film.BitsAllocated, str(film.PhotometricInterpretation)
-    if num_frames != 1:
-        unsupported = f"{num_frames} frames, and a film has one"
-    elif bits not in BITS_ALLOCATED:
-        unsupported = f"{bits} bits a sample"
-    elif kind not in (*MONOCHROME, *COLOUR, PALETTE):
-        unsupported = f"photometric interpretation {kind!r}"
-    else:
-        return
-    raise ImageError(Reason.UNSUPPORTED_IMAGE, unsupported)
-
-
-def _check_encoding(film: Dataset, syntax: UID) -> None:
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise _undecodable(syntax) from error
-    is_12_bit = syntax == JPEGExtended12Bit and film.BitsStored > GREY_BITS
-    if not decoder.is_available or (is_12_bit and decoder.available_plugins == ("pillow",)):
-        raise _undecodable(syntax)
-    if syntax in PILLOW_SYNTAXES:  # a frame of another size would be decoded before it is refused
-        frame = get_frame(film.PixelData, 0, number_of_frames=1)
-        with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
-            if image.size != (film.Columns, film.Rows):
-                raise ValueError(f"its compressed image is of {image.size}, not as its header says")
-
-
-def _undecodable(syntax: UID) -> ImageError:
-    return ImageError(Reason.UNSUPPORTED_IMAGE, f"no decoder for the transfer syntax {syntax.name}")
+        raise ImageError(Reason.DAMAGED_IMAGE, explain(error)) from error
 
 
 def _to_grey(film: Dataset, pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -145,8 +64,8 @@ def _look_up(film: Dataset, pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
     Exact, with a fraction of the work and room of mapping each pixel in floating point.
     """
     codes = pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(f"u{pixels.itemsize}")
-    shown, black, white = _displayed(film, _stored_values(film, codes), codes)
-    with np.errstate(all="ignore"):  # what these warn of is refused below
+    with np.errstate(all="ignore"):  # what numpy would warn of is refused below
+        shown, black, white = _displayed(film, _stored_values(film, codes), codes)
         grey = np.rint((shown - black) / (white - black) * WHITE)
     if not np.isfinite(grey).all():
         raise ValueError("its rescale and window leave no range of grey")

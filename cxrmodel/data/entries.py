@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,8 @@ class DataSet:
     Attributes:
         name: Value of `data.dataset`.
         title: What people call it.
+        url: Where it comes from.
+        citation: What to cite, in Markdown.
         tables: Patterns of its tables' file names in any case, each of one table.
         names_suffice: Whether such a name is enough; else the columns must fit as well.
         columns: Accepted spellings of each field.
@@ -59,6 +62,8 @@ class DataSet:
 
     name: str
     title: str
+    url: str
+    citation: str
     tables: tuple[str, ...]
     names_suffice: bool
     columns: Columns
@@ -84,10 +89,10 @@ def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
 def parse_patient_id(text: str) -> str:
     """Return the patient's id, empty where it is not usable.
 
-    `00012`, `12` and `12.0` are one patient: a table that went through a spreadsheet must not
-    turn one patient into two, of whom one is in train and one in test.
+    `00012`, `12` and `12.0` are one patient, as are two Unicode forms of an accent: a table that
+    went through a spreadsheet must not turn one patient into two, one in train and one in test.
     """
-    text = text.strip()
+    text = unicodedata.normalize("NFC", text.strip())
     if _CONTROL.search(text) or len(text) > MAX_PATIENT_ID_CHARS or text.casefold() == "nan":
         return ""
     number = re.fullmatch(r"0*([0-9]+)(?:\.0*)?", text)

@@ -37,7 +37,8 @@ from cxrmodel.disk import GIB, bytes_on_disk, explain_full_disk
 from cxrmodel.errors import ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
-DECODER = (images,)  # every module that turns bytes into pixels
+# The modules that turn bytes into pixels.
+DECODER = ("images", "image_header", "dicom_file", "dicom_film", "dicom_pixels")
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -91,7 +92,7 @@ class ImageCache:
     ) -> None:
         """Decode those of the rows that are not decoded yet; one process at a time.
 
-        A row that was `unreadable` is tried again.
+        Rows that another try may find otherwise are tried again: `image_records.RETRIED`.
 
         Args:
             reader: Decodes.
@@ -214,7 +215,8 @@ def cache_key(config: ImagesConfig, index: Path) -> str:
     """
     listing = hashlib.sha256((index / LISTING_FILE).read_bytes()).hexdigest()
     # Parsed, so that a comment changes nothing.
-    decoder = [ast.dump(ast.parse(Path(str(part.__file__)).read_bytes())) for part in DECODER]
+    sources = [Path(images.__file__).with_name(f"{module}.py") for module in DECODER]
+    decoder = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
     text = f"{FORMAT_VERSION} {config.fingerprint()} {listing} {decoder}"
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_CHARS]
 

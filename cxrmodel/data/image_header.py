@@ -11,6 +11,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 DICOM_PREFIX, DICOM_PREFIX_AT = b"DICM", 128
 MAX_SIDE_PX = 65_535  # the most that JPEG and DICOM can state; resampling takes room by the side
+MAX_BYTES_A_PIXEL, MAX_HEADER_BYTES = 8, 16 << 20  # uncompressed 16-bit RGBA
 SHOWN_BYTES = 12
 
 
@@ -47,3 +48,17 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
     else:
         return
     raise ImageError(Reason.TOO_LARGE, f"{width} x {height} pixels, more than {limit}")
+
+
+def check_bytes(num_bytes: int, max_megapixels: float) -> None:
+    """Refuse a file that is larger than any image of so many pixels, before it is read.
+
+    Raises:
+        ImageError: It is.
+    """
+    limit = int(max_megapixels * 1e6) * MAX_BYTES_A_PIXEL + MAX_HEADER_BYTES
+    if num_bytes > limit:
+        raise ImageError(
+            Reason.TOO_LARGE,
+            f"{num_bytes:,} bytes, more than images.max_megapixels = {max_megapixels:g} can take",
+        )

@@ -20,10 +20,17 @@ STATUSES = (
     str(Reason.TOO_LARGE),
     str(Reason.UNSUPPORTED_IMAGE),
     str(Reason.UNREADABLE),
+    str(Reason.REPLACED),
 )
 """Statuses in the order of their codes: append, never insert."""
 
-RETRIED = (PENDING, str(Reason.UNREADABLE))  # what another try may find otherwise
+# What another try may find otherwise: the file is back, or a decoder for its format is installed.
+RETRIED = (
+    PENDING,
+    str(Reason.UNREADABLE),
+    str(Reason.REPLACED),
+    str(Reason.UNSUPPORTED_IMAGE),
+)
 RECORD = np.dtype(
     [
         ("status", "u1"),

@@ -20,6 +20,7 @@ from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
 FILTER = Image.Resampling.BILINEAR  # Pillow widens the kernel when it reduces: antialiased
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_SCAN, MAX_JPEG_SCANS = b"\xff\xda", 64
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
@@ -43,8 +44,9 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     """Decode a PNG, JPEG or DICOM file, told apart by content, and make it a square.
 
     Colour becomes luminance (which for NIH's RGBA copies, of equal channels, is the grey value),
-    alpha is dropped, 16 bits of a PNG keep their upper 8 (it has no window to say otherwise), and
-    an animation its still image. `dicom_pixels.decode_dicom` tells what is done to a DICOM film.
+    alpha is dropped, and an animation is its still image. 16-bit grey, which in a PNG is seldom
+    more than the 10 to 14 bits of a detector, is spread from the least to the greatest value of
+    the film, as a DICOM film without a window is: see `dicom_pixels.decode_dicom`.
     An image of config.size squared passes unchanged by every fit. Thread-safe; leaves Pillow's
     global settings alone.
 
@@ -81,7 +83,32 @@ def _decode_png(data: bytes, max_megapixels: float) -> Image.Image:
     if not image.tile:
         raise ImageError(Reason.DAMAGED_IMAGE, "it has no pixels")
     image.verify()  # checksums of every chunk, which decoding skips in part; leaves image unusable
-    return _to_grey(PngImageFile(io.BytesIO(data)))
+    if data.rfind(PNG_END) < 0:
+        raise ImageError(Reason.DAMAGED_IMAGE, "its last chunk is missing or damaged")
+    return _to_grey(_load_all_rows(data))
+
+
+def _load_all_rows(data: bytes) -> Image.Image:
+    """Decode a PNG, and refuse one whose stream ends early, of which Pillow says nothing.
+
+    Rows that the stream lacks keep what the image was filled with, so where the last row may be
+    such a one, another fill tells. Interlaced rows come in another order: then always.
+    """
+    image = _load_onto(data, 1)
+    width, height = image.size
+    last = image.crop((0, height - 1, width, height))
+    is_filled = last.tobytes() == Image.new(image.mode, last.size, 1).tobytes()
+    is_unsure = is_filled or "interlace" in image.info
+    if is_unsure and image.tobytes() != _load_onto(data, 0).tobytes():
+        raise ImageError(Reason.DAMAGED_IMAGE, "its pixels end before its last row")
+    return image
+
+
+def _load_onto(data: bytes, fill: int) -> Image.Image:
+    image = PngImageFile(io.BytesIO(data))
+    image.im = Image.new(image.mode, image.size, fill).im
+    image.load()
+    return image
 
 
 def _decode_jpeg(data: bytes, max_megapixels: float) -> Image.Image:
@@ -95,10 +122,16 @@ def _decode_jpeg(data: bytes, max_megapixels: float) -> Image.Image:
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return _spread(np.asarray(image))
     image.load()
     image.info.pop("transparency", None)  # or Pillow warns that "L" has none
     return image.convert("L")
+
+
+def _spread(deep: NDArray[np.uint16]) -> Image.Image:
+    least, greatest = int(deep.min()), int(deep.max())
+    levels = (np.arange(2**16) - least) / max(greatest - least, 1)  # a blank film is black
+    return Image.fromarray(np.rint(levels * 255).clip(0, 255).astype(np.uint8)[deep])
 
 
 _DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "dicom": _decode_dicom}
@@ -110,10 +143,11 @@ def _to_square(image: Image.Image, config: ImagesConfig) -> Image.Image:
         return image
     if config.fit == "pad":
         return _padded(image, size)
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side) if config.fit == "crop" else None
-    return image.resize((size, size), FILTER, box=box)
+    if config.fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((size, size), FILTER)
 
 
 def _padded(image: Image.Image, size: int) -> Image.Image:

@@ -15,7 +15,6 @@ from cxrmodel.data.boxes import read_boxes
 from cxrmodel.data.datasets import read_tables
 from cxrmodel.data.joins import (
     exclude,
-    exclude_people,
     is_dicom,
     join_rows,
     ledger_of,
@@ -27,6 +26,7 @@ from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.patient_ids import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.source import Source
 from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE
+from cxrmodel.data.tags import with_tags
 from cxrmodel.errors import DataError
 
 INDEX_COLUMNS = (
@@ -58,8 +58,8 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
         directory: Folder to write to.
 
     Returns:
-        num_images, num_excluded, excluded_by_reason, num_patients, num_boxes and the source's
-        fingerprint.
+        dataset (a key of `DATASETS`), num_images, num_excluded, excluded_by_reason, num_patients,
+        num_boxes and the source's fingerprint.
 
     Raises:
         DataError: The CSV lacks a required column, or nothing is usable.
@@ -71,7 +71,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     files, surplus = named_files(listing, data_set.name_parts)
     rows = join_rows(entries, files, data_set.name_parts)
     _draw_fraction(rows, config)
-    rows = _with_tags(rows)
+    rows = with_tags(rows, files, source.root)
     excluded = ledger_of(rows, files, surplus)
     index = _index_frame(rows[rows["reason"] == ""], config, source.directory)
     if index.empty:
@@ -83,6 +83,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     _write(index, files, boxes, directory)
     write_ledger(excluded, directory)
     return {
+        "dataset": data_set.name,
         "num_images": len(index),
         "num_excluded": len(excluded),
         "excluded_by_reason": count_reasons(excluded),
@@ -110,11 +111,6 @@ def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
     left_out = pd.Series(True, index=rows.index)
     left_out.iloc[drawn] = False
     exclude(rows, left_out, Reason.NOT_SAMPLED)
-
-
-def _with_tags(rows: pd.DataFrame) -> pd.DataFrame:
-    exclude_people(rows, pd.Series(True, index=rows.index))
-    return rows.assign(pixel_spacing_mm=pd.Series(None, index=rows.index, dtype="Float32"))
 
 
 def _index_frame(rows: pd.DataFrame, config: DataConfig, directory: Path) -> pd.DataFrame:

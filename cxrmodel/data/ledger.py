@@ -36,9 +36,9 @@ class Reason(StrEnum):
         "Another file of the same name, in another folder or another Unicode form, is used.",
     )
     BAD_IMAGE_NAME = "bad_image_name", "The CSV's name for it cannot be that of a file."
-    BAD_PATIENT_ID = "bad_patient_id", "Its row does not say which patient it is of."
+    BAD_PATIENT_ID = "bad_patient_id", "Nothing says which patient it is of."
     EMPTY_LABELS = "empty_labels", "Its row has neither a pathology nor `No Finding`."
-    UNKNOWN_LABEL = "unknown_label", "Its row has a label that is not one of the 14 pathologies."
+    UNKNOWN_LABEL = "unknown_label", "Its row has a label that the data set does not define."
     CONTRADICTORY_LABELS = (
         "contradictory_labels",
         "Its row has a pathology and `No Finding` at once.",
@@ -55,8 +55,15 @@ class Reason(StrEnum):
     )
     DAMAGED_IMAGE = "damaged_image", "The file is cut short, or its checksums do not match."
     TOO_LARGE = "too_large", "It has more pixels than images.max_megapixels allows."
-    UNSUPPORTED_IMAGE = "unsupported_image", "The file is not a PNG."
-    UNREADABLE = "unreadable", "The file is gone, or of another size than when it was listed."
+    UNSUPPORTED_IMAGE = (
+        "unsupported_image",
+        "The file is neither a PNG, a JPEG nor a DICOM film that can be decoded here.",
+    )
+    UNREADABLE = (
+        "unreadable",
+        "The file is gone, of another size than when it was listed, or comes damaged each time.",
+    )
+    REPLACED = "replaced", "The file was replaced after it was listed."
 
 
 def ledger(

@@ -49,6 +49,10 @@ def read_nih(texts: pd.DataFrame, config: DataConfig) -> Entries:
 NIH = DataSet(
     name="nih",
     title="NIH ChestX-ray14",
+    url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    citation="X. Wang et al., *ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on "
+    "Weakly-Supervised Classification and Localization of Common Thorax Diseases*, IEEE CVPR 2017, "
+    "pp. 3462-3471",
     tables=("Data_Entry*.csv",),
     names_suffice=True,
     columns={

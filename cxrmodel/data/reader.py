@@ -15,13 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.image_header import check_bytes
 from cxrmodel.data.images import DecodedImage, decode_image
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.root import Root
 from cxrmodel.data.tables import LISTING_FILE, OK
-from cxrmodel.errors import ImageError
+from cxrmodel.errors import ChecksumError, FileChangedError, ImageError
 
-REMOTE_WORKERS = 16
+REMOTE_WORKERS_A_CORE = 8  # one decodes while the others wait for the network
 IN_FLIGHT_BYTES = 64 << 20
 MAX_IN_FLIGHT = 128
 DETAIL_BYTES = 192
@@ -60,7 +61,7 @@ class ImageReader:
         config: How to decode.
         root: Folder or URL of the data set.
         index: Folder of the index stage.
-        num_workers: Threads; by default one a core, or 16 where images come over a network.
+        num_workers: Threads; by default one a core, or 8 a core where images come over a network.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class ImageReader:
         self.names: list[str] = listing["image"].tolist()
         self._uris: list[str] = listing["uri"].tolist()
         self._bytes: list[int] = listing["bytes"].tolist()
+        self._versions: list[str] = listing["version"].tolist()
         self._root = Root(root)
         self.num_workers = num_workers or self._default_workers()
 
     def _default_workers(self) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return max(cores or 1, 1 if self._root.is_local else REMOTE_WORKERS)
+        return (cores or 1) * (1 if self._root.is_local else REMOTE_WORKERS_A_CORE)
 
     def decode(self, row: int) -> Decoded:
         """Read and decode one image; one that fails is read a second time.
@@ -95,6 +97,7 @@ class ImageReader:
 
     def _image(self, row: int) -> DecodedImage:
         expected = self._bytes[row]
+        check_bytes(expected, self.config.max_megapixels)
         data = self._read(row, expected + 1) if expected else b""
         if len(data) != expected:
             found = f"{len(data):,}" if len(data) < expected else f"more than {expected:,}"
@@ -105,11 +108,16 @@ class ImageReader:
 
     def _read(self, row: int, limit: int) -> bytes:
         try:
-            return self._root.read(self._uris[row], limit)
+            return self._root.read(self._uris[row], limit, version=self._versions[row])
         except FileNotFoundError as error:
             if not self._root.exists():
                 raise OSError(f"{self._root.root} is gone or out of reach: {error}") from error
             raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
+        except FileChangedError as error:
+            was = f"it was version {self._versions[row]} when it was listed"
+            raise ImageError(Reason.REPLACED, was) from error
+        except ChecksumError as error:
+            raise ImageError(Reason.UNREADABLE, str(error)) from error
         except OSError as error:
             error.add_note(f"while reading {self._uris[row]} of {self._root.root}")
             raise

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import fsspec
 from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     HTTPClientError,
@@ -17,9 +14,14 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
+from cxrmodel.data.fsspec_files import FsspecPrefix, extra_hint, web_errors
+from cxrmodel.data.local_files import LocalFolder
+from cxrmodel.data.s3 import S3Prefix
+from cxrmodel.data.tables import IMAGE_SUFFIXES
 from cxrmodel.errors import DataError
 
-LISTED_SUFFIXES = (".png", ".csv", ".txt")
+LOCAL_PROTOCOLS = ("file:", "local:")
+LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError
 
@@ -53,7 +55,8 @@ def explained(location: str, action: str) -> Iterator[None]:
         action: What was being done, as in `list`.
     """
     try:
-        yield
+        with web_errors():
+            yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise DataError(f"Cannot {action} {location}: it does not exist ({error}).") from error
     except PermissionError as error:
@@ -64,7 +67,8 @@ def explained(location: str, action: str) -> Iterator[None]:
     except BotoCoreError as error:
         raise DataError(f"Cannot {action} {location}: {error}. {CREDENTIALS}") from error
     except (ImportError, ValueError) as error:  # a protocol that is unknown or not installed
-        raise DataError(f"Cannot {action} {location}: {error}") from error
+        hint = extra_hint(error, location)
+        raise DataError(f"Cannot {action} {location}: {error}{hint}") from error
 
 
 class Root:
@@ -73,85 +77,62 @@ class Root:
     Args:
         root: As configured.
 
+    Attributes:
+        is_local: Whether it is a folder on a disk.
+
     Raises:
         DataError: No file system for such a URL is known or installed.
+        OSError: It cannot be reached.
     """
 
     def __init__(self, root: str) -> None:
-        with explained(root, "open"):
-            self._fs, self._path = fsspec.core.url_to_fs(root)
         self.root = root
-        self.is_local = isinstance(self._fs, LocalFileSystem)
-        self.skipped_links = 0
+        with explained(root, "open"):
+            self._files = _files_below(root)
+        self.is_local = isinstance(self._files, LocalFolder)
+
+    @property
+    def skipped_links(self) -> int:
+        """Links of the last listing that lead out of the root, and that are not followed."""
+        return self._files.skipped_links if isinstance(self._files, LocalFolder) else 0
 
     def files(self) -> list[ListedFile]:
-        """List the images, tables and lists below the root, sorted, in one sweep.
-
-        Links that lead out of the root are not followed, and counted in `skipped_links`.
-        """
+        """List the images, tables and lists below the root, sorted, in one sweep."""
         with explained(self.root, "list"):
-            return sorted(self._walk(Path(self._path)) if self.is_local else self._find())
+            return sorted(
+                ListedFile(_printable(uri), size, version)
+                for uri, size, version in self._files.objects()
+                if uri.casefold().endswith(LISTED_SUFFIXES)
+            )
 
-    def read(self, uri: str, limit: int | None = None) -> bytes:
+    def read(self, uri: str, limit: int | None = None, *, version: str = "") -> bytes:
         """Return a file's bytes, or the first `limit` of them, in one request.
+
+        Args:
+            uri: As listed.
+            limit: The most bytes to return.
+            version: As listed: on a disk or S3, a file that was replaced since is refused.
 
         Raises:
             FileNotFoundError: It is gone.
+            FileChangedError: It has another version than the given one.
+            ChecksumError: It keeps coming damaged.
+            PermissionError: Access is refused.
             OSError: It cannot be reached.
         """
-        if self.is_local:
-            with Path(self._path, uri).open("rb") as stream:
-                return stream.read() if limit is None else stream.read(limit)
-        # A range costs one request; without one, s3fs first asks for the size.
-        part = {} if limit is None else {"start": 0, "end": limit}
-        try:
-            return bytes(self._fs.cat_file(f"{self._path}/{uri}", **part))
-        except UNREACHABLE as error:
-            raise ConnectionError(str(error)) from error
+        return self._files.read(uri, limit, version=version)
 
     def exists(self) -> bool:
         """Tell whether the root is still there."""
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._path))
-
-    def _find(self) -> Iterator[ListedFile]:
-        self._fs.invalidate_cache()  # fsspec remembers listings for as long as the process lives
-        found = self._fs.find(self._path, detail=True)
-        self._fs.invalidate_cache()
-        prefix = f"{self._path.rstrip('/')}/"
-        for path, info in found.items():
-            uri = path.removeprefix(prefix)
-            if uri.casefold().endswith(LISTED_SUFFIXES) and info["type"] == "file":
-                yield ListedFile(_printable(uri), int(info["size"]), _version(info))
-
-    def _walk(self, top: Path) -> Iterator[ListedFile]:
-        real_top = top.resolve(strict=True)
-        folders = [(str(top), "")]
-        while folders:
-            folder, prefix = folders.pop()
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif self._is_listed(entry, real_top):
-                        with suppress(FileNotFoundError):  # gone since the folder was read
-                            status = entry.stat()
-                            uri = _printable(prefix + entry.name)
-                            yield ListedFile(uri, status.st_size, str(status.st_mtime_ns))
-
-    def _is_listed(self, entry: os.DirEntry[str], real_top: Path) -> bool:
-        # What a link to a folder below the root holds is met in that folder itself.
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_top):
-            self.skipped_links += 1
-            return False
-        return entry.name.casefold().endswith(LISTED_SUFFIXES) and entry.is_file()
+        return self._files.exists()
 
 
-def _version(info: dict[str, Any]) -> str:
-    known = (
-        info.get(key) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
-    )
-    return str(next((value for value in known if value is not None), "")).strip('"')
+def _files_below(root: str) -> LocalFolder | S3Prefix | FsspecPrefix:
+    if root.startswith("s3://"):
+        return S3Prefix(root)
+    if root.startswith(LOCAL_PROTOCOLS) or not ("://" in root or "::" in root):
+        return LocalFolder(Path(LocalFileSystem._strip_protocol(root)), LISTED_SUFFIXES)
+    return FsspecPrefix(root, LISTED_SUFFIXES)
 
 
 def _printable(uri: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from cxrmodel.data.tables import (
     TEST_LIST,
     TRAIN_VAL_LIST,
 )
+from cxrmodel.disk import explain_full_disk
 from cxrmodel.errors import DataError
 
 KEY_CHARS = 16
@@ -134,18 +136,20 @@ def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: by
 
 def _keep_snapshot(directory: Path, tables: Mapping[str, bytes], images: list[ListedFile]) -> None:
     if all((directory / name).is_file() for name in (*tables, LISTING_FILE)):
+        os.utime(directory)  # it is in use: no cleaner may take it for an old one
         return
     partial = directory.with_name(f"{directory.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
-    try:
-        for name, content in tables.items():
-            (partial / name).write_bytes(content)
-        columns = ("uri", "bytes", "version")
-        listing = pd.DataFrame({name: [getattr(i, name) for i in images] for name in columns})
-        listing.to_parquet(partial / LISTING_FILE, index=False, compression="zstd")
-        _move_into_place(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with explain_full_disk(**{"store.scratch": directory}):
+        partial.mkdir(parents=True)
+        try:
+            for name, content in tables.items():
+                (partial / name).write_bytes(content)
+            columns = ("uri", "bytes", "version")
+            listing = pd.DataFrame({name: [getattr(i, name) for i in images] for name in columns})
+            listing.to_parquet(partial / LISTING_FILE, index=False, compression="zstd")
+            _move_into_place(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move_into_place(partial: Path, directory: Path) -> None:

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from cxrmodel.evaluation.bootstrap import draw_patients
 from cxrmodel.evaluation.intervals import NUM_RESAMPLES, Interval, percentile_interval
 from cxrmodel.evaluation.metrics import Metric, mean
+from cxrmodel.models.similarity import MS_SSIM_MIN_PX
 
 ACTIVE_VARIANCE = 0.01
 MIN_IMAGES = 2
+QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
+TOO_SMALL = f"images of less than {MS_SSIM_MIN_PX} px a side are too small for five scales"
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,14 @@ class AutoencoderEvaluation:
 
     Attributes:
         metrics: `val_l1`, `test_l1` (on [0, 1]), `test_psnr` (dB), `kl_nats` (summed over the
-            dimensions), `active_units`.
-        test_l1_interval: 95 % interval by a bootstrap over patients, if there is one.
+            dimensions), `active_units`; and `test_ssim` and `test_ms_ssim`.
+        intervals: 95 % intervals by a bootstrap over patients, of the scores of reconstructions
+            that have one.
         kl_per_dim: (Z,), nats, mean over test images; empty without a test image.
     """
 
     metrics: dict[str, Metric]
-    test_l1_interval: Interval | None
+    intervals: dict[str, Interval]
     kl_per_dim: NDArray[np.float64]
 
 
@@ -62,18 +66,26 @@ def evaluate_autoencoder(
     """
     test = latents[latents["split"] == "test"]
     val_l1 = latents.loc[latents["split"] == "val", "l1"].to_numpy(dtype=np.float64)
-    test_l1 = test["l1"].to_numpy(dtype=np.float64)
+    found = {name: test[name].to_numpy(dtype=np.float64) for name in QUALITY}
+    quality = {f"test_{name}": mean(found[name], "no test image") for name in QUALITY}
+    if len(test) and np.isnan(found["ms_ssim"]).any():
+        quality["test_ms_ssim"] = Metric.undefined(TOO_SMALL)
     mu = test.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
     kl = kl_to_prior(mu, test.filter(regex=r"^logvar_\d+$").to_numpy(dtype=np.float64))
     metrics = {
         "val_l1": mean(val_l1, "no validation image"),
-        "test_l1": mean(test_l1, "no test image"),
-        "test_psnr": mean(test["psnr"].to_numpy(dtype=np.float64), "no test image"),
+        **quality,
         "kl_nats": mean(kl.sum(axis=1), "no test image"),
         "active_units": count_active_units(mu),
     }
     per_dim = kl.mean(axis=0) if len(kl) else np.zeros(0)
-    return AutoencoderEvaluation(metrics, _mean_interval(test_l1, patients, seed), per_dim)
+    intervals = {
+        f"test_{name}": _mean_interval(values, patients, seed)
+        for name, values in found.items()
+        if quality[f"test_{name}"].value is not None
+    }
+    known = {name: interval for name, interval in intervals.items() if interval is not None}
+    return AutoencoderEvaluation(metrics, known, per_dim)
 
 
 def _mean_interval(

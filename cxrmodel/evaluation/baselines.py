@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -28,6 +29,7 @@ from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import PREFIX
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import enlarge, shrink, to_unit
+from cxrmodel.models.similarity import ssim_of
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 if TYPE_CHECKING:
@@ -65,9 +67,9 @@ def fit_baselines(
         report: Called with the progress.
 
     Returns:
-        `num_components`, and the mean absolute error (L1, on [0, 1], at full size) of the PCA and
-        of 16 and 32 px thumbnails, over `num_test_images` test images: at most 2,000, drawn at
-        random. None without a test image.
+        `num_components`, and mean absolute error (`_l1`, on [0, 1]) and structural similarity
+        (`_ssim`) at full size, of the PCA and of 16 and 32 px thumbnails, over `num_test_images`
+        test images: at most 2,000, drawn at random. None without a test image.
 
     Raises:
         SplitError: The split has no train image.
@@ -93,8 +95,8 @@ def fit_baselines(
     _write_components(table, features, pca, directory)
     _write_hashes(table, hashes, directory / HASHES)
     test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
-    errors = _reconstruction_errors(pixels, test_rows, pca)
-    summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **errors}
+    quality = _reconstruction_quality(pixels, test_rows, pca)
+    summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **quality}
     (directory / RECONSTRUCTION).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -187,19 +189,29 @@ def _transform(
     return np.concatenate(coordinates), np.concatenate(hashes)
 
 
-def _reconstruction_errors(
+def _reconstruction_quality(
     pixels: Pixels, rows: NDArray[np.int64], pca: PrincipalComponents
 ) -> dict[str, float | None]:
-    """Mean absolute error of each compression, enlarged again to the size of the images."""
-    sums = {"pca_l1": 0.0} | {f"thumbnail_{size}_l1": 0.0 for size in THUMBNAIL_SIZES_PX}
+    """Mean scores of each compression, enlarged again to the size of the images."""
+    kinds = ("pca", *(f"thumbnail_{size}" for size in THUMBNAIL_SIZES_PX))
+    sums = {f"{kind}_{score}": 0.0 for score in ("l1", "ssim") for kind in kinds}
     for start in range(0, len(rows), READ):
         images = to_unit(pixels.read(rows[start : start + READ]))  # (B, S, S)
         small = shrink(images, PCA_SIZE_PX)
         decoded = pca.inverse_transform(pca.transform(small.reshape(len(small), -1)))
-        approximations = {"pca_l1": decoded.astype(np.float32).reshape(small.shape)}
-        for size in THUMBNAIL_SIZES_PX:
-            approximations[f"thumbnail_{size}_l1"] = shrink(images, size)
-        for name, approximation in approximations.items():
+        approximations = [decoded.astype(np.float32).reshape(small.shape)]
+        approximations += [shrink(images, size) for size in THUMBNAIL_SIZES_PX]
+        for kind, approximation in zip(kinds, approximations, strict=True):
             restored = np.clip(enlarge(approximation, pixels.size), 0, 1)
-            sums[name] += float(np.abs(restored - images).mean(axis=(1, 2)).sum())
+            sums[f"{kind}_l1"] += float(np.abs(restored - images).mean(axis=(1, 2)).sum())
+            sums[f"{kind}_ssim"] += _total_ssim(restored, images)
     return {name: total / len(rows) if len(rows) else None for name, total in sums.items()}
+
+
+def _total_ssim(restored: NDArray[np.float32], images: NDArray[np.float32]) -> float:
+    """Add up the similarities; one image at a time, since two maps of its size are made."""
+    pairs = (
+        (torch.from_numpy(two[row, None, None]) for two in (restored, images))
+        for row in range(len(images))
+    )
+    return sum(float(ssim_of(*pair)) for pair in pairs)

@@ -1,8 +1,6 @@
 """How far probabilities can be taken at their word, and Platt scaling that mends what it can.
 
-Sources: J. Platt, Probabilistic outputs for support vector machines, 1999 (the scaling and its
-targets); K. Nguyen, B. O'Connor, Posterior calibration and exploratory analysis, EMNLP 2015
-(the error over bins that hold equally many images).
+Source: J. Platt, Probabilistic outputs for support vector machines, 1999, also of the targets.
 """
 
 from __future__ import annotations
@@ -19,66 +17,23 @@ from cxrmodel.evaluation.intervals import (
     MIN_PATIENTS,
     NUM_RESAMPLES,
     Difference,
+    Interval,
     mean_over_classes,
     percentile_interval,
 )
-from cxrmodel.evaluation.metrics import NO_IMAGE, Metric, brier, macro
+from cxrmodel.evaluation.metrics import Metric, brier, macro
 from cxrmodel.evaluation.predictions import Predictions
+from cxrmodel.evaluation.reliability import (
+    Reliability,
+    centred_interval,
+    measure_reliability,
+    resample_errors,
+)
 from cxrmodel.evaluation.tallies import Ratio, squared_errors
 from cxrmodel.evaluation.thresholds import NO_POSITIVE_IN_VALIDATION
 
-MAX_BINS = 10
-MIN_IN_BIN = 20  # images, so that a share means something
 CERTAIN = 1e-6  # probabilities are kept so far from 0 and 1, where the logit is infinite
 NO_NEGATIVE_IN_VALIDATION = "no negative image in validation"
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """What was predicted and what was so, in bins of about equally many images.
-
-    Attributes:
-        predicted: (B,), mean probability of each bin, increasing.
-        observed: (B,), share of positive images of each bin.
-        counts: (B,), images of each bin.
-    """
-
-    predicted: NDArray[np.float64]
-    observed: NDArray[np.float64]
-    counts: NDArray[np.int64]
-
-    @property
-    def error(self) -> Metric:
-        """Expected calibration error: mean distance of the two over the images."""
-        if not len(self.counts):
-            return Metric.undefined(NO_IMAGE)
-        distance = np.abs(self.predicted - self.observed)
-        return Metric(float(np.average(distance, weights=self.counts)))
-
-
-def measure_reliability(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float64]
-) -> Reliability:
-    """Bin images by quantiles of their probability; equal probabilities share a bin.
-
-    Ten bins, fewer where they would hold fewer than twenty images.
-
-    Args:
-        labels: (N,), 0 or 1.
-        probabilities: (N,), in [0, 1].
-    """
-    if not len(labels):
-        return Reliability(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
-    num_bins = int(np.clip(len(labels) // MIN_IN_BIN, 1, MAX_BINS))
-    inner_edges = np.quantile(probabilities, np.linspace(0, 1, num_bins + 1)[1:-1])
-    bins = np.searchsorted(np.unique(inner_edges), probabilities, side="right")
-    counts = np.bincount(bins)
-    used = counts > 0
-    return Reliability(
-        np.bincount(bins, probabilities)[used] / counts[used],
-        np.bincount(bins, labels)[used] / counts[used],
-        counts[used],
-    )
 
 
 @dataclass(frozen=True)
@@ -137,13 +92,18 @@ def fit_calibrators(validation: Predictions) -> dict[str, Calibrator]:
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """One pathology on test, before and after scaling; alike where it could not be fitted."""
+    """One pathology on test, before and after scaling; alike where it could not be fitted.
+
+    Attributes:
+        intervals: 95 % intervals of `ece_before` and `ece_after`, if there are any.
+    """
 
     calibrator: Calibrator
     before: Reliability
     after: Reliability
     brier_before: Metric
     brier_after: Metric
+    intervals: dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -153,12 +113,14 @@ class Calibration:
     Attributes:
         per_class: By pathology.
         macro: Unweighted means: `ece_before`, `ece_after`, `brier_before`, `brier_after`.
+        intervals: 95 % intervals of those means, if there are any.
         gain: Macro Brier score after less before, paired; `lower` says that scaling helps, so that
             the probabilities as they are were miscalibrated.
     """
 
     per_class: dict[str, ClassCalibration]
     macro: dict[str, Metric]
+    intervals: dict[str, Interval]
     gain: Difference
 
 
@@ -179,8 +141,9 @@ def evaluate_calibration(
         for column, calibrator in enumerate(calibrators.values())
     ]
     calibrated = test.with_probabilities(np.stack(columns, axis=1))
+    resampled = _resample(test, calibrated, num_resamples, seed)
     per_class = {
-        name: _evaluate_class(test, calibrated, column, calibrators[name])
+        name: _evaluate_class(test, calibrated, column, calibrators[name], resampled)
         for column, name in enumerate(test.pathologies)
     }
     entries = list(per_class.values())
@@ -190,20 +153,49 @@ def evaluate_calibration(
         "brier_before": macro([entry.brier_before for entry in entries]),
         "brier_after": macro([entry.brier_after for entry in entries]),
     }
-    return Calibration(per_class, means, _gain(test, calibrated, num_resamples, seed))
+    intervals = _intervals(means, {n: mean_over_classes(v) for n, v in resampled.items()})
+    return Calibration(per_class, means, intervals, _gain(test, calibrated, num_resamples, seed))
+
+
+def _resample(
+    test: Predictions, calibrated: Predictions, num_resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return (R, C) calibration errors before and after; none of fewer than two patients."""
+    if len(np.unique(test.patients)) < MIN_PATIENTS:
+        return {}
+    both = {"ece_before": test, "ece_after": calibrated}
+    return {
+        name: resample_errors(predictions, num_resamples=num_resamples, seed=seed)
+        for name, predictions in both.items()
+    }
+
+
+def _intervals(
+    metrics: dict[str, Metric], resampled: dict[str, NDArray[np.float64]]
+) -> dict[str, Interval]:
+    found = {
+        name: centred_interval(values, value)
+        for name, values in resampled.items()
+        if (value := metrics[name].value) is not None
+    }
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _evaluate_class(
-    test: Predictions, calibrated: Predictions, column: int, calibrator: Calibrator
-) -> ClassCalibration:
+    test: Predictions, calibrated: Predictions, column: int, calibrator: Calibrator,
+    resampled: dict[str, NDArray[np.float64]],
+) -> ClassCalibration:  # fmt: skip
     labels = test.labels[:, column]
     before, after = test.probabilities[:, column], calibrated.probabilities[:, column]
+    curves = measure_reliability(labels, before), measure_reliability(labels, after)
+    errors = {"ece_before": curves[0].error, "ece_after": curves[1].error}
+    own = {name: values[:, column] for name, values in resampled.items()}
     return ClassCalibration(
         calibrator,
-        measure_reliability(labels, before),
-        measure_reliability(labels, after),
+        *curves,
         brier(labels, before),
         brier(labels, after),
+        _intervals(errors, own),
     )
 
 

@@ -77,5 +77,15 @@ def few_positives(num_positive: int, num_patients: int) -> str | None:
     )
 
 
+def few_patients(num_patients: int) -> str | None:
+    """Return a warning where an interval rests on too few patients."""
+    if num_patients >= MIN_POSITIVES:
+        return None
+    return (
+        f"{num_patients} patient{_plural(num_patients)}: fewer than {MIN_POSITIVES}, so the "
+        "interval is itself uncertain"
+    )
+
+
 def _plural(count: int) -> str:
     return "" if count == 1 else "s"

@@ -38,6 +38,12 @@ class Similarity(NamedTuple):
 
 
 @torch.inference_mode()
+def ssim_of(images: Tensor, others: Tensor) -> Tensor:
+    """Return the structural similarity of images at one scale, (B,) of (B, 1, S, S) in [0, 1]."""
+    return _mean_over_windows(images, others)[0]
+
+
+@torch.inference_mode()
 def structural_similarity(images: Tensor, others: Tensor) -> Similarity:
     """Compare images one by one.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from cxrmodel.evaluation.audit.audit import Audit
 from cxrmodel.evaluation.audit.estimates import Estimate
 from cxrmodel.evaluation.audit.shortcuts import Shortcut
 from cxrmodel.evaluation.audit.subgroups import Subgroup, worse_off
+from cxrmodel.evaluation.autoencoder import QUALITY
+from cxrmodel.evaluation.localisation import NUM_TILES, GroupLocalisation, Localisation
+from cxrmodel.report.located import OUTSIDE_TRAIN, TEST
+from cxrmodel.report.results import Results
 
 MAX_LISTED = 100  # pairs of duplicates
 
@@ -31,13 +36,38 @@ def build_audit(audit: Audit) -> dict[str, Any]:
         "worse_off": worse_off(audit.subgroups),
         "anomaly": {name: _estimate(estimate) for name, estimate in audit.anomaly.items()},
         "reconstruction": {
-            name: {
-                "num_images": group.num_images,
-                "l1": _estimate(group.l1),
-                "psnr": _estimate(group.psnr),
-            }
+            name: {"num_images": group.num_images}
+            | {score: _estimate(getattr(group, score)) for score in QUALITY}
             for name, group in audit.reconstruction.items()
         },
+    }
+
+
+def build_localisation(results: Results) -> dict[str, Any] | None:
+    """Return error maps against boxes, None where no film has a box."""
+    found = {name: _located(located) for name, located in results.localisation.items()}
+    if not found:
+        return None
+    return {
+        "part": TEST,
+        "num_tiles": NUM_TILES,
+        **found[TEST],
+        OUTSIDE_TRAIN: found.get(OUTSIDE_TRAIN),
+    }
+
+
+def _located(localisation: Localisation) -> dict[str, Any]:
+    return {
+        "overall": _cases(localisation.overall),
+        "per_class": {name: _cases(group) for name, group in localisation.per_class.items()},
+    }
+
+
+def _cases(group: GroupLocalisation) -> dict[str, Any]:
+    values = {field.name: getattr(group, field.name) for field in fields(group)}
+    return {
+        name: _estimate(value) if isinstance(value, Estimate) else value
+        for name, value in values.items()
     }
 
 

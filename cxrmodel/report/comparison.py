@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -24,13 +25,19 @@ from cxrmodel.evaluation.intervals import (
     mean_over_classes,
     percentile_interval,
 )
+from cxrmodel.report.compared_films import compare_films
+from cxrmodel.report.figures.reconstructions import Examples
+from cxrmodel.report.films import FILE as FILMS_FILE
+from cxrmodel.report.films import read_films
 from cxrmodel.report.html import make_environment
 from cxrmodel.report.jpeg import jpeg_url
 from cxrmodel.report.judged import FILE, to_predictions
 
-PICTURES = ("reconstructions", "samples")
+PICTURES = ("samples",)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MIN_RUNS = 2
 MAX_PICTURE_BYTES = 250_000
+FINGERPRINT_LENGTH = 16  # enough to tell data sets apart, and to fit a column
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,14 @@ class FinishedRun:
         metrics: Content of metrics.json.
         judged: Predictions, labels and errors, a row a test image, by image name.
         pictures: `data:` URLs of some of its figures, by name.
+        films: The reconstructions that its page shows, None where it shows none.
     """
 
     name: str
     metrics: dict[str, Any]
     judged: pd.DataFrame
     pictures: dict[str, str]
+    films: Examples | None
 
 
 @dataclass(frozen=True)
@@ -87,14 +96,24 @@ def read_finished_run(url: str) -> FinishedRun:
                 "version. Give the folder that the pipeline printed after 'report:'."
             )
     judged = pd.read_parquet(io.BytesIO(files.cat_file(f"{folder}/{FILE}")))
-    pictures = {}
-    for name in PICTURES:
-        path = f"{folder}/figures/{name}.png"
-        if files.exists(path):
-            image = Image.open(io.BytesIO(files.cat_file(path))).convert("RGB")
-            pictures[name] = jpeg_url(image, max_bytes=MAX_PICTURE_BYTES)
-    metrics = json.loads(files.cat_file(f"{folder}/metrics.json"))
-    return FinishedRun(folder.rsplit("/", 1)[-1], metrics, judged.sort_values("image"), pictures)
+    optional = [f"figures/{name}.png" for name in PICTURES] + [FILMS_FILE]
+    found = {
+        name: files.cat_file(f"{folder}/{name}")
+        for name in optional
+        if files.exists(f"{folder}/{name}")
+    }
+    films = found.pop(FILMS_FILE, None)
+    return FinishedRun(
+        folder.rsplit("/", 1)[-1],
+        json.loads(files.cat_file(f"{folder}/metrics.json")),
+        judged.sort_values("image"),
+        {Path(name).stem: _photograph(picture) for name, picture in found.items()},
+        None if films is None else read_films(films),
+    )
+
+
+def _photograph(picture: bytes) -> str:
+    return jpeg_url(Image.open(io.BytesIO(picture)).convert("RGB"), max_bytes=MAX_PICTURE_BYTES)
 
 
 def compare_runs(first: FinishedRun, other: FinishedRun, *, seed: int = 0) -> ComparedRun:
@@ -172,16 +191,31 @@ def render_comparison(runs: list[FinishedRun], *, seed: int = 0) -> str:
         raise ValueError(f"A comparison needs two reports or more, and {len(runs)} was given.")
     first, *others = runs
     compared = [compare_runs(first, other, seed=seed) for other in others]
+    shown = [run.films for run in runs if run.films is not None]
+    compared_films = compare_films(shown, LETTERS) if len(shown) == len(runs) else None
     template = make_environment(escape=True).get_template("comparison.html.j2")
     return template.render(
         runs=runs,
         first=first,
         compared=compared,
         metrics=[f"macro_{metric}" for metric in HEADLINE_METRICS],
-        settings=differing_settings([run.metrics.get("config", {}) for run in runs]),
+        settings=differing_settings([_described(run.metrics) for run in runs]),
         pictures=[name for name in PICTURES if all(name in run.pictures for run in runs)],
-        letters="ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        films=compared_films.films if compared_films else [],
+        scale=compared_films.scale if compared_films else None,
+        letters=LETTERS,
     )
+
+
+def _described(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, data and packages of a run, by section."""
+    provenance = metrics.get("provenance", {})
+    fingerprint = metrics.get("data", {}).get("fingerprint", "")[:FINGERPRINT_LENGTH]
+    config: dict[str, Any] = metrics.get("config", {})
+    return config | {
+        "data": config.get("data", {}) | {"fingerprint": fingerprint},
+        "packages": provenance.get("packages") or {},
+    }
 
 
 def differing_settings(configs: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:

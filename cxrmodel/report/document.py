@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxrmodel.evaluation.calibration import (
-    MAX_BINS,
-    Calibration,
-    ClassCalibration,
-    Reliability,
-)
+from cxrmodel.data.datasets import DATASETS
+from cxrmodel.evaluation.calibration import Calibration, ClassCalibration
 from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
 from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
 from cxrmodel.evaluation.metrics import Metric
-from cxrmodel.report.audit_document import build_audit
+from cxrmodel.evaluation.reliability import MAX_BINS, Reliability
+from cxrmodel.report.audit_document import build_audit, build_localisation
 from cxrmodel.report.inputs import RunRecord, RunTables
 from cxrmodel.report.results import Results
+from cxrmodel.report.seed_run import NAME as SEED
+from cxrmodel.report.seed_run import describe_seed_run
 
 
 def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
@@ -39,11 +38,9 @@ def build_document(tables: RunTables, results: Results, record: RunRecord) -> di
             **{name: _evaluation(baseline) for name, baseline in results.baselines.items()},
             "reconstruction": tables.reconstruction,
         },
-        "comparisons": {
-            baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
-            for baseline, differences in results.differences.items()
-        },
-        "audit": build_audit(results.audit),
+        "comparisons": _comparisons(results),
+        "seed_run": describe_seed_run(record.config, is_compared=SEED in results.baselines),
+        "audit": build_audit(results.audit) | {"localisation": build_localisation(results)},
         "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
         "config": record.config,
         "timings_s": record.timings_s,
@@ -61,6 +58,7 @@ def headline(document: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _data(tables: RunTables, record: RunRecord) -> dict[str, Any]:
+    about = DATASETS[record.dataset]
     reasons = tables.excluded["reason"].value_counts().sort_index()
     return {
         "num_images": len(tables.images),
@@ -69,6 +67,10 @@ def _data(tables: RunTables, record: RunRecord) -> dict[str, Any]:
         "excluded_by_reason": {str(reason): int(count) for reason, count in reasons.items()},
         "fingerprint": record.data_fingerprint,
         "is_synthetic": record.is_synthetic,
+        "dataset": record.dataset,
+        "title": about.title,
+        "url": about.url,
+        "citation": about.citation,
     }
 
 
@@ -88,12 +90,11 @@ def _vae(tables: RunTables, results: Results) -> dict[str, Any]:
     autoencoder = results.autoencoder
     document = _metrics(autoencoder.metrics)
     units = document["active_units"]
-    interval = autoencoder.test_l1_interval
     return document | {
         "active_units": None if units is None else int(units),
         "epochs": len(tables.vae_history),
         "latent_dim": int(tables.latents.columns.str.match(r"^mu_\d+$").sum()),
-        "intervals": {} if interval is None else {"test_l1": list(interval)},
+        "intervals": _intervals(autoencoder.intervals),
     }
 
 
@@ -103,6 +104,16 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "intervals": _intervals(evaluation.intervals, "macro_"),
         "num_classes": {f"macro_{name}": evaluation.num_classes[name] for name in METRICS},
     }
+
+
+def _comparisons(results: Results) -> dict[str, Any]:
+    found = {
+        baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
+        for baseline, differences in results.differences.items()
+    }
+    if results.seed_l1 is not None:
+        found[SEED]["test_l1"] = _difference(results.seed_l1)
+    return found
 
 
 def _class(entry: ClassEvaluation) -> dict[str, Any]:
@@ -118,6 +129,7 @@ def _class(entry: ClassEvaluation) -> dict[str, Any]:
 def _calibration(calibration: Calibration) -> dict[str, Any]:
     return {
         **_metrics({f"macro_{name}": metric for name, metric in calibration.macro.items()}),
+        "intervals": _intervals(calibration.intervals, "macro_"),
         "method": "Platt scaling a class, fitted on validation",
         "max_bins": MAX_BINS,
         "brier_gain": _difference(calibration.gain),
@@ -129,6 +141,7 @@ def _class_calibration(entry: ClassCalibration) -> dict[str, Any]:
     return {
         "calibration": {
             **_metrics({"ece_before": entry.before.error, "ece_after": entry.after.error}),
+            "intervals": _intervals(entry.intervals),
             "brier_after": entry.brier_after.value,
             "slope": calibrator.slope,
             "intercept": calibrator.intercept,

@@ -12,6 +12,7 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.audit.strata import AGE_BANDS, AGE_NAMES, strata_of
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.models.vae import VAE
+from cxrmodel.report.chosen import Chosen, choose_films
 from cxrmodel.report.figures.latent_space import draw_latent_map, map_latents
 from cxrmodel.report.figures.reconstructions import (
     MAX_COLUMNS,
@@ -22,7 +23,7 @@ from cxrmodel.report.figures.reconstructions import (
     join_examples,
 )
 from cxrmodel.report.films import ErrorScale
-from cxrmodel.report.inputs import RunInputs, RunTables
+from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables
 from cxrmodel.report.latent_pictures import draw_latent_pictures
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
@@ -31,13 +32,12 @@ from cxrmodel.training.encoding import load_vae, reconstruct
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
-NUM_EXTREMES = 3
 ALL_CLASSES_COLUMNS = 7
 
 
 def draw_images(
-    config: ReportConfig, inputs: RunInputs, tables: RunTables, results: Results, pixels: Pixels,
-    gallery: Gallery,
+    config: ReportConfig, inputs: RunInputs, record: RunRecord, tables: RunTables,
+    results: Results, pixels: Pixels, gallery: Gallery,
 ) -> list[Examples]:  # fmt: skip
     """Draw reconstructions of test images, and what the latents mean.
 
@@ -45,9 +45,8 @@ def draw_images(
         What was reconstructed, empty without a test image.
     """
     vae = load_vae(inputs.vae)
-    test = tables.latents[(tables.images["split"] == "test").to_numpy()]
-    chosen = _choose(config, tables, test) if len(test) else {}
-    parts = {name: _reconstruct(rows, vae, pixels) for name, rows in chosen.items() if rows}
+    chosen = choose_films(config, tables, record.fit)
+    parts = {name: _reconstruct(films, vae, pixels) for name, films in chosen.items()}
     if parts:
         draw_films(parts, gallery)
     draw_latent_pictures(config, vae, tables, results, pixels, gallery)
@@ -69,47 +68,13 @@ def _write_figure(name: str, examples: Examples, limit: float, gallery: Gallery)
     )
 
 
-def _choose(
-    config: ReportConfig, tables: RunTables, test: pd.DataFrame
-) -> dict[str, list[tuple[str, str]]]:
-    """Return images and why they were chosen, by rules that look at no picture."""
-    names = test["image"].tolist()
-    drawn = np.random.default_rng(config.seed).permutation(len(names))
-    return {
-        "reconstructions": [(names[row], "") for row in drawn[: config.num_reconstructions]],
-        "extremes": _extremes(test),
-        "one_a_class": _one_a_class(tables, test),
-    }
-
-
-def _extremes(test: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the images with the three lowest and the three highest errors."""
-    ranked = test.sort_values(["l1", "image"])["image"].tolist()
-    count = min(NUM_EXTREMES, len(ranked) // 2)
-    titled = [(name, f"rank {rank} of {len(ranked)}") for rank, name in enumerate(ranked, start=1)]
-    return [*titled[:count], *titled[len(titled) - count :]]
-
-
-def _one_a_class(tables: RunTables, test: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the image of median error of each pathology that test has, with its name."""
-    ranked = test.merge(tables.images.drop(columns="split"), on="image").sort_values(
-        ["l1", "image"]
-    )
-    found = []
-    for name in tables.classifier["test"].pathologies:
-        own = ranked.loc[ranked[name] == 1, "image"].tolist()
-        if own:
-            found.append((own[(len(own) - 1) // 2], name.replace("_", " ")))
-    return found
-
-
-def _reconstruct(chosen: list[tuple[str, str]], vae: VAE, pixels: Pixels) -> Examples:
+def _reconstruct(chosen: list[Chosen], vae: VAE, pixels: Pixels) -> Examples:
     """Reconstruct images; one at a time is read, since at full size they are large."""
     parts = []
-    for image, title in chosen:
-        original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
+    for film in chosen:
+        original = pixels.read(pixels.rows_of([film.image]))  # (1, S, S)
         decoded = reconstruct(vae, original, device="cpu")  # the same pixels on every machine
-        parts.append(compare_image(image, to_unit(original)[0], decoded[0], title=title))
+        parts.append(compare_image(film, to_unit(original)[0], decoded[0]))
     return join_examples(parts)
 
 

@@ -14,9 +14,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from cxrmodel.report.figures.reconstructions import ERROR_MAP, Examples, join_examples
+from cxrmodel.report.chosen import Chosen
+from cxrmodel.report.figures.reconstructions import BOX, ERROR_MAP, Examples, join_examples
 from cxrmodel.report.jpeg import encode_jpeg, jpeg_url
 
 FILE = "films.parquet"
@@ -84,19 +85,35 @@ def make_films(examples: Examples, scale: ErrorScale, *, max_view_bytes: int) ->
         max_view_bytes: Of a view; it is made smaller where it has more.
     """
     films = []
-    for row, name in enumerate(examples.names):
+    for row, chosen in enumerate(examples.chosen):
         pictures = (
             grey(examples.originals[row]),
             grey(examples.reconstructions[row]),
             scale.paint(examples.errors[row]),
         )
         views = [
-            View(label, jpeg_url(picture, max_bytes=max_view_bytes))
+            View(label, jpeg_url(outline(picture, chosen.boxes), max_bytes=max_view_bytes))
             for label, picture in zip(VIEWS, pictures, strict=True)
         ]
-        shown = [examples.titles[row], name.removesuffix(".png"), f"L1 {examples.l1[row]:.4f}"]
-        films.append(Film(name, [line for line in shown if line], views))
+        shown = [chosen.title, chosen.image.removesuffix(".png"), f"L1 {examples.l1[row]:.4f}"]
+        films.append(Film(chosen.image, [line for line in shown if line], views))
     return films
+
+
+def outline(picture: Image.Image, boxes: NDArray[np.float64]) -> Image.Image:
+    """Return a picture with boxes drawn on it.
+
+    Args:
+        picture: Square.
+        boxes: (K, 4), left, top, right and bottom in [0, 1].
+    """
+    if not len(boxes):
+        return picture
+    outlined = picture.convert("RGB")
+    draw = ImageDraw.Draw(outlined)
+    for box in boxes:
+        draw.rectangle([*np.rint(box * (picture.width - 1))], outline=BOX, width=2)
+    return outlined
 
 
 def grey(pixels: NDArray[np.float32]) -> Image.Image:
@@ -114,15 +131,15 @@ def write_films(parts: Iterable[Examples], scale: ErrorScale, path: Path) -> Non
     """
     found = join_examples(list(parts))
     rows = {
-        name: {
-            "image": name,
+        chosen.image: {
+            "image": chosen.image,
             "l1": found.l1[row],
             "error_limit": scale.limit,
             "original": encode_jpeg(grey(found.originals[row])),
             "reconstruction": encode_jpeg(grey(found.reconstructions[row])),
             "error": encode_jpeg(grey(found.errors[row] / np.float32(scale.limit))),
         }
-        for row, name in enumerate(found.names)
+        for row, chosen in enumerate(found.chosen)
     }
     pd.DataFrame(list(rows.values())).to_parquet(path, index=False, compression="zstd")
 
@@ -136,8 +153,7 @@ def read_films(data: bytes) -> Examples:
     table = pd.read_parquet(io.BytesIO(data))
     limits = table["error_limit"].to_numpy(dtype=np.float32)
     return Examples(
-        table["image"].tolist(),
-        [""] * len(table),
+        [Chosen(name) for name in table["image"]],
         _decode(table["original"]),
         _decode(table["reconstruction"]),
         _decode(table["error"]) * limits[:, None, None],

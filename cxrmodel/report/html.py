@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.ledger import Reason
+from cxrmodel.data.ledger import Reason, count_reasons
 from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
 from cxrmodel.report import verdicts, words
-from cxrmodel.report.inputs import RunRecord, RunTables
+from cxrmodel.report.inputs import LEDGERS, RunRecord, RunTables
 from cxrmodel.report.names import ANOMALIES, MODELS
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
 from cxrmodel.report.worries import worries as find_worries
 
 NUM_EXAMPLES = 3
+ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # as keys of metrics.json
 CARDS = {"MODEL_CARD.md": "model_card.md.j2", "DATASHEET.md": "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
 STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
@@ -91,6 +93,7 @@ def make_environment(*, escape: bool) -> Environment:
         duration=words.duration,
         plural=words.plural,
         title=_title,
+        emphasize=_emphasize,
     )
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment
@@ -100,12 +103,15 @@ def _said(
     tables: RunTables, results: Results, document: dict[str, Any], record: RunRecord
 ) -> dict[str, Any]:
     """Return what page and cards have in common."""
+    met = set(tables.excluded["reason"])
     return {
         "m": document,
         "record": record,
         "verdict": verdicts.verdict(results),
         "worries": find_worries(results, tables, record),
         "ledger": _ledger(tables),
+        "unmet": [reason.value for reason in Reason if reason not in met],
+        "flow": _flow(tables),
         "parts": _parts(tables),
         "models": _models(document),
         "timings": _timings(record.timings_s),
@@ -113,7 +119,16 @@ def _said(
 
 
 def _title(name: str) -> str:
-    return name.replace("0_5", "0.5").replace("_", " ")
+    words = name.replace("0_5", "0.5").split("_")
+    return " ".join(word.upper() if word in ACRONYMS else word for word in words)
+
+
+def _emphasize(sentence: str) -> Markup:
+    """Set off what a verdict claims."""
+    text = str(escape(sentence))
+    for claim in verdicts.CLAIMS.values():
+        text = text.replace(claim, f"<strong>{claim}</strong>")
+    return Markup(text)  # noqa: S704 - escaped above
 
 
 def _ledger(tables: RunTables) -> list[dict[str, Any]]:
@@ -125,6 +140,18 @@ def _ledger(tables: RunTables) -> list[dict[str, Any]]:
         row = {"stage": stage, "reason": reason, "meaning": meanings.get(str(reason), "")}
         rows.append({**row, "count": len(entries), "examples": examples})
     return sorted(rows, key=lambda row: -int(row["count"]))
+
+
+def _flow(tables: RunTables) -> list[dict[str, Any]]:
+    """Return a row a stage that excluded something: what came in, and what went out and why."""
+    left, rows = len(tables.images) + len(tables.excluded), []
+    for stage in LEDGERS:
+        reasons = count_reasons(tables.excluded[tables.excluded["stage"] == stage])
+        if reasons:
+            out = sum(reasons.values())
+            rows.append({"stage": stage, "entered": left, "excluded": out, "reasons": reasons})
+            left -= out
+    return rows
 
 
 def _parts(tables: RunTables) -> list[dict[str, Any]]:
@@ -159,13 +186,16 @@ def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
 def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row a way to compress an image: numbers kept and error, the autoencoder first."""
     errors, vae = document["baselines"]["reconstruction"], document["vae"]
-    rows = [("Autoencoder", vae["latent_dim"], vae["test_l1"], vae["intervals"].get("test_l1"))]
-    rows += [
-        ("Principal components", errors["num_components"], errors["pca_l1"], None),
-        ("Thumbnail, 16 pixels a side", 16**2, errors["thumbnail_16_l1"], None),
-        ("Thumbnail, 32 pixels a side", 32**2, errors["thumbnail_32_l1"], None),
+    names = {
+        "pca": ("Principal components", errors["num_components"]),
+        "thumbnail_16": ("Thumbnail, 16 pixels a side", 16**2),
+        "thumbnail_32": ("Thumbnail, 32 pixels a side", 32**2),
+    }
+    own = ("Autoencoder", vae["latent_dim"], vae["test_l1"], vae["test_ssim"])
+    rows = [own] + [
+        (*said, errors[f"{key}_l1"], errors.get(f"{key}_ssim")) for key, said in names.items()
     ]
-    return [dict(zip(("name", "numbers", "l1", "interval"), row, strict=True)) for row in rows]
+    return [dict(zip(("name", "numbers", "l1", "ssim"), row, strict=True)) for row in rows]
 
 
 def _timings(timings_s: dict[str, float]) -> list[tuple[str, float]]:

@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.config import PHANTOM_ROOT
+from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
+from cxrmodel.data.nih import NIH
+from cxrmodel.evaluation.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
+from cxrmodel.report.seed_run import NAME as SEED
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 LEDGERS = ("index", "images", "split")
@@ -20,7 +23,12 @@ LEDGERS = ("index", "images", "split")
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Folders of the stages that a report is about."""
+    """Folders of the stages that a report is about.
+
+    Attributes:
+        seed_latents, seed_classifier: Of the notebook's settings on the same split, where the
+            store holds such a run and this is not it.
+    """
 
     index: Path
     images: Path
@@ -29,6 +37,8 @@ class RunInputs:
     latents: Path
     classifier: Path
     baselines: Path
+    seed_latents: Path | None = None
+    seed_classifier: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,14 @@ class RunRecord:
         provenance: Where the numbers come from: `code`, `config`, `packages`.
         timings_s: Wall time of each stage, in seconds.
         data_fingerprint: sha256 of what the data's root holds.
+        dataset: Which data set it is, by its name in `data.dataset`.
     """
 
     config: dict[str, Any]
     provenance: dict[str, Any]
     timings_s: dict[str, float]
     data_fingerprint: str
+    dataset: str = NIH.name
 
     @property
     def root(self) -> str:
@@ -56,6 +68,12 @@ class RunRecord:
     def is_synthetic(self) -> bool:
         """Whether the films were generated, and are of nobody."""
         return self.root == PHANTOM_ROOT
+
+    @property
+    def fit(self) -> Fit:
+        """How files of another shape became square."""
+        fit: Fit = self.config.get("images", {}).get("fit", ImagesConfig().fit)
+        return fit
 
     @property
     def split_method(self) -> str:
@@ -75,9 +93,13 @@ class RunTables:
         classifier_history: A row an epoch.
         latents: `latents.parquet`, in the order of `images`.
         hashes: (N, 64), perceptual fingerprints, in the order of `images`.
+        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (px
+            of the file), `file_width` and `file_height`, `patient_id`, `split`.
         classifier: Predictions of the classifier, by part of the split; these and the baselines'
             are in the order of `images`.
-        baselines: Predictions of each fitted baseline, by part of the split.
+        baselines: Predictions of each fitted baseline, by part of the split; among them the
+            notebook's settings, where they were run on it.
+        seed_l1: (N,), reconstruction errors of the notebook's settings, if they were.
         reconstruction: Errors of the reconstruction baselines.
     """
 
@@ -87,8 +109,10 @@ class RunTables:
     classifier_history: pd.DataFrame
     latents: pd.DataFrame
     hashes: NDArray[np.uint8]
+    boxes: pd.DataFrame
     classifier: dict[str, Predictions]
     baselines: dict[str, dict[str, Predictions]]
+    seed_l1: NDArray[np.float64] | None
     reconstruction: dict[str, Any]
 
 
@@ -106,13 +130,28 @@ def read_tables(inputs: RunInputs) -> RunTables:
         classifier_history=pd.read_parquet(inputs.classifier / "history.parquet"),
         latents=latents.loc[names].reset_index(),
         hashes=np.frombuffer(b"".join(hashes.loc[names]), np.uint8).reshape(len(names), -1),
+        boxes=_read_boxes(inputs, images),
         classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
         baselines={
-            name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
-            for name in FITTED_BASELINES
+            name: read_predictions(path, index, names)
+            for name, path in _baseline_files(inputs).items()
         },
+        seed_l1=_read_seed_l1(inputs, names),
         reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
     )
+
+
+def _baseline_files(inputs: RunInputs) -> dict[str, Path]:
+    seed = inputs.seed_classifier
+    found = {} if seed is None else {SEED: seed / "predictions.parquet"}
+    return found | {name: inputs.baselines / f"{name}.parquet" for name in FITTED_BASELINES}
+
+
+def _read_seed_l1(inputs: RunInputs, names: list[str]) -> NDArray[np.float64] | None:
+    if inputs.seed_latents is None:
+        return None
+    errors = pd.read_parquet(inputs.seed_latents / "latents.parquet", columns=["image", "l1"])
+    return errors.set_index("image")["l1"].loc[names].to_numpy(dtype=np.float64)
 
 
 def _read_images(inputs: RunInputs, index: Path) -> pd.DataFrame:
@@ -121,6 +160,16 @@ def _read_images(inputs: RunInputs, index: Path) -> pd.DataFrame:
     checksums = pd.read_parquet(inputs.images / "images.parquet", columns=["image", "crc32"])
     images = images.merge(known, on="image", validate="1:1")
     return images.merge(checksums, on="image", validate="1:1")
+
+
+def _read_boxes(inputs: RunInputs, images: pd.DataFrame) -> pd.DataFrame:
+    boxes = pd.read_parquet(inputs.index / "boxes.parquet")
+    columns = {"width": "file_width", "height": "file_height"}
+    files = pd.read_parquet(inputs.images / "images.parquet", columns=["image", *columns])
+    known = images[["image", "patient_id", "split"]].merge(
+        files.rename(columns=columns), on="image"
+    )
+    return boxes.merge(known, on="image")
 
 
 def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:

@@ -67,7 +67,7 @@ class Gallery:
 
     def add_films(self, parts: dict[str, Examples], scale: ErrorScale) -> None:
         """Add strips of films, which share the bytes that films may have."""
-        num_views = len(VIEWS) * sum(len(examples.names) for examples in parts.values())
+        num_views = len(VIEWS) * sum(len(examples.chosen) for examples in parts.values())
         for name, examples in parts.items():
             share = MAX_BYTES // num_views
             self.films[name] = make_films(examples, scale, max_view_bytes=share)

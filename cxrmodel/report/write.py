@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.report import films
 from cxrmodel.report.document import build_document, headline
 from cxrmodel.report.drawn_images import draw_images, draw_map
 from cxrmodel.report.drawn_numbers import draw_numbers
+from cxrmodel.report.films import FILE as FILMS_FILE
 from cxrmodel.report.films import write_films
 from cxrmodel.report.html import render_cards, render_page
 from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
@@ -52,7 +52,7 @@ def write_report(
     """
     _tell(report, 0)
     tables = with_pca_network(read_tables(inputs), inputs, record)
-    results = measure(tables, pixels, seed=config.seed)
+    results = measure(tables, inputs, record, pixels, seed=config.seed)
     document = build_document(tables, results, record)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     (directory / "metrics.json").write_text(text)
@@ -63,9 +63,9 @@ def write_report(
     gallery = Gallery(figures)
     draw_numbers(results, tables, gallery)
     _tell(report, 2)
-    examples = draw_images(config, inputs, tables, results, pixels, gallery)
+    examples = draw_images(config, inputs, record, tables, results, pixels, gallery)
     if examples and gallery.scale is not None:
-        write_films(examples, gallery.scale, directory / films.FILE)
+        write_films(examples, gallery.scale, directory / FILMS_FILE)
     _tell(report, 3)
     draw_map(config, tables, gallery)
     _tell(report, 4)

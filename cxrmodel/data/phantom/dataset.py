@@ -1,6 +1,7 @@
 """Writes a set of synthetic films in the layout of NIH ChestX-ray14."""
 
 import os
+import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -101,7 +102,7 @@ def _write_image(images: Path, entry: Entry, size_px: int) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", _provenance(entry, size_px))
     target = images / entry.file_name
-    part = target.with_suffix(".part")
+    part = _part_of(target)
     film = film.convert("RGBA") if entry.rgba else film
     # Run-length matches suit film grain: a fifth smaller and faster than the default matching.
     film.save(part, format="PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
@@ -128,6 +129,11 @@ def _refuse_other_set(images: Path, entries: list[Entry], size_px: int) -> None:
             return
 
 
+def _part_of(target: Path) -> Path:
+    """Return where to write a file first; two processes that draw it at once differ."""
+    return target.with_suffix(f".{uuid.uuid4().hex}.part")
+
+
 def _publish(part: Path, target: Path) -> None:
     """Give a finished file its fixed time, then its name, so that no reader sees half of one."""
     os.utime(part, (MODIFIED_S, MODIFIED_S))
@@ -135,7 +141,7 @@ def _publish(part: Path, target: Path) -> None:
 
 
 def _write_lines(target: Path, lines: Iterable[str]) -> None:
-    part = target.with_suffix(".part")
+    part = _part_of(target)
     part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     _publish(part, target)
 

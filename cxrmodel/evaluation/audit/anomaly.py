@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws
+from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws, Rows
 from cxrmodel.evaluation.audit.latent_probes import distance_from_normal
-from cxrmodel.evaluation.autoencoder import kl_to_prior
+from cxrmodel.evaluation.autoencoder import QUALITY, TOO_SMALL, kl_to_prior
+from cxrmodel.evaluation.metrics import Metric
 
 NO_LISTED_FINDING = "no listed finding"
 
@@ -60,11 +61,15 @@ class GroupReconstruction:
         num_images: Images.
         l1: Mean absolute error on [0, 1].
         psnr: Peak signal-to-noise ratio, dB.
+        ssim: Structural similarity.
+        ms_ssim: The same over five scales.
     """
 
     num_images: int
     l1: Estimate
     psnr: Estimate
+    ssim: Estimate
+    ms_ssim: Estimate
 
 
 def reconstruction_by_group(
@@ -86,11 +91,17 @@ def reconstruction_by_group(
     groups = {f"view {view}": (test["view"] == view).fillna(False) for view in ("AP", "PA")}
     groups[NO_LISTED_FINDING] = test["any_abnormal"] == 0
     groups |= {name: test[name] == 1 for name in pathologies}
-    l1, psnr = (latents.loc[of_test, name].to_numpy(dtype=np.float64) for name in ("l1", "psnr"))
+    quality = {name: latents.loc[of_test, name].to_numpy(dtype=np.float64) for name in QUALITY}
     found = {}
     for name, members in groups.items():
         rows = members.to_numpy(dtype=bool)
         if rows.any():
-            means = (draws.mean(values, rows, "no such image") for values in (l1, psnr))
+            means = (_mean(values, rows, draws) for values in quality.values())
             found[name] = GroupReconstruction(int(rows.sum()), *means)
     return found
+
+
+def _mean(values: NDArray[np.float64], rows: Rows, draws: PatientDraws) -> Estimate:
+    if np.isnan(values).any():  # all or none: images have one size
+        return draws.combine(Metric.undefined(TOO_SMALL), np.zeros(0))
+    return draws.mean(values, rows, "no such image")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -53,23 +54,16 @@ def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
         for column, film in enumerate(shrink(row.films, PANEL_PX)):
             across = left + column * (panel + GAP_IN) + (apart if column else 0.0)
             axes = place(figure, across, top, panel, panel)
-            axes.imshow(film, cmap="gray", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            if row.titles:
-                look: dict[str, Any] = {
-                    "fontsize": SMALL_PT - 0.9,
-                    "fontweight": "normal",
-                    "pad": 3,
-                }
-                axes.set_title(row.titles[column], **look)
+            _show(axes, film, row.titles[column] if row.titles else "")
             if column == 0 and row.label:
-                style: dict[str, Any] = {
-                    "ha": "right",
-                    "va": "center",
-                    "fontsize": SMALL_PT,
-                    "color": theme.ink,
-                }
-                axes.text(-0.06, 0.5, row.label, transform=axes.transAxes, **style)
+                where: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
+                axes.text(-0.06, 0.5, row.label, fontsize=SMALL_PT, color=theme.ink, **where)
         top += panel + GAP_IN
     return figure
+
+
+def _show(axes: Axes, film: NDArray[np.float32], title: str) -> None:
+    axes.imshow(film, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=SMALL_PT - 0.9, fontweight="normal", pad=3)

@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from cxrmodel.evaluation.resolution import shrink
+from cxrmodel.report.chosen import Chosen
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
 
 MAX_COLUMNS = 6
@@ -22,6 +24,7 @@ PANEL_PX = 512  # more than a panel has, and all that is kept of an image
 LEFT_IN, RIGHT_IN, TOP_IN, BAND_GAP_IN, GAP_IN = 0.3, 0.86, 0.42, 0.62, 0.06
 ERROR_PERCENTILE = 99.5
 ERROR_MAP = "magma"
+BOX = "#00e5ff"  # in no film and no error map
 ROWS = ("Original", "Reconstruction", "|Error|")
 
 
@@ -30,16 +33,14 @@ class Examples:
     """Drawn test images, E of them.
 
     Attributes:
-        names: E image names.
-        titles: E words that say why an image was chosen; may be empty.
+        chosen: E names of images, why they are shown, and boxes to draw.
         originals: (E, s, s), float32 in [0, 1].
         reconstructions: (E, s, s), float32 in [0, 1].
         errors: (E, s, s), float32, absolute, averaged over the area of a pixel.
         l1: (E,), mean absolute error at full size.
     """
 
-    names: list[str]
-    titles: list[str]
+    chosen: list[Chosen]
     originals: NDArray[np.float32]
     reconstructions: NDArray[np.float32]
     errors: NDArray[np.float32]
@@ -53,24 +54,18 @@ def error_limit(parts: Iterable[Examples]) -> float:
 
 
 def compare_image(
-    name: str,
-    original: NDArray[np.float32],
-    reconstruction: NDArray[np.float32],
-    *,
-    title: str = "",
+    chosen: Chosen, original: NDArray[np.float32], reconstruction: NDArray[np.float32]
 ) -> Examples:
     """Measure the error at full size, then keep no more pixels than a panel shows.
 
     Args:
-        name: Of the image.
+        chosen: Which image it is.
         original: (S, S), in [0, 1].
         reconstruction: (S, S), in [0, 1].
-        title: Why the image was chosen.
     """
     error = np.abs(original - reconstruction)
     return Examples(
-        [name],
-        [title],
+        [chosen],
         shrink(original[None], PANEL_PX),
         shrink(reconstruction[None], PANEL_PX),
         shrink(error[None], PANEL_PX),
@@ -81,8 +76,7 @@ def compare_image(
 def join_examples(parts: list[Examples]) -> Examples:
     """Put examples beside each other; at least one."""
     return Examples(
-        [name for part in parts for name in part.names],
-        [title for part in parts for title in part.titles],
+        [chosen for part in parts for chosen in part.chosen],
         np.concatenate([part.originals for part in parts]),
         np.concatenate([part.reconstructions for part in parts]),
         np.concatenate([part.errors for part in parts]),
@@ -101,7 +95,7 @@ def draw_reconstructions(
         theme: Colours.
         max_columns: At most so many beside each other.
     """
-    count = len(examples.names)
+    count = len(examples.chosen)
     num_bands = math.ceil(count / max_columns)
     num_columns = math.ceil(count / num_bands)
     room = (WIDTH_IN - LEFT_IN - RIGHT_IN) / num_columns - GAP_IN
@@ -130,7 +124,8 @@ def _fill(axes: list[Axes], examples: Examples, example: int, limit: float) -> N
     original.imshow(examples.originals[example], cmap="gray", vmin=0, vmax=1)
     reconstruction.imshow(examples.reconstructions[example], cmap="gray", vmin=0, vmax=1)
     error.imshow(examples.errors[example], cmap=ERROR_MAP, vmin=0, vmax=limit)
-    title = examples.titles[example] or examples.names[example].removesuffix(".png")
+    chosen = examples.chosen[example]
+    title = chosen.title or chosen.image.removesuffix(".png")
     original.set_title(
         f"{title}\nL1 {examples.l1[example]:.4f}",
         fontsize=SMALL_PT - 0.7,
@@ -141,6 +136,9 @@ def _fill(axes: list[Axes], examples: Examples, example: int, limit: float) -> N
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[:].set_visible(False)
+        for box in chosen.boxes * examples.originals.shape[-1] - 0.5:  # to the edges of pixels
+            width, height = box[2:] - box[:2]
+            panel.add_patch(Rectangle(box[:2], width, height, fill=False, color=BOX))
 
 
 def _label(axes: list[Axes], theme: Theme) -> None:

@@ -2,7 +2,7 @@
   const viewer = document.querySelector("#viewer");
   const stage = viewer.querySelector(".stage");
   const views = viewer.querySelector(".views");
-  const picture = stage.appendChild(new Image());
+  const picture = new Image();
   const zooms = [1, 1.5, 2, 3, 4, 6];
   let strip, film, view = 0, zoom = 0;
 
@@ -57,6 +57,7 @@
       strip = [...button.parentElement.children];
       film = strip.indexOf(button);
       view = 0;
+      stage.replaceChildren(picture);
       viewer.showModal();
       show();
       magnify(0);
