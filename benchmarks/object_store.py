@@ -37,24 +37,36 @@ def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str,
     """Return shares and speed-ups, medians over rounds of what ran one after the other.
 
     Returns:
-        s3_decode_share: Images a second out of a local S3 server, over decoding from memory.
+        s3_decode_share: Images a second out of an S3 server on the other half of the cores, over
+            decoding from memory on the same half.
+        s3_decode_share_beside_server: The same with the server on the same cores.
         s3_speedup_at_50_ms: The same with 50 ms of latency, over one image at a time.
         Nothing where Ceph is not installed.
     """
     if missing_programs():
         return {}
+    cores = sorted(os.sched_getaffinity(0))
+    servers, ours = cores[: len(cores) // 2] or cores, cores[len(cores) // 2 :]
     ceph = Ceph()
+    os.sched_setaffinity(0, servers)
     ceph.start()
     try:
         with _environment(ceph, ceph.endpoint):
             index = _upload(ceph, films, work)
-            share = _measure_share(films, index, num_rounds)
+            os.sched_setaffinity(0, ours)
+            apart = _measure_share(films, index, num_rounds)
+            os.sched_setaffinity(0, servers)
+            beside = _measure_share(films, index, num_rounds)
+        os.sched_setaffinity(0, cores)
         with _slow_proxy(ceph) as endpoint, _environment(ceph, endpoint):
-            return {
-                "s3_decode_share": round(share, 3),
-                "s3_speedup_at_50_ms": round(_measure_speedup(index, num_rounds), 1),
-            }
+            speedup = _measure_speedup(index, num_rounds)
+        return {
+            "s3_decode_share": round(apart, 3),
+            "s3_decode_share_beside_server": round(beside, 3),
+            "s3_speedup_at_50_ms": round(speedup, 1),
+        }
     finally:
+        os.sched_setaffinity(0, cores)
         ceph.stop()
 
 
@@ -102,7 +114,7 @@ def _measure_share(films: Films, index: Path, num_rounds: int) -> float:
 
     def from_memory() -> None:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(decode, contents))
+            assert len(list(pool.map(decode, contents))) == len(rows)
 
     def from_s3() -> None:
         assert all(image.status == "ok" for image in reader.decode_many(rows))

@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pool-type", choices=get_args(PoolType), required=True)
     parser.add_argument("--pool", default="cxr-gpu", help="name of the work pool")
+    parser.add_argument(
+        "--suffix", default="", help="deploy as train-SUFFIX and so on, beside another version"
+    )
     parser.add_argument("--image", help="image of a job, for docker and kubernetes")
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="of a job; not a secret"
@@ -59,6 +62,7 @@ def _target(arguments: argparse.Namespace) -> Target:
     return Target(
         pool_type=arguments.pool_type,
         pool=arguments.pool,
+        suffix=arguments.suffix,
         image=arguments.image,
         env=dict(entry.split("=", 1) for entry in arguments.env),
         volumes=tuple(arguments.volume),
@@ -72,6 +76,13 @@ def resources(config: PipelineConfig, target: Target) -> list[reconcile.Resource
     root = config.store.root
     block = [] if is_local(root) else [RecordsBlock(root)]
     return [*block, WorkPool(target), *deployments(config, target)]
+
+
+def removable(config: PipelineConfig, target: Target) -> list[reconcile.Resource]:
+    """Return what is removed with a target: of one version beside another, its deployments."""
+    if target.suffix:
+        return list(deployments(config, target))
+    return [*resources(config, target), *every_automation()]
 
 
 def deploy(arguments: list[str]) -> None:
@@ -89,12 +100,11 @@ def deploy(arguments: list[str]) -> None:
             "Try PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     with get_client(sync_client=True) as client:
-        wanted = resources(config, target)
         if known.delete:
-            everything = [*wanted, *every_automation()]
-            _print(reconcile.remove(everything, client, dry_run=known.dry_run))
+            unwanted = removable(config, target)
+            _print(reconcile.remove(unwanted, client, dry_run=known.dry_run))
         else:
-            wanted += automations(target, client)
+            wanted = [*resources(config, target), *automations(target, client)]
             _print(reconcile.apply(wanted, client, dry_run=known.dry_run))
 
 

@@ -31,6 +31,9 @@ ENTRYPOINT = "flows/main.py:train_pipeline"
 WEEKLY = "weekly"
 SUNDAY_NIGHT = CronSchedule(cron="0 2 * * 0", timezone="UTC")
 HEARTBEAT_S = 60
+CLIENT_RETRIES = (
+    8  # 2 + 4 + 8 + … + 256 s: a change of state outlives some minutes without a server
+)
 WITHOUT_GPU: dict[str, dict[str, Any]] = {
     "process": {},
     "docker": {"device_requests": [], "shm_size": "2g"},
@@ -45,6 +48,7 @@ def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
     return {
         **home,
         "DO_NOT_TRACK": "1",
+        "PREFECT_CLIENT_MAX_RETRIES": str(CLIENT_RETRIES),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "cxrmodel,tasks",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never a pickle, which runs when it is read
@@ -56,6 +60,7 @@ def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
 def smoke_config(config: PipelineConfig) -> PipelineConfig:
     """Return settings for a run on few small synthetic films, on the CPU, in the same store."""
     return PipelineConfig(
+        preset="smoke",
         data=DataConfig(phantom_images=90),
         images=ImagesConfig(size=128),
         vae=VAEConfig(epochs=1, batch_size=8, lr=1e-3),
@@ -71,7 +76,7 @@ class Deployment:
     """One deployment of the pipeline's flow.
 
     Args:
-        name: Its name below the flow's.
+        name: Its name below the flow's; the target's suffix is added.
         config: The settings it starts from.
         target: Where it runs.
         description: One sentence on what it is for.
@@ -92,12 +97,15 @@ class Deployment:
         schedule: CronSchedule | None = None,
         without_gpu: bool = False,
     ) -> None:
-        self.label = f"deployment {train_pipeline.name}/{name}"
-        self._name, self._target, self._schedule = name, target, schedule
+        self._name = f"{name}-{target.suffix}" if target.suffix else name
+        self.label = f"deployment {train_pipeline.name}/{self._name}"
+        self._target, self._schedule = target, schedule
         self._description, self._tags = description, tags
         self._parameters = {"config": config.model_dump(mode="json"), "refresh": list(refresh)}
         self._job_variables: dict[str, Any] = {
             "env": job_environment(config, target),
+            # Not in the pool: two versions may wait in one pool, for one GPU.
+            **({"image": target.image} if target.image else {}),
             **(WITHOUT_GPU[target.pool_type] if without_gpu else {}),
         }
 

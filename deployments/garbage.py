@@ -22,11 +22,12 @@ import fsspec
 from cxrmodel.config import Stage, StoreConfig
 from cxrmodel.store import DIGEST_CHARS, MANIFEST
 from tasks.records import FOLDER
+from tasks.vae import CHECKPOINTS
 
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
 RECORD = re.compile(rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}")  # as tasks.stage names it
 PARTIAL = ".partial"
-SCRATCH_FOLDERS = ("drafts", "work")
+SCRATCH_FOLDERS = ("drafts", "work", "images", "sources")
 MIB = 1 << 20
 
 
@@ -64,7 +65,7 @@ class Garbage:
         self._cutoff = datetime.now(UTC) - older_than
 
     def find(self, forgotten: Iterable[Entry] = ()) -> list[Entry]:
-        """Return the old artifacts without a record, and the old leftovers of broken uploads.
+        """Return the old artifacts without a record, and what broken uploads and runs have left.
 
         Raises:
             ValueError: The store has no records, or one that cannot be read.
@@ -93,9 +94,11 @@ class Garbage:
         for path, info in self._fs.find(self._root, detail=True).items():
             stage, _, rest = path.removeprefix(f"{self._root}/").partition("/")
             key = rest.partition("/")[0]
-            if stage not in get_args(Stage) or not KEY.fullmatch(key):
+            if stage == CHECKPOINTS:  # its training has not been published: it would have gone
+                files[f"{self._root}/{stage}/{key}", None].append(info)
+            elif stage not in get_args(Stage) or not KEY.fullmatch(key):
                 continue
-            if path.endswith(PARTIAL):
+            elif path.endswith(PARTIAL):
                 files[path, None].append(info)
             else:
                 files[f"{self._root}/{stage}/{key}", key].append(info)
@@ -154,7 +157,10 @@ def _keys_in(path: str, content: bytes | Exception) -> list[str]:
 
 
 def old_scratch(scratch: Path, older_than: timedelta) -> list[Entry]:
-    """Return the old drafts and checkpoints that killed runs have left in scratch."""
+    """Return what is old in scratch: what killed runs have left, and what none has opened since.
+
+    Decoded images and listings cost only the time to make them again.
+    """
     cutoff = datetime.now(UTC) - older_than
     folders = [
         folder for name in SCRATCH_FOLDERS if scratch.joinpath(name).is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -19,6 +21,13 @@ DEFAULT_PORT = 4200
 STARTUP_S = 120
 STOP_S = 40  # a run in training writes its checkpoint
 POOL = "cxr-gpu"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a service manager, no terminal
+PAGE = {
+    # The newer page asks a tracking service for its settings even where analytics are off.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
 
 
 def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Iterator[str]:
@@ -38,9 +47,11 @@ def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Iterator[s
         **os.environ,
         "PREFECT_API_URL": api,
         "PREFECT_SERVER_UI_API_URL": api,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        **PAGE,
     }
+    for ending in ENDINGS:
+        signal.signal(ending, _interrupt)
     with ExitStack() as stack:
         command = ["server", "start", "--host", HOST, "--port", str(port)]
         server = stack.enter_context(_prefect(command, env))
@@ -54,6 +65,10 @@ def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Iterator[s
         while server.poll() is None and worker.poll() is None:
             time.sleep(0.5)
         raise ValueError("the server or the worker has ended by itself; its last lines are above")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _check_free(port: int) -> None:

@@ -22,8 +22,6 @@ def job_template(target: Target) -> dict[str, Any]:
         (TEMPLATES / f"{target.pool_type}.yaml").read_text(encoding="utf-8")
     )
     variables = template["variables"]["properties"]
-    if target.image:
-        variables["image"]["default"] = target.image
     if target.volumes:
         variables["volumes"]["default"] += target.volumes
     if target.outputs_claim:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cxrmodel.config import PipelineConfig
 from deployments.release import PROJECT
@@ -37,6 +37,9 @@ class Target(BaseModel):
 
     pool: str = "cxr-gpu"
     """Name of the work pool."""
+
+    suffix: str = Field("", pattern=r"^[\w.-]*$")
+    """Ends the deployments' names, to keep a version beside another."""
 
     image: str | None = None
     """Image of a job, for docker and kubernetes."""

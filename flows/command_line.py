@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import yaml
 from prefect.runtime import flow_run
@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
+    CliToggleFlag,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -28,28 +29,70 @@ from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.store import Artifact, Store
+from flows.dry_run import Stages, describe_run
 from tasks.records import records_beside
 
+T = TypeVar("T")
+
+USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Request(NamedTuple):
+    """What the command line asks for."""
+
+    config: PipelineConfig
+    refresh: tuple[Stage, ...]
+    dry_run: bool
+
 
 Pipeline = Callable[[PipelineConfig, tuple[Stage, ...]], Artifact]
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help with a usage that fits on a line: each setting has a paragraph of its own below."""
+
+    def add_usage(self, usage: str | None, *arguments: Any, **options: Any) -> None:
+        super().add_usage(usage or USAGE, *arguments, **options)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if action.dest == "refresh":
+            action.metavar = "STAGE"
+        super().add_argument(action)
+
+
 class _CommandLine(PipelineConfig, BaseSettings):
-    """Learn from chest X-rays: index, decode, split, train, encode, classify, report."""
+    """Learn from chest X-rays: index, decode, split, train, encode, classify, report.
+
+    A setting that neither a flag nor the file of --config gives has its default:
+    the notebook's method with a split by patient, on synthetic films. What was run
+    before with the same settings, input and code is not run again.
+
+    Examples:
+      python flows/main.py --config configs/fast.yaml --data.root /data/ChestXray14
+      python flows/main.py --config configs/fast.yaml --vae.epochs 3 --dry-run
+      python flows/main.py --config configs/fast.yaml --refresh vae
+    """
 
     model_config = SettingsConfigDict(
         cli_prog_name="python flows/main.py",
         cli_avoid_json=True,
         cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
         nested_model_default_partial_update=True,
     )
 
     config: Path | None = None
-    """YAML file of settings; flags on the command line override it."""
+    """YAML file of settings, such as configs/fast.yaml; flags override what it says."""
 
-    refresh: list[Stage] = Field(default_factory=list)
-    """Stage to run again even where its result is cached; may be given several times."""
+    refresh: list[Stage] | None = None
+    """Run this stage again even where its result is cached: index, images, split, vae, latents,
+    classifier, baselines or report. May be given several times."""
+
+    dry_run: CliToggleFlag[bool] = Field(False, alias="dry-run")
+    """Say what would run, what is cached and what it costs (bytes to read, disk, memory, time),
+    and stop. The data set is listed, indexed and split in a temporary folder; nothing is written
+    to the store or to scratch."""
 
     @classmethod
     def settings_customise_sources(
@@ -62,7 +105,9 @@ class _CommandLine(PipelineConfig, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line, then the YAML file; never the environment."""
         arguments = init_settings.init_kwargs["_arguments"]  # type: ignore[attr-defined]
-        command_line = CliSettingsSource(settings_cls, cli_parse_args=arguments)
+        command_line: CliSettingsSource[Any] = CliSettingsSource(
+            settings_cls, cli_parse_args=arguments, formatter_class=_Help
+        )
         return command_line, YamlConfigSettingsSource(settings_cls, _config_file(arguments))
 
 
@@ -75,32 +120,39 @@ def _config_file(arguments: list[str]) -> Path | None:
     return path
 
 
-def parse(arguments: list[str]) -> tuple[PipelineConfig, tuple[Stage, ...]]:
-    """Return the settings and the stages to refresh.
+def parse(arguments: list[str]) -> Request:
+    """Return the settings, the stages to refresh, and whether only to plan.
 
     Raises:
         FileNotFoundError: The configuration file does not exist.
         ValidationError: A setting is unknown or has an impossible value.
     """
-    settings = _CommandLine(_arguments=arguments)
+    settings = _CommandLine(_arguments=arguments)  # type: ignore[call-arg]
     sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
-    return PipelineConfig(**sections), tuple(settings.refresh)
+    return Request(PipelineConfig(**sections), tuple(settings.refresh or ()), settings.dry_run)
 
 
-def run(pipeline: Pipeline) -> None:
-    """Run the pipeline as the command line says, and exit."""
+def run(pipeline: Pipeline, stages: Stages) -> None:
+    """Run the pipeline as the command line says, or say what that would do, and exit."""
     try:
-        config, refresh = parse(sys.argv[1:])
+        request = parse(sys.argv[1:])
     except (FileNotFoundError, SettingsError, ValidationError, yaml.YAMLError) as error:
         _fail(_explain(error), EXIT_BAD_SETTINGS)
-    with _prefect_for_one_run(config):
-        try:
-            report = pipeline(config, refresh)
-        except KeyboardInterrupt:
-            _fail("stopped; the same command goes on from here", EXIT_INTERRUPTED)
-        except Exception as error:  # noqa: BLE001 - the trace is in Prefect's log above
-            _fail(_explain(error), EXIT_FAILED)
-    _print_result(report, Store(config.store.root, config.store.scratch))
+    if request.dry_run:
+        print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
+        return
+    with _prefect_for_one_run(request.config):
+        report = _attempt(lambda: pipeline(request.config, request.refresh))
+    _print_result(report, Store(request.config.store.root, request.config.store.scratch))
+
+
+def _attempt(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the trace is in Prefect's log above
+        _fail(_explain(error), EXIT_FAILED)
 
 
 @contextmanager
@@ -122,7 +174,7 @@ def _explain(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     sys.stderr.flush()
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
@@ -142,6 +194,10 @@ def _readable(value: Any) -> str:
 
 
 def flow_run_name() -> str:
-    """Name a flow run by its data set and split."""
-    config: PipelineConfig = flow_run.parameters["config"]
-    return f"{Path(config.data.root).name}-{config.split.method}"
+    """Name the flow run that is starting."""
+    return run_name(flow_run.parameters["config"])
+
+
+def run_name(config: PipelineConfig) -> str:
+    """Name a run by its data set, split and preset."""
+    return f"{Path(config.data.root).name}-{config.split.method}-{config.preset}"

@@ -17,6 +17,7 @@ from tasks.pixels import PixelSource
 from tasks.report import report_run
 from tasks.reporting import show_library_logs
 from tasks.results import show_results
+from tasks.seed_run import find_seed_run
 from tasks.source import find_source
 from tasks.split import split_patients
 from tasks.vae import train_vae
@@ -62,6 +63,7 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
 
     split = split_patients(config.split, metadata, images.only("images.parquet"), store)
     parts = split.only("split.parquet")
+    seed = find_seed_run(config, pixels, parts, metadata, store)
 
     vae = train_vae(config.vae, pixels, parts, store, runtime)
     weights = vae.only("vae.safetensors", "config.json")
@@ -70,7 +72,7 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
     baselines = fit_pca_baseline(pixels, parts, metadata, store, runtime)
 
     stages = {
-        "index": index.only("index.parquet", "excluded.parquet"),
+        "index": index.only("index.parquet", "excluded.parquet", "boxes.parquet"),
         "images": images,
         "split": split,
         "vae": vae,
@@ -78,8 +80,8 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
         "classifier": classifier,
         "baselines": baselines,
     }
-    return stages | {"report": report_run(config, stages, pixels, store, runtime)}
+    return stages | {"report": report_run(config, stages | seed, pixels, store, runtime)}
 
 
 if __name__ == "__main__":
-    command_line.run(train_pipeline)
+    command_line.run(train_pipeline, run_stages)

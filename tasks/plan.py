@@ -14,6 +14,7 @@ import pandas as pd
 from prefect.results import ResultStore
 
 from cxrmodel.config import SplitConfig
+from cxrmodel.data.source import Source
 from cxrmodel.data.splits import split_images
 from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK
 from cxrmodel.progress import silent
@@ -64,6 +65,18 @@ class Pending(Artifact):
     def only(self, *names: str) -> Self:
         """Return itself."""
         return self
+
+
+class UnknownSource(Source):
+    """A data set that is to be made first, as synthetic films are."""
+
+    def __init__(self, root: str) -> None:
+        object.__setattr__(self, "root", root)
+
+    @property
+    def fingerprint(self) -> str:
+        """Raise an UnknownResultError: the content is not known."""
+        raise UnknownResultError("source")
 
 
 class PlannedStore(Store):
@@ -127,7 +140,8 @@ class Plan:
         """Give a previewed stage its draft."""
         name, key = self._running
         with store.write(name, key.removeprefix(f"{name}-")) as draft:
-            yield StageRun(draft.directory, draft.directory, silent, draft, {}, time.monotonic())
+            work = self._store.scratch / "work"
+            yield StageRun(draft.directory, work, silent, draft, {}, time.monotonic())
 
     def _looked_up(self, task: StageTask[..., Any], inputs: dict[str, Any], key: str) -> Artifact:
         found = look_up(self._records, self._store, key)
@@ -147,7 +161,8 @@ class Plan:
         never_ran = not has_record(self._records, task.name)
         state = WOULD_RUN if never_ran or task.name in self._refresh else UNKNOWN
         self._note(task.name, state, f"until {waits_for} has run" * (state == UNKNOWN), inputs)
-        summary = self._estimated_split(inputs) if task.name == "split" else {}
+        can_split = task.name == "split" and not isinstance(inputs["index"], Pending)
+        summary = self._estimated_split(inputs) if can_split else {}
         return Pending(stage=waits_for, key="", files={}, summary=summary)
 
     def _estimated_split(self, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from prefect.settings import (
     PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK,
     temporary_settings,
 )
+from pydantic import ValidationError
 
 from cxrmodel.config import StoreConfig
 from cxrmodel.store import Artifact, Store
@@ -87,9 +88,15 @@ def look_up(records: ResultStore, store: Store, key: str) -> Found:
         return Found()
     if not is_ours(content):
         return Found(problem=f"its record {key} is not one of ours")
+    result = json.loads(json.loads(content)["result"])
+    if result is None:
+        return Found()  # expired
+    try:
+        artifact = Artifact.model_validate(result["data"])
+    except ValidationError:
+        return Found(problem=f"its record {key} was written by another version")
     if not records.exists(key):
         return Found()  # expired
-    artifact: Artifact = records.read(key).result
     problems = store.problems(artifact)
     return Found(problem="; ".join(problems)) if problems else Found(artifact)
 

@@ -6,9 +6,9 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from cxrmodel.config import PipelineConfig, RuntimeConfig
+from cxrmodel.config import PipelineConfig, RuntimeConfig, Stage
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
 from cxrmodel.store import Artifact, Store
 from tasks.pixels import PixelSource
@@ -40,10 +40,15 @@ def report_run(
 def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
     data = (stages["index"].fingerprint, stages["images"].fingerprint)
     return RunRecord(
-        config=config.model_dump(exclude={"store", "runtime"}),
+        config=config.model_dump(exclude={"preset", "store", "runtime"}),
         provenance=_provenance(config),
-        timings_s={name: artifact.seconds for name, artifact in stages.items()},
+        timings_s={
+            name: artifact.seconds
+            for name, artifact in stages.items()
+            if name in get_args(Stage)  # not those of the seed's run
+        },
         data_fingerprint=hashlib.sha256("".join(data).encode()).hexdigest(),
+        dataset=stages["index"].summary["dataset"],
     )
 
 

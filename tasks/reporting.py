@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
@@ -29,6 +32,7 @@ from cxrmodel.progress import Progress, ReportProgress
 
 LOGGED_PACKAGES = ("cxrmodel", "tasks")
 ARTIFACT_EVERY_S = 5.0
+CLOSE_S = 3.0  # a server that is down must hold up neither the end of a stage nor a cancellation
 LOG_EVERY_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,7 @@ def progress_reporter(stage: str) -> Iterator[ReportProgress]:
         yield report
     finally:
         terminal.close()
+        artifact.close()
 
 
 def _metrics(progress: Progress) -> str:
@@ -126,23 +131,54 @@ class _LogLines:
 
 
 class _ProgressArtifact:
-    """A progress bar in the UI of Prefect; outside a task run, nothing."""
+    """A progress bar in the UI of Prefect; outside a task run, nothing.
+
+    The server is told from a thread of its own: one that is slow or down must not stop a training.
+    """
 
     def __init__(self, stage: str) -> None:
         self._key = f"progress-{stage}"
         self._in_run = TaskRunContext.get() is not None
-        self._id: UUID | None = None
-        self._next = time.monotonic() + ARTIFACT_EVERY_S
+        self._begins_at = time.monotonic() + ARTIFACT_EVERY_S
+        self._latest: Progress | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def show(self, progress: Progress) -> None:
-        finished = self._id is not None and progress.done >= progress.total
-        if not self._in_run or (time.monotonic() < self._next and not finished):
-            return
-        self._next = time.monotonic() + ARTIFACT_EVERY_S
+        self._latest = progress
+        if self._in_run and self._thread is None and time.monotonic() >= self._begins_at:
+            within_run = contextvars.copy_context()
+            self._thread = threading.Thread(
+                target=within_run.run, args=(self._tell,), name=self._key, daemon=True
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._closing.set()
+            self._thread.join(CLOSE_S)
+
+    def _tell(self) -> None:
+        """Send the latest progress every few seconds, and once more at the end."""
+        artifact: UUID | None = None
+        sent: Progress | None = None
+        was_silent = is_last = False
+        while not is_last:
+            is_last, latest = self._closing.is_set(), self._latest
+            if latest is not None and latest is not sent:
+                try:
+                    artifact, sent = self._send(latest, artifact), latest
+                except httpx.HTTPError as error:
+                    if not was_silent:
+                        logger.warning("%s: the server does not answer: %s", self._key, error)
+                    was_silent = True
+            self._closing.wait(ARTIFACT_EVERY_S)
+
+    def _send(self, progress: Progress, artifact: UUID | None) -> UUID:
         percent = 100.0 * progress.done / max(progress.total, 1)
         text = f"{progress.done} of {progress.total} {progress.unit}  {_metrics(progress)}"
-        if self._id is None:
+        if artifact is None:
             created = create_progress_artifact(percent, key=self._key, description=text)
-            self._id = cast("UUID", created)  # a coroutine only within async code
-        else:
-            update_progress_artifact(self._id, progress=percent, description=text)
+            return cast("UUID", created)  # a coroutine only within async code
+        update_progress_artifact(artifact, progress=percent, description=text)
+        return artifact

@@ -12,17 +12,22 @@ import pandas as pd
 from PIL import Image
 from prefect import task
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_table_artifact,
 )
 
+from cxrmodel.data.ledger import LEDGER_FILE, Reason, count_reasons
 from cxrmodel.store import Artifact, Store
 
-PREVIEW_PX = 640  # the UI prints a data: URL in full, so pictures stay small
+PREVIEW_PX = 640  # pictures are sent within the text
 PREVIEW_QUALITY = 70
 LEDGER_EXAMPLES = 3
-SHOWN_FIGURES = ("reconstructions", "auroc", "latent_space", "training_curves")
+SHOWN_FIGURES = {
+    "reconstructions": "Test images, their reconstructions, and where they differ",
+    "auroc": "AUROC of each finding, with 95 % intervals",
+    "latent_space": "Map of the latents by t-SNE",
+    "training_curves": "Losses by epoch",
+}
 SHOWN_METRICS = (
     "num_positive",
     "prevalence",
@@ -47,14 +52,18 @@ def show_results(report: Artifact, excluded: list[Artifact], store: Store) -> No
     create_table_artifact(
         _per_class(metrics), key="per-class", description="Test metrics of each finding"
     )
+    ledgers = [pd.read_parquet(store.directory(artifact) / LEDGER_FILE) for artifact in excluded]
     create_table_artifact(
-        _ledger(store, excluded), key="ledger", description="Images left out, by reason"
+        ledger_table(pd.concat(ledgers)), key="ledger", description="Images left out, by reason"
     )
-    for name in SHOWN_FIGURES:
+    for name, meaning in SHOWN_FIGURES.items():
         path = folder / "figures" / f"{name}.png"
         if path.is_file():  # a run of few images has no map of its latents
-            key = f"figure-{name.replace('_', '-')}"
-            create_image_artifact(_preview(path), key=key, description=name.replace("_", " "))
+            create_markdown_artifact(
+                f"![{meaning}]({_preview(path)})",  # an image artifact prints its URL, 60 KB of it
+                key=f"figure-{name.replace('_', '-')}",
+                description=meaning,
+            )
 
 
 def _headline(report: Artifact, uri: str) -> str:
@@ -70,18 +79,24 @@ def _per_class(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _ledger(store: Store, excluded: list[Artifact]) -> list[dict[str, Any]]:
-    frames = [
-        pd.read_parquet(store.directory(artifact) / "excluded.parquet") for artifact in excluded
-    ]
-    return [
+def ledger_table(excluded: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row a reason, the most frequent first: what it means, how many images, examples.
+
+    Args:
+        excluded: Ledger rows with the columns image, reason and detail.
+    """
+    meanings = {str(reason): reason.meaning for reason in Reason}
+    images = excluded.groupby("reason")["image"]
+    rows = [
         {
             "reason": reason,
-            "count": len(group),
-            "examples": ", ".join(group["image"].astype(str).head(LEDGER_EXAMPLES)),
+            "meaning": meanings[reason],
+            "images": count,
+            "examples": ", ".join(images.get_group(reason).head(LEDGER_EXAMPLES)),
         }
-        for reason, group in pd.concat(frames).groupby("reason", sort=True)
+        for reason, count in count_reasons(excluded).items()
     ]
+    return rows or [{"reason": "none", "meaning": "No image is left out.", "images": 0}]
 
 
 def _preview(figure: Path) -> str:

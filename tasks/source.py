@@ -33,8 +33,13 @@ def find_source(config: DataConfig, store: Store, runtime: RuntimeConfig) -> Sou
     return scan_source(config, store.scratch)
 
 
+def phantom_root(num_images: int, scratch: Path) -> Path:
+    """Return the folder of so many synthetic films, drawn or not."""
+    return scratch / "phantom" / str(num_images)
+
+
 def _draw_phantoms(num_images: int, scratch: Path, runtime: RuntimeConfig) -> Path:
-    root = scratch / "phantom" / str(num_images)
+    root = phantom_root(num_images, scratch)
     with progress_reporter("phantom") as report:
         write_phantoms(
             root,

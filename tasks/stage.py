@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import aiohttp
-import botocore.exceptions
+import botocore.exceptions  # type: ignore[import-untyped]
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
@@ -29,12 +29,14 @@ from prefect.utilities.callables import get_call_parameters
 from cxrmodel.config import Stage
 from cxrmodel.progress import ReportProgress
 from cxrmodel.store import Artifact, Draft, Store
+from cxrmodel.work_folder import own_work_folder
 from tasks.closure import code_digest
 from tasks.provenance import identify, provenance
 from tasks.records import look_up
 from tasks.reporting import progress_reporter
 
-TRANSIENT = (OSError, aiohttp.ClientError, botocore.exceptions.HTTPClientError)
+TRANSIENT = (OSError, aiohttp.ClientError, botocore.exceptions.HTTPClientError,
+             botocore.exceptions.ConnectionError)  # fmt: skip
 PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError,
              IsADirectoryError)  # fmt: skip
 
@@ -169,8 +171,8 @@ class StageRun:
 
     Attributes:
         directory: Where to write its files.
-        work: Node-local folder of this stage and key, for what a killed attempt leaves to the
-            next; removed once the stage is published.
+        work: Node-local folder of this stage and key and of this process alone, for what a killed
+            attempt leaves to the next; removed once the stage is published.
         report: Where to report progress.
     """
 
@@ -213,7 +215,7 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     made_by, started = provenance(context.task.fn, context.parameters), time.monotonic()
     with (
         store.write(name, key.removeprefix(f"{name}-")) as draft,
+        own_work_folder(store.scratch / "work", key) as work,
         progress_reporter(name) as report,
     ):
-        work = store.scratch / "work" / key
         yield StageRun(draft.directory, work, report, draft, made_by, started)

@@ -4,11 +4,15 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from s3fs import S3FileSystem
 
 from tests.servers.browser import chromium, find_chromium
 from tests.servers.ceph import REGION, Ceph, missing_programs
 from tests.servers.fault_proxy import FaultProxy
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

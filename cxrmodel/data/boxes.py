@@ -8,15 +8,18 @@ are read by position.
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from pathlib import Path
 
 import pandas as pd
 
+from cxrmodel.data.delimited import decode_table, separator_of
 from cxrmodel.data.labels import pathology_named
 from cxrmodel.errors import DataError
 
 SIDES = ("x", "y", "width", "height")
+HEADER = {"image": ("Image Index",), "pathology": ("Finding Label",)}
 BOX_COLUMNS = ("image", "pathology", *SIDES)
 MAX_SIDE_PX = 1 << 16
 
@@ -41,12 +44,12 @@ def read_boxes(path: Path, images: pd.Series) -> pd.DataFrame:
         of the file as stored, from its top left corner); no rows where there is no list.
 
     Raises:
-        DataError: The file is not a CSV.
+        DataError: The file is no table.
     """
     rows = _read_rows(path) if path.is_file() else pd.DataFrame(columns=list(BOX_COLUMNS))
     boxes = pd.DataFrame(
         {
-            "image": rows["image"].astype("str").str.strip(),
+            "image": rows["image"].astype("str").str.strip().str.normalize("NFC"),
             "pathology": rows["pathology"].map(_pathology).astype("str"),
             **{side: pd.to_numeric(rows[side], errors="coerce") for side in SIDES},
         }
@@ -64,17 +67,17 @@ def read_boxes(path: Path, images: pd.Series) -> pd.DataFrame:
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
+    text = decode_table(path.read_bytes(), path.name)
     try:
         return pd.read_csv(
-            path,
+            io.StringIO(text),
+            sep=separator_of(text, HEADER),
             names=list(BOX_COLUMNS),
             usecols=range(len(BOX_COLUMNS)),  # also makes pandas tolerate surplus commas in rows
             index_col=False,
             skiprows=1,
             dtype="str",
             na_filter=False,
-            encoding="utf-8-sig",
-            encoding_errors="replace",
         ).fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         raise DataError(f"{path.name} cannot be read as a CSV: {error}") from error

@@ -65,6 +65,11 @@ def _decoded_head(head: bytes) -> str:
     return head.decode("utf-16" if head.startswith(_UTF_16) else "utf-8-sig", errors="replace")
 
 
+def separator_of(text: str, columns: Columns) -> str:
+    """Return what separates the fields of a table, as its header line tells."""
+    return _header(text, columns)[1]
+
+
 def _header(text: str, columns: Columns) -> tuple[list[str], str]:
     """Return the column names and the separator that makes most of them known."""
     line = _LINE_END.split(text[:HEAD_BYTES].lstrip("\r\n "), maxsplit=1)[0]

@@ -82,14 +82,17 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     boxes = read_boxes(source.directory / BOX_LIST, index["image"])
     _write(index, files, boxes, directory)
     write_ledger(excluded, directory)
+    counts = _counts(index, boxes, excluded)
+    return {"dataset": data_set.name, **counts, "fingerprint": source.fingerprint}
+
+
+def _counts(index: pd.DataFrame, boxes: pd.DataFrame, excluded: pd.DataFrame) -> dict[str, Any]:
     return {
-        "dataset": data_set.name,
         "num_images": len(index),
         "num_excluded": len(excluded),
         "excluded_by_reason": count_reasons(excluded),
         "num_patients": int(index["patient_id"].nunique()),
         "num_boxes": len(boxes),
-        "fingerprint": source.fingerprint,
     }
 
 

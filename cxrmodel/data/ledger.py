@@ -53,8 +53,11 @@ class Reason(StrEnum):
         "not_in_official_lists",
         "It is in neither of the official lists, or in both.",
     )
-    DAMAGED_IMAGE = "damaged_image", "The file is cut short, or its checksums do not match."
-    TOO_LARGE = "too_large", "It has more pixels than images.max_megapixels allows."
+    DAMAGED_IMAGE = (
+        "damaged_image",
+        "The file is cut short, its checksums do not match, or its header contradicts itself.",
+    )
+    TOO_LARGE = "too_large", "It has more pixels or bytes than images.max_megapixels allows."
     UNSUPPORTED_IMAGE = (
         "unsupported_image",
         "The file is neither a PNG, a JPEG nor a DICOM film that can be decoded here.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,6 +95,7 @@ def make_environment(*, escape: bool) -> Environment:
         plural=words.plural,
         title=_title,
         emphasize=_emphasize,
+        marked=_marked,
     )
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     return environment
@@ -129,6 +131,12 @@ def _emphasize(sentence: str) -> Markup:
     for claim in verdicts.CLAIMS.values():
         text = text.replace(claim, f"<strong>{claim}</strong>")
     return Markup(text)  # noqa: S704 - escaped above
+
+
+def _marked(text: str) -> Markup:
+    """Turn the code and the titles of a Markdown sentence into HTML."""
+    code = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*([^*]+)\*", r"<cite>\1</cite>", code))  # noqa: S704 - escaped above
 
 
 def _ledger(tables: RunTables) -> list[dict[str, Any]]:

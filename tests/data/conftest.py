@@ -48,6 +48,18 @@ def png() -> Callable[..., bytes]:
 
 
 @pytest.fixture
+def damage() -> Callable[[Path, bytes], None]:
+    """Return a function that gives a file other bytes and its old time, as a bad disk does."""
+
+    def write(path: Path, data: bytes) -> None:
+        modified = path.stat().st_mtime_ns
+        path.write_bytes(data)
+        os.utime(path, ns=(modified, modified))
+
+    return write
+
+
+@pytest.fixture
 def write_csv() -> Callable[..., Path]:
     """Return a function that writes rows (name, labels, patient id) in the v2020 shape."""
 

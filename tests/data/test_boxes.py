@@ -29,6 +29,12 @@ def test_rows_become_boxes_in_pixels_of_the_file(tmp_path):
     assert {str(kind) for kind in boxes.dtypes[["x", "y", "width", "height"]]} == {"float32"}
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_the_header_tells_what_separates_the_fields(separator, tmp_path):
+    text = f"\ufeff{HEADER}\r\na.png,Mass,1,2,3,4\r\n".replace(",", separator)
+    assert boxes_of(text, tmp_path).to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
+
+
 def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     bad = [

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrmodel.data.entries import parse_age, parse_follow_up, parse_patient_id, parse_sex, parse_view
+from cxrmodel.data.entries import (
+    parse_age,
+    parse_follow_up,
+    parse_patient_id,
+    parse_sex,
+    parse_view,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,7 @@ def test_any_text_is_a_plausible_age_or_none(text):
         ("1.0", "1"),
         ("0", "0"),
         ("P-07", "P-07"),
+        ("e\u0301-1", "\u00e9-1"),
         ("", ""),
         ("nan", ""),
         ("a\x00b", ""),
@@ -64,3 +71,41 @@ def test_patient_ids(text, patient):
 def test_spellings_of_a_number_are_one_patient(number, zeros):
     spelled = {parse_patient_id("0" * zeros + f"{number}{end}") for end in ("", ".", ".0", ".00")}
     assert spelled == {str(number)}
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("AP", "AP"),
+        (" pa ", "PA"),
+        ("LL", "lateral"),
+        ("Lateral", "lateral"),
+        ("", None),
+        ("X", None),
+    ],
+)
+def test_views(text, view):
+    assert parse_view(text) == view
+
+
+@pytest.mark.parametrize(
+    ("text", "sex"), [("M", "M"), ("female ", "F"), ("Unknown", None), ("", None), ("O", None)]
+)
+def test_sexes(text, sex):
+    assert parse_sex(text) == sex
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("003", 3),
+        ("3.0", 3),
+        ("2147483647", 2147483647),
+        ("2147483648", None),
+        ("-1", None),
+        ("", None),
+    ],
+)
+def test_follow_ups(text, number):
+    assert parse_follow_up(text) == number

@@ -3,7 +3,6 @@ import os
 import shutil
 import threading
 import time
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from cxrmodel.config import ImagesConfig
 from cxrmodel.data import image_cache
 from cxrmodel.data.image_cache import RECORD, ImageCache, cache_key
 from cxrmodel.data.reader import ImageReader
-from cxrmodel.errors import ScratchSpaceError
 
 CONFIG = ImagesConfig(size=64)
 
@@ -86,34 +84,51 @@ def test_an_unreachable_store_raises_and_keeps_what_is_done(cache, reader):
     assert sorted(reader.decoded) == [5, 6, 7]
 
 
-def test_images_that_fail_have_status_and_detail_also_after_a_resume(cache, reader, tmp_path):
+def test_images_that_fail_have_status_and_detail_also_after_a_resume(
+    cache, reader, tmp_path, damage
+):
     images = tmp_path / "data/images"
     (images / "00000001_001.png").unlink()
     whole = (images / "00000002_000.png").read_bytes()
-    (images / "00000002_000.png").write_bytes(whole[:-20] + bytes(20))
-    (images / "00000002_001.png").write_bytes(b"short")
+    damage(images / "00000002_000.png", whole[:-20] + bytes(20))
+    damage(images / "00000002_001.png", b"short")
+    replaced = images / "00000003_000.png"
+    os.utime(replaced, ns=(1, replaced.stat().st_mtime_ns + 1))
     cache.build(reader, ROWS)
-    assert cache.statuses().tolist()[:4] == ["ok", "unreadable", "damaged_image", "unreadable"]
+    statuses = ["ok", "unreadable", "damaged_image", "unreadable", "replaced"]
+    assert cache.statuses().tolist()[:5] == statuses
     details = [detail.decode() for detail in cache.records()["detail"].tolist()]
     assert details[1] == "it was listed, and is no longer there"
     assert details[2]
     assert details[3].startswith("5 bytes, and 4,")
-    assert cache.checksums()[1:4].tolist() == [0, 0, 0]
-    assert not cache.pixels()[1:4].any()
+    assert details[4] == f"it was version {reader._versions[4]} when it was listed"
+    assert cache.checksums()[1:5].tolist() == [0, 0, 0, 0]
+    assert not cache.pixels()[1:5].any()
 
 
-def test_an_unreadable_row_is_tried_again_and_a_damaged_one_is_not(cache, reader, tmp_path):
-    images = tmp_path / "data/images"
-    data = (images / "00000001_001.png").read_bytes()
-    (images / "00000001_001.png").unlink()
-    bad = (images / "00000002_000.png").read_bytes()
-    (images / "00000002_000.png").write_bytes(bytes(len(bad)))
+def test_rows_that_another_try_may_find_are_tried_again_and_a_damaged_one_is_not(
+    cache, reader, tmp_path, damage
+):
+    gone, bad, unknown, replaced = sorted((tmp_path / "data/images").iterdir())[1:5]
+    gone.rename(tmp_path / "away.png")
+    damage(bad, bad.read_bytes()[:-20] + bytes(20))
+    whole, modified = unknown.read_bytes(), replaced.stat().st_mtime_ns
+    damage(unknown, bytes(len(whole)))
+    os.utime(replaced, ns=(1, modified + 1))
     cache.build(reader, ROWS)
-    (images / "00000001_001.png").write_bytes(data)
+    assert cache.statuses().tolist()[1:5] == [
+        "unreadable",
+        "damaged_image",
+        "unsupported_image",
+        "replaced",
+    ]
+    (tmp_path / "away.png").rename(gone)
+    damage(unknown, whole)
+    os.utime(replaced, ns=(1, modified))
     reader.decoded.clear()
     cache.build(reader, ROWS)
-    assert reader.decoded == [1]
-    assert cache.statuses().tolist()[1:3] == ["ok", "unsupported_image"]
+    assert reader.decoded == [1, 3, 4]
+    assert cache.statuses().tolist()[1:5] == ["ok", "damaged_image", "ok", "ok"]
 
 
 def test_a_root_that_is_gone_as_a_whole_is_no_ledger_entry(cache, reader, tmp_path):
@@ -145,50 +160,18 @@ def test_the_key_covers_listing_and_decoding_but_not_where_pixels_are_kept(index
 
 def test_the_key_covers_the_decoders_code_but_not_its_comments(index, tmp_path, monkeypatch):
     key = cache_key(CONFIG, index)
-    decoder = tmp_path / "images.py"
-    source = Path(image_cache.images.__file__).read_text()
-    monkeypatch.setattr(image_cache.images, "__file__", str(decoder))
-    decoder.write_text(source + "# a remark\n")
-    assert cache_key(CONFIG, index) == key
-    decoder.write_text(source.replace("BILINEAR", "BOX"))
-    assert cache_key(CONFIG, index) != key
-
-
-class TestScratchSpace:
-    MESSAGE = (
-        r"need 32,768 bytes in .*/images/.*, and 20,000 are free.*store\.scratch.*images\.size"
-        r".*data\.fraction.*images\.cache to false"
-    )
-
-    @pytest.fixture
-    def small_disk(self, monkeypatch):
-        usage = namedtuple("usage", "total used free")(50_000, 30_000, 20_000)
-        monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: usage)
-
-    def test_too_little_is_refused_before_anything_is_decoded(self, cache, reader, small_disk):
-        with pytest.raises(ScratchSpaceError, match=self.MESSAGE):
-            cache.build(reader, ROWS)
-        assert "decoded" not in reader.__dict__
-
-    def test_only_what_is_still_to_come_counts(self, cache, reader, small_disk):
-        cache.build(reader, ROWS[:4])  # 16,384 bytes
-        cache.build(reader, ROWS)
-        assert cache.statuses().tolist() == ["ok"] * 8
-
-    def test_folders_of_other_listings_are_named_with_their_size(
-        self, cache, reader, index, tmp_path, small_disk
+    package = shutil.copytree(Path(image_cache.images.__file__).parent, tmp_path / "decoders")
+    monkeypatch.setattr(image_cache.images, "__file__", str(package / "images.py"))
+    for module, old, new in (
+        ("images.py", "BILINEAR", "BOX"),
+        ("dicom_pixels.py", "MONOCHROME1", "MONOCHROME2"),
     ):
-        other = ImageCache(ImagesConfig(size=128), index, 8, tmp_path / "scratch")
-        with pytest.raises(ScratchSpaceError) as alone:
-            cache.build(reader, ROWS)
-        assert "Older folders" not in str(alone.value)
-        other.directory.mkdir()
-        (other.directory / "pixels.u8").write_bytes(bytes(64 << 20))
-        (other.directory / "lock").touch()
-        os.utime(other.directory / "lock", (86_400, 86_400))
-        named = rf"Older folders.*: {other.directory}, 0\.06 GiB, last opened 1970-01-02\.$"
-        with pytest.raises(ScratchSpaceError, match=named):
-            cache.build(reader, ROWS)
+        source = (package / module).read_text()
+        (package / module).write_text(source + "# a remark\n")
+        assert cache_key(CONFIG, index) == key
+        (package / module).write_text(source.replace(old, new))
+        assert cache_key(CONFIG, index) != key
+        (package / module).write_text(source)
 
 
 def test_opening_the_map_marks_it_as_used(cache, reader):

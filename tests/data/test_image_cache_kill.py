@@ -33,22 +33,32 @@ BUILDER = """
 """
 
 
-def test_a_killed_build_goes_on_where_it_stopped(make_root, index_of, tmp_path):
+def mark(cache, rows):
+    """Overwrite the first pixels of rows: one that were decoded again would lose them."""
+    with (cache.directory / "pixels.u8").open("r+b") as stream:
+        for row in rows.tolist():
+            stream.seek(row * 64 * 64)
+            stream.write(b"mark")
+
+
+def test_however_often_a_build_is_killed_a_finished_row_is_never_decoded_again(
+    make_root, index_of, tmp_path
+):
     root = make_root(40)
     index = index_of(root)
     command = [sys.executable, "-c", textwrap.dedent(BUILDER), root, index, tmp_path / "scratch"]
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as builder:
-        while builder.stdout.readline().strip() != b"12":
-            assert builder.poll() is None
-        builder.send_signal(signal.SIGKILL)
-    cache = ImageCache(CONFIG, index, 40, tmp_path / "scratch")
-    finished = np.flatnonzero(cache.statuses() == "ok")
-    assert 12 <= len(finished) < 40
-    # A finished row that were decoded again would lose this mark.
-    with (cache.directory / "pixels.u8").open("r+b") as stream:
-        for row in finished.tolist():
-            stream.seek(row * 64 * 64)
-            stream.write(b"mark")
+    cache, finished = ImageCache(CONFIG, index, 40, tmp_path / "scratch"), np.arange(0)
+    for kill_at in (4, 16, 28):
+        with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as builder:
+            while (line := builder.stdout.readline().strip()) in (b"started", b"") or (
+                int(line) < kill_at
+            ):
+                assert builder.poll() is None
+            builder.send_signal(signal.SIGKILL)
+        before, finished = finished, np.flatnonzero(cache.statuses() == "ok")
+        assert kill_at <= len(finished) < 40
+        assert set(before) < set(finished)
+        mark(cache, np.setdiff1d(finished, before))
     cache.build(ImageReader(CONFIG, str(root), index, 2), np.arange(40))
     marked = [row for row in range(40) if bytes(cache.pixels()[row].flat[:4]) == b"mark"]
     assert marked == finished.tolist()

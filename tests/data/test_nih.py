@@ -1,8 +1,14 @@
+import csv
+import gzip
+import io
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.delimited import read_columns
-from cxrmodel.data.nih import NIH
+from cxrmodel.data.datasets import read_tables
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.errors import DataError
 
@@ -22,12 +28,10 @@ VARIANTS = {
     "trailing comma in rows only": V2017.replace("x,y],\n", "x,y]\n"),
     "Patient Sex": V2020.replace("Gender", "Sex"),
     "underscores": V2020.replace("Finding Labels", "Finding_Labels").replace("Image I", "image_i"),
-    "byte order mark": "\ufeff" + V2020,
     "spaces": V2020.replace(",", " , "),
     "quoted brackets": V2020.replace(
         "OriginalImage[Width,Height]", '"OriginalImage[Width,Height]"'
     ).replace("2894,2729", '"2894,2729"'),
-    "Windows line ends": V2020.replace("\n", "\r\n"),
     "other order": (
         "Patient Gender,Patient Age,View Position,Patient ID,Follow-up #,Image Index,"
         "Finding Labels\nM,58.0,pa,00001.0,1.0,00000001_001.png,Cardiomegaly|Emphysema\n"
@@ -36,58 +40,97 @@ VARIANTS = {
 }
 
 
-def read(text, tmp_path, encoding="utf-8"):
-    path = tmp_path / "entries.csv"
-    path.write_bytes(text.encode(encoding))
-    return read_entries(path, "The CSV of here")
+def separated(text, separator):
+    """Return the rows with another separator, quoted where they need it."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=separator).writerows(csv.reader(io.StringIO(text)))
+    return stream.getvalue().encode()
 
 
-@pytest.mark.parametrize("text", VARIANTS.values(), ids=VARIANTS)
-def test_every_header_variant_gives_the_same_row(text, tmp_path):
-    entries = read(text, tmp_path)
-    assert entries.to_dict("records") == [
-        {
-            "image": "00000001_001.png",
-            "labels": "Cardiomegaly|Emphysema",
-            "patient_id": "1",
-            "age": 58,
-            "sex": "M",
-            "view": "PA",
-            "follow_up": 1,
-        }
+FILES = {
+    **{name: text.encode() for name, text in VARIANTS.items()},
+    "byte order mark": V2020.encode("utf-8-sig"),
+    "UTF-16": V2020.encode("utf-16"),
+    "Windows line ends": V2020.replace("\n", "\r\n").encode(),
+    "line ends of old Macs": V2020.replace("\n", "\r").encode(),
+    "blank lines": ("\r\n\n" + V2020.replace("\n", "\n\n")).encode(),
+    "semicolons": separated(V2020, ";"),
+    "tabs": separated(V2020, "\t"),
+    "gzip": gzip.compress(V2020.encode()),
+    "gzip in two members": gzip.compress(V2020[:99].encode()) + gzip.compress(V2020[99:].encode()),
+    "all at once": gzip.compress(
+        separated(V2017.replace("\n", "\r\n"), ";").decode().encode("utf-16")
+    ),
+}
+
+
+def read(content, only_dicom=False):
+    content = content.encode() if isinstance(content, str) else content
+    return read_tables(DataConfig(), [content], "The CSV of here", only_dicom)[1]
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_every_variant_gives_the_same_row(content):
+    rows = read(content).rows
+    assert len(rows) == 1
+    row = rows.iloc[0]
+    known = row[["image", "patient_id", "age", "sex", "view", "follow_up"]].tolist()
+    assert known == ["00000001_001.png", "1", 58, "M", "PA", 1]
+    assert [name for name in PATHOLOGIES if row[name]] == ["Cardiomegaly", "Emphysema"]
+    assert row["any_abnormal"] == 1
+    assert rows.dtypes[["age", "follow_up", "any_abnormal", "Mass"]].tolist() == [
+        "Int16",
+        "Int32",
+        np.uint8,
+        np.uint8,
     ]
-    assert entries.dtypes[["age", "follow_up"]].tolist() == ["Int16", "Int32"]
 
 
-def test_only_three_columns_are_required_and_short_rows_are_kept(tmp_path):
-    text = "Image Index,Finding Labels,Patient ID,Patient Age\na.png,Mass,1\nb.png\n"
-    entries = read(text, tmp_path)
-    assert entries["image"].tolist() == ["a.png", "b.png"]
-    assert entries["labels"].tolist() == ["Mass", ""]
-    assert entries["patient_id"].tolist() == ["1", ""]
-    assert entries[["age", "sex", "view", "follow_up"]].isna().all(axis=None)
+def test_only_three_columns_are_required_and_short_rows_are_kept():
+    entries = read("Image Index,Finding Labels,Patient ID,Patient Age\na.png,Mass,1\nb.png\n")
+    assert entries.rows["image"].tolist() == ["a.png", "b.png"]
+    assert entries.rows["patient_id"].tolist() == ["1", ""]
+    assert entries.rows[["age", "sex", "view", "follow_up", "official"]].isna().all(axis=None)
+    assert entries.reasons.tolist() == ["", "empty_labels"]
 
 
-def test_missing_columns_are_named_with_those_found_and_accepted(tmp_path):
+def test_a_table_without_rows_has_no_entries():
+    entries = read(V2020.splitlines()[0])
+    assert len(entries.rows) == len(entries.reasons) == 0
+    assert str(entries.rows["any_abnormal"].dtype) == "uint8"
+
+
+def test_a_patient_column_is_not_required_of_dicom_files():
+    text = "Image Index,Finding Labels\na.dcm,Mass\n"
+    assert read(text, only_dicom=True).rows["patient_id"].tolist() == [""]
+    with pytest.raises(DataError, match=r"lacks required columns.*: patient_id: 'Patient ID'\."):
+        read(text)
+
+
+def test_missing_columns_are_named_with_those_found_and_accepted():
     message = (
         r"The CSV of here lacks required columns.*labels: 'Finding Labels' or 'Finding Label'; "
         r"patient_id: 'Patient ID'\. Columns found: 'Image Index', 'Age'\."
     )
     with pytest.raises(DataError, match=message):
-        read("Image Index,Age\na.png,5\n", tmp_path)
+        read("Image Index,Age\na.png,5\n")
 
 
-def test_an_empty_csv_says_so(tmp_path):
-    with pytest.raises(DataError, match="Columns found: none"):
-        read("", tmp_path)
-
-
-def test_a_csv_in_another_encoding_says_so(tmp_path):
-    text = V2020.replace("Cardiomegaly", "Cardiomégalie")
-    with pytest.raises(DataError, match=r"not text in UTF-8.*Save it as a CSV in UTF-8"):
-        read(text, tmp_path, "latin-1")
-
-
-def test_a_quote_that_never_ends_is_an_error_not_lost_rows(tmp_path):
+def test_a_quote_that_never_ends_is_an_error_not_lost_rows():
     with pytest.raises(DataError, match=r"The CSV of here cannot be read as a CSV: .*EOF"):
-        read(V2020 + '"00000001_002.png,Mass,1,1,58,M,PA,1,1,1,1\nb.png,Mass\n', tmp_path)
+        read(V2020 + '"00000001_002.png,Mass,1,1,58,M,PA,1,1,1,1\nb.png,Mass\n')
+
+
+@given(
+    st.lists(st.text("ab;,\t|\"'é ", max_size=5), min_size=2, max_size=2),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_any_text_in_any_dialect_is_read_back(texts, separator, line_end, encoding):
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=separator, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+    writer.writerows([["Image Index", "Finding Labels", "Patient ID"], [*texts, "7"]])
+    rows = read(stream.getvalue().encode(encoding)).rows
+    assert rows["image"].tolist() == [texts[0].strip()]
+    assert rows["patient_id"].tolist() == ["7"]

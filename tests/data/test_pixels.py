@@ -68,11 +68,11 @@ def test_images_are_written_with_the_checksum_of_their_pixels(config, decode, ro
     assert summary == {"num_images": 8, "num_excluded": 0, "excluded_by_reason": {}}
 
 
-def test_with_and_without_the_cache_the_files_are_identical(decode, root, index, index_of):
+def test_with_and_without_the_cache_the_files_are_identical(decode, root, damage):
     file_of(root, 1).unlink()
     size = file_of(root, 2).stat().st_size
-    file_of(root, 2).write_bytes(file_of(root, 3).read_bytes()[: size - 9] + bytes(9))
-    file_of(root, 4).write_bytes(b"\xff\xd8\xff\xe0" + bytes(file_of(root, 4).stat().st_size - 4))
+    damage(file_of(root, 2), file_of(root, 3).read_bytes()[: size - 9] + bytes(9))
+    damage(file_of(root, 4), b"GIF89a" + bytes(file_of(root, 4).stat().st_size - 6))
     (cached, summary), (uncached, same) = decode(CACHED, "one"), decode(UNCACHED, "two")
     for name in ("images.parquet", "excluded.parquet"):
         assert (cached / name).read_bytes() == (uncached / name).read_bytes()
@@ -81,7 +81,7 @@ def test_with_and_without_the_cache_the_files_are_identical(decode, root, index,
     excluded = pd.read_parquet(cached / "excluded.parquet")
     assert excluded["image"].tolist() == [file_of(root, row).name for row in (1, 2, 4)]
     assert excluded["reason"].tolist()[0::2] == ["unreadable", "unsupported_image"]
-    assert excluded["detail"][2] == "not a PNG: it begins with ff d8 ff e0 00 00 00 00"
+    assert excluded["detail"][2].startswith("not a PNG, JPEG or DICOM file: it begins with")
 
 
 @BOTH
@@ -209,10 +209,10 @@ def test_folders_of_different_runs_are_refused(decode, reopen):
         reopen(images)
 
 
-def test_no_usable_image_gives_counts_and_the_first(decode, root):
+def test_no_usable_image_gives_counts_and_the_first(decode, root, damage):
     for row in range(8):
         path = file_of(root, row)
-        path.write_bytes(bytes(path.stat().st_size))
+        damage(path, bytes(path.stat().st_size))
     message = (
         r"None of the 8 images of .* can be decoded: unsupported_image 8\. "
         r"The first is 00000001_000\.png: not a PNG"

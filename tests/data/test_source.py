@@ -25,16 +25,17 @@ def touch(path, content=b"x"):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("folder", ["images", "images_001/images", "."])
-def test_lists_png_files_of_every_layout_sorted_and_nothing_else(folder, tmp_path, write_csv):
+@pytest.mark.parametrize("folder", ["images", "images_001/images", "png", "."])
+def test_lists_images_of_every_layout_sorted_and_nothing_else(folder, tmp_path, write_csv):
     root = tmp_path / "data"
     write_csv(root / "Data_Entry_2017.csv", [])
-    for name in ("b.png", "a.PNG", "c.jpg", "README.txt"):
+    for name in ("b.png", "a.PNG", "c.jpg", "d.JPEG", "e.dcm", "f.gif", "g.png.bak", "README.txt"):
         touch(root / folder / name, b"12345")
     listing = listed(scan(root, tmp_path))
     prefix = "" if folder == "." else f"{folder}/"
-    assert listing["uri"].tolist() == [f"{prefix}a.PNG", f"{prefix}b.png"]
-    assert listing["bytes"].tolist() == [5, 5]
+    names = ("a.PNG", "b.png", "c.jpg", "d.JPEG", "e.dcm")
+    assert listing["uri"].tolist() == [f"{prefix}{name}" for name in names]
+    assert listing["bytes"].tolist() == [5] * 5
     assert listing["version"][1] == str((root / folder / "b.png").stat().st_mtime_ns)
 
 

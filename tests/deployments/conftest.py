@@ -5,37 +5,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from tests.deployments.site import Api
-from tests.servers.prefect_server import AUTH, PrefectServer
+from cxrmodel.data.phantom import write_phantoms
+from tests.deployments.site import Api, api_of
+from tests.servers.prefect_server import PrefectServer
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("cxrmodel", "tasks", "flows", "deployments")
+VACUUM = {  # as in compose.yaml, but for the times
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "10",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "7200",
+}
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[PrefectServer]:
     """A server with its page, on SQLite."""
-    server = PrefectServer(tmp_path_factory.mktemp("server"), page=True)
+    server = PrefectServer(tmp_path_factory.mktemp("server"), settings=VACUUM, page=True)
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def client(server):
-    """Client of the server, also for code that makes its own."""
-    updates = {PREFECT_API_URL: server.env["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: AUTH}
-    with temporary_settings(updates=updates), get_client(sync_client=True) as client:
-        yield client
+def api(server) -> Iterator[Api]:
+    """What a user does and sees through the API of the server."""
+    with api_of(server) as api:
+        yield api
 
 
 @pytest.fixture
-def api(client) -> Api:
-    """What a user does and sees through the API of the server."""
-    return Api(client)
+def client(api):
+    """Client of the server, also for code that makes its own."""
+    return api.client
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,11 @@ def project(tmp_path_factory) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / package, folder / package, ignore=ignored)
     return folder
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory) -> Path:
+    """Sixty small synthetic films in NIH's layout, drawn faster than the pipeline's own."""
+    root = tmp_path_factory.mktemp("films")
+    write_phantoms(root, 60, size_px=64)
+    return root

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     FlowRunFilter,
     LogFilter,
 )
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import Artifact, TaskRun
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from tests.servers.prefect_server import running, wait_until
+from tests.servers.prefect_server import AUTH, PrefectServer, running, wait_until
 
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+LISTEN = "0A"  # the state in /proc/net/tcp
 ENDED = {"Completed", "Failed", "Crashed", "Cancelled"}
 SMALL = (
     "--data.phantom_images=60",
@@ -62,12 +65,13 @@ class Site:
     def log(self) -> Path:
         return self.folder / "worker.log"
 
-    def deploy(self, project: Path, *arguments: str, store: str) -> None:
+    def deploy(self, project: Path, *arguments: str, store: str, revision: str = "") -> None:
         """Make pool and deployments as a user does, from a copy of the project."""
         command = [sys.executable, "-m", "deployments", "--pool-type=process"]
         command += [f"--pool={self.pool}", f"--store.root={store}"]
         command += [f"--store.scratch={self.scratch}", *arguments]
         env = {**os.environ, **self.env, "PYTHONPATH": str(project)}
+        env["CXRMODEL_REVISION"] = revision
         subprocess.run(command, cwd=project, env=env, check=True)
 
     @contextmanager
@@ -81,21 +85,56 @@ class Site:
 
     def step(self) -> int:
         """Last step of training that a checkpoint holds; 0 where there is none."""
-        steps = [_step(path) for path in self.scratch.glob("work/vae-*/last.safetensors")]
-        return max(steps, default=0)
+        return max((_step(path) for path in self.checkpoints()), default=0)
 
 
 def _step(checkpoint: Path) -> int:
-    with checkpoint.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
+    try:
+        with checkpoint.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+    except FileNotFoundError:  # renamed since it was listed: the last becomes the previous one
+        return 0
     return int(json.loads(header["__metadata__"]["checkpoint"])["step"])
 
 
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and theirs."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
     return [each for child in found for each in (int(child), *descendants(int(child)))]
+
+
+def listening(pids: list[int]) -> set[str]:
+    """Return the addresses that processes listen on: IPv4, or `IPv6` for any of that kind."""
+    inodes = {inode for pid in pids for inode in _sockets(pid)}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    rows += [["", "IPv6", *line.split()[2:]]
+             for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]  # fmt: skip
+    return {
+        address if address == "IPv6" else socket.inet_ntoa(bytes.fromhex(address[:8])[::-1])
+        for _, address, _, state, *rest in rows
+        if state == LISTEN and rest[5] in inodes
+    }
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it has been closed
+                name = str(handle.readlink())
+                if name.startswith("socket:["):
+                    yield name.removeprefix("socket:[").removesuffix("]")
+
+
+@contextmanager
+def api_of(server: PrefectServer) -> Iterator[Api]:
+    """Give a client of a server, which code that makes its own finds too."""
+    updates = {PREFECT_API_URL: server.env["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: AUTH}
+    with temporary_settings(updates=updates), get_client(sync_client=True) as client:
+        yield Api(client)
 
 
 class Api:
@@ -120,7 +159,7 @@ class Api:
     def state(self, run: UUID) -> str | None:
         return self.client.read_flow_run(run).state_name
 
-    def finish(self, run: UUID, timeout_s: float = 180) -> str | None:
+    def finish(self, run: UUID, timeout_s: float = 300) -> str | None:
         wait_until(lambda: self.state(run) in ENDED, f"run {run} ends", timeout_s)
         return self.state(run)
 
@@ -139,6 +178,12 @@ class Api:
 
     def artifacts(self, run: UUID) -> dict[str | None, Any]:
         """Data of the artifacts of a run, by key."""
+        return {artifact.key: artifact.data for artifact in self._artifacts(run)}
+
+    def artifact_ids(self, run: UUID) -> dict[str | None, UUID]:
+        """Ids of the artifacts of a run, by key."""
+        return {artifact.key: artifact.id for artifact in self._artifacts(run)}
+
+    def _artifacts(self, run: UUID) -> list[Artifact]:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-        found = self.client.read_artifacts(artifact_filter=of_run)
-        return {artifact.key: artifact.data for artifact in found}
+        return self.client.read_artifacts(artifact_filter=of_run)

@@ -110,7 +110,7 @@ def test_the_form_shows_every_setting_in_order_and_with_help(deploy, client):
     order = sorted(
         sections["PipelineConfig"]["properties"].items(), key=lambda item: item[1]["position"]
     )
-    assert [name for name, _ in order][:3] == ["data", "images", "split"]
+    assert [name for name, _ in order][:4] == ["preset", "data", "images", "split"]
 
 
 def test_deleting_removes_all_and_says_what_was_absent(deploy, client):
@@ -152,6 +152,7 @@ def test_a_pool_of_another_type_is_not_touched(deploy, client, refusal):
         (["--pool-type=process", "--env=AWS_SECRET_ACCESS_KEY=x"], "looks like a secret"),
         (["--pool-type=process", "--env=NAME"], "--env NAME: give it as NAME=VALUE"),
         (["--pool-type=process", "--vae.lr=-1"], "--vae.lr: Input should be greater than 0"),
+        (["--pool-type=process", "--suffix=a b"], "--suffix: String should match pattern"),
         (["--pool-type=process", "--notify=slack-webhook/nobody"], "has no such block"),
         (["--pool-type=process", "--config=nowhere.yaml"], "there is no file"),
     ],

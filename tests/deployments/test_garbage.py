@@ -103,6 +103,21 @@ def test_an_upload_that_broke_off_is_removed(store, folders):
     assert (live / "weights.bin").is_file()
 
 
+def test_checkpoints_of_an_abandoned_training_are_removed_and_of_a_recent_one_not(store, folders):
+    root = Path(store.root)
+    for name in ("abandoned", "recent"):
+        folder = root / "_checkpoints" / f"vae-{name}"
+        folder.mkdir(parents=True)
+        for step in (1, 2):
+            (folder / f"step-{step:010d}.safetensors").write_text("weights")
+    age(root)
+    (root / "_checkpoints" / "vae-recent" / "step-0000000002.safetensors").touch()
+    lines = collect(store)
+    assert any("_checkpoints/vae-abandoned  " in line for line in lines)
+    assert not (root / "_checkpoints" / "vae-abandoned").exists()
+    assert len(list((root / "_checkpoints" / "vae-recent").iterdir())) == 2
+
+
 def test_what_is_no_artifact_is_not_touched(store, folders):
     foreign = Path(store.root) / "notes" / "readme.txt"
     foreign.parent.mkdir()
@@ -176,6 +191,17 @@ def test_scratch_loses_what_killed_runs_left(store, folders):
     collect(store, f"--store.scratch={store.scratch}")
     assert not list((store.scratch / "drafts").iterdir())
     assert [path.name for path in (store.scratch / "work").iterdir()] == ["vae-3"]
+
+
+def test_scratch_loses_decoded_images_and_listings_that_no_run_has_opened(store, folders):
+    for name in ("images/old", "images/opened", "sources/old"):
+        (store.scratch / name).mkdir(parents=True)
+        (store.scratch / name / "lock").touch()
+    age(store.scratch)
+    (store.scratch / "images/opened/lock").touch()
+    collect(store, f"--store.scratch={store.scratch}")
+    assert [path.name for path in (store.scratch / "images").iterdir()] == ["opened"]
+    assert not list((store.scratch / "sources").iterdir())
 
 
 def test_less_than_a_day_is_refused(store, capsys):

@@ -1,4 +1,4 @@
-"""`python -m deployments ui`: one command, and one Ctrl-C."""
+"""`python -m deployments ui`: one command, one Ctrl-C, and nobody else can reach it."""
 
 import os
 import signal
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.deployments.site import descendants, listening
 from tests.servers.prefect_server import free_port, wait_until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
 PROJECT = Path(__file__).parents[2]
 
 
@@ -32,13 +33,17 @@ def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(tmp_path):
             lambda: "started!" in log.read_text() or process.poll() is not None, "the worker starts"
         )
         assert f"Page: http://127.0.0.1:{port}" in log.read_text()
+        assert listening([process.pid, *descendants(process.pid)]) == {"127.0.0.1"}
         second = subprocess.run(
             command, cwd=PROJECT, env=env, check=False, text=True, capture_output=True
         )
         assert second.returncode == 2
         assert f"something listens on 127.0.0.1:{port} already" in second.stderr
+        started = descendants(process.pid)
+        assert len(started) >= 2  # the server and the worker
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=60)
     assert code == 130
     assert not listens(port)
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

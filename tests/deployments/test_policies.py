@@ -74,7 +74,7 @@ def acting(roles, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_a_worker_reads_data_and_publishes_and_deletes_nothing(acting, tmp_path):
+def test_a_worker_reads_data_and_publishes_and_deletes_nothing_but_checkpoints(acting, tmp_path):
     files = acting("worker")
     assert files.cat_file("cxr-data/nih/Data_Entry_2017.csv") == b"x"
     store = Store("s3://cxr-store/cxr", tmp_path)
@@ -83,6 +83,8 @@ def test_a_worker_reads_data_and_publishes_and_deletes_nothing(acting, tmp_path)
         artifact = draft.commit({}, {})
     assert store.problems(artifact) == []
     assert (store.directory(artifact) / "vae.safetensors").read_bytes() == b"weights"
+    files.pipe_file("cxr-store/cxr/_checkpoints/vae-1/step-1", b"x")
+    files.rm_file("cxr-store/cxr/_checkpoints/vae-1/step-1")
     for path in (REPORT, RECORD, "cxr-data/nih/Data_Entry_2017.csv"):
         with pytest.raises(PermissionError):
             files.rm_file(path)

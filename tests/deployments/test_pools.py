@@ -8,7 +8,7 @@ import yaml
 from prefect.client.schemas.objects import FlowRun
 
 from cxrmodel.config import PipelineConfig, StoreConfig
-from deployments.definitions import WITHOUT_GPU, job_environment
+from deployments.definitions import WITHOUT_GPU, deployments, job_environment
 from deployments.pools import job_template
 from deployments.target import Target, placed
 
@@ -33,6 +33,7 @@ def manifest():
 
     def render(target=KUBERNETES, **values):
         values.setdefault("env", job_environment(BUCKET, target))
+        values.setdefault("image", target.image)
         job = rendered(worker.KubernetesWorkerJobConfiguration, target, values)
         return job.job_manifest
 
@@ -44,7 +45,7 @@ def container():
     """Render what the Docker worker asks of the engine for some job variables."""
     worker = pytest.importorskip("prefect_docker.worker", reason="needs the extra [deploy]")
     return lambda target=DOCKER, **values: rendered(
-        worker.DockerWorkerJobConfiguration, target, values
+        worker.DockerWorkerJobConfiguration, target, {"image": target.image, **values}
     )
 
 
@@ -140,6 +141,18 @@ def test_a_container_without_gpu_keeps_the_rest(container):
     assert job.container_create_kwargs["device_requests"] == []
     assert job.container_create_kwargs["shm_size"] == "2g"
     assert job.container_create_kwargs["read_only"] is True
+
+
+def test_the_image_is_the_deployments_own_so_that_two_versions_share_a_pool():
+    names = []
+    for target in (DOCKER, DOCKER.model_copy(update={"image": "cxrmodel:0", "suffix": "old"})):
+        assert job_template(target) == job_template(DOCKER)
+        for deployment in deployments(BUCKET, target):
+            assert deployment.wanted()["job_variables"]["image"] == target.image
+            names.append(deployment.label.partition("/")[2])
+    assert names == [
+        "train", "train-weekly", "smoke", "train-old", "train-weekly-old", "smoke-old"
+    ]  # fmt: skip
 
 
 def test_volumes_are_added_to_those_of_the_outputs(container):

@@ -22,15 +22,48 @@ def test_scores_by_hand():
             "logvar_01": 0.0,
             "l1": [9.0, 0.5, 0.1, 0.3],
             "psnr": [0.0, 0.0, 20.0, 30.0],
+            "ssim": [None, None, 0.8, 0.9],
+            "ms_ssim": [None, None, 0.9, 1.0],
         }
     )
     found = evaluate_autoencoder(latents, np.array([0, 1]))
     values = {name: metric.value for name, metric in found.metrics.items()}
     assert values == pytest.approx(
-        {"val_l1": 0.5, "test_l1": 0.2, "test_psnr": 25, "kl_nats": 1.000025, "active_units": 1}
+        {
+            "val_l1": 0.5,
+            "test_l1": 0.2,
+            "test_psnr": 25,
+            "test_ssim": 0.85,
+            "test_ms_ssim": 0.95,
+            "kl_nats": 1.000025,
+            "active_units": 1,
+        }
     )
     assert found.kl_per_dim == pytest.approx([1, 0.000025])
-    assert found.test_l1_interval == pytest.approx((0.1, 0.3))
+    bounds = {"test_l1": (0.1, 0.3), "test_psnr": (20, 30), "test_ssim": (0.8, 0.9)}
+    for name, interval in (bounds | {"test_ms_ssim": (0.9, 1.0)}).items():
+        assert found.intervals[name] == pytest.approx(interval)
+
+
+def test_small_films_have_one_scale_alone():
+    latents = pd.DataFrame(
+        {
+            "image": list("ab"),
+            "split": "test",
+            "mu_00": [0.0, 1.0],
+            "logvar_00": 0.0,
+            "l1": 0.1,
+            "psnr": 20.0,
+            "ssim": [0.5, 0.7],
+            "ms_ssim": pd.array([None, None], dtype="Float32"),
+        }
+    )
+    found = evaluate_autoencoder(latents, np.array([0, 1]))
+    assert found.metrics["test_ssim"].value == pytest.approx(0.6)
+    assert found.metrics["test_ms_ssim"].reason == (
+        "images of less than 161 px a side are too small for five scales"
+    )
+    assert "test_ms_ssim" not in found.intervals
 
 
 def test_without_test_images_everything_of_test_is_undefined():
@@ -42,12 +75,20 @@ def test_without_test_images_everything_of_test_is_undefined():
             "logvar_00": [0.0],
             "l1": [0.1],
             "psnr": [9.0],
+            "ssim": [None],
+            "ms_ssim": [None],
         }
     )
     found = evaluate_autoencoder(latents, np.zeros(0, np.int64))
     undefined = {name for name, metric in found.metrics.items() if metric.value is None}
-    assert undefined == {"test_l1", "test_psnr", "kl_nats", "active_units"}
-    assert found.test_l1_interval is None
+    assert undefined == {"kl_nats", "active_units"} | {
+        f"test_{name}" for name in ("l1", "psnr", "ssim", "ms_ssim")
+    }
+    assert {metric.reason for metric in found.metrics.values() if metric.reason} == {
+        "no test image",
+        "fewer than two test images",
+    }
+    assert found.intervals == {}
 
 
 def test_one_image_has_no_active_unit_to_count():

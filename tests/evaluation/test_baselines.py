@@ -116,8 +116,9 @@ def test_thumbnails_of_flat_images_have_no_error_and_no_component_is_needed(stag
     flat = ArrayPixels(pixels.names, np.full_like(pixels.images, 51))
     summary = fit(stages, flat, "one")[0]
     assert summary["num_components"] == 0
-    for name in ("pca_l1", "thumbnail_16_l1", "thumbnail_32_l1"):
-        assert summary[name] == pytest.approx(0, abs=1e-6)
+    for name in ("pca", "thumbnail_16", "thumbnail_32"):
+        assert summary[f"{name}_l1"] == pytest.approx(0, abs=1e-6)
+        assert summary[f"{name}_ssim"] == pytest.approx(1, abs=1e-3)
 
 
 def test_without_a_train_image_there_is_nothing_to_fit(stages):

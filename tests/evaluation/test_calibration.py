@@ -1,15 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from scipy.special import expit, logit
 
 from cxrmodel.evaluation.calibration import (
     Calibrator,
     evaluate_calibration,
     fit_calibrator,
-    measure_reliability,
 )
 from cxrmodel.evaluation.predictions import Predictions
 
@@ -36,6 +32,7 @@ def test_planted_miscalibration_is_found_and_honest_probabilities_raise_nothing(
     )
     assert planted.gain.verdict == "lower"
     assert planted.macro["ece_before"].value > 0.1
+    assert planted.intervals["ece_before"][0] > planted.intervals["ece_after"][1]
     assert planted.macro["ece_after"].value < 0.05
     assert planted.macro["brier_after"].value == pytest.approx(
         clean.macro["brier_after"].value, abs=0.005
@@ -63,42 +60,10 @@ def test_one_class_in_validation_cannot_calibrate_and_says_why(label, kind):
     assert found.apply(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
-def test_error_by_hand():
-    probabilities = np.repeat([0.2, 0.6], [20, 30])
-    labels = np.array([1] * 5 + [0] * 15 + [1] * 30, np.uint8)
-    curve = measure_reliability(labels, probabilities)
-    assert curve.predicted == pytest.approx([0.2, 0.6])
-    assert curve.observed == pytest.approx([0.25, 1.0])
-    assert curve.counts.tolist() == [20, 30]
-    assert curve.error.value == pytest.approx(0.4 * 0.05 + 0.6 * 0.4)
-
-
-@pytest.mark.parametrize(("count", "num_bins"), [(7, 1), (62, 3), (400, 10)])
-def test_bins_hold_at_least_twenty_images(count, num_bins):
-    curve = measure_reliability(np.ones(count, np.uint8), np.linspace(0, 1, count))
-    assert len(curve.counts) == num_bins
-
-
 def test_a_calibrator_never_turns_the_order_round():
     labels, probabilities = np.array([1, 1, 0, 0], np.uint8), np.array([0.1, 0.2, 0.8, 0.9])
     found = fit_calibrator(labels, probabilities)
     assert found.apply(probabilities) == pytest.approx(0.5)
-
-
-@given(
-    arrays(np.uint8, 40, elements=st.integers(0, 1)),
-    arrays(np.float64, 40, elements=st.floats(0, 1, width=16)),
-)
-def test_bins_hold_every_image_once_and_keep_both_means(labels, probabilities):
-    curve = measure_reliability(labels, probabilities)
-    assert curve.counts.sum() == 40
-    assert np.average(curve.predicted, weights=curve.counts) == pytest.approx(probabilities.mean())
-    assert np.average(curve.observed, weights=curve.counts) == pytest.approx(labels.mean())
-    assert 0 <= curve.error.value <= 1
-
-
-def test_nothing_to_bin_is_undefined():
-    assert measure_reliability(np.zeros(0, np.uint8), np.zeros(0)).error.value is None
 
 
 def test_without_test_images_there_is_no_gain():
@@ -109,3 +74,19 @@ def test_without_test_images_there_is_no_gain():
     found = evaluate_calibration(sample, empty, num_resamples=3)
     assert found.gain.value is None
     assert found.macro["ece_after"].reason == "undefined for every class"
+    assert found.intervals == {}
+
+
+def test_every_error_lies_in_its_interval_and_one_patient_has_none():
+    sample = honest(np.random.default_rng(2), 60)
+    found = evaluate_calibration(sample, sample, num_resamples=50)
+    for entry in found.per_class.values():
+        low, high = entry.intervals["ece_before"]
+        assert 0 <= low <= entry.before.error.value <= high
+    low, high = found.intervals["ece_after"]
+    assert low < found.macro["ece_after"].value < high
+    alone = Predictions(
+        sample.pathologies, sample.labels, sample.probabilities, 0 * sample.patients
+    )
+    of_one = evaluate_calibration(sample, alone, num_resamples=3)
+    assert of_one.intervals == of_one.per_class["A"].intervals == {}

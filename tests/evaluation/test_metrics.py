@@ -3,9 +3,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from cxrmodel.evaluation.metrics import Metric, auroc, average_precision, f1, macro
+from cxrmodel.evaluation.metrics import (
+    Metric,
+    auroc,
+    average_precision,
+    brier,
+    f1,
+    macro,
+    prevalence,
+    sensitivity,
+    specificity,
+)
 
 # Few distinct scores, so that ties are common.
 SCORES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.50001, 0.9, 1.0])
@@ -33,6 +49,20 @@ def test_equal_scikit_learn_where_defined_and_none_with_a_reason_elsewhere(sampl
         assert area == Metric(None, "no negative image in test")
     elif labels.any():
         assert area.value == roc_auc_score(labels, scores)
+
+
+@given(labelled_scores())
+def test_rates_and_errors_equal_scikit_learn_or_say_why_not(sample):
+    labels, scores = sample
+    for rate, kind, missing in ((sensitivity, 1, "positive"), (specificity, 0, "negative")):
+        found = rate(labels, scores, Metric(0.5))
+        if (labels == kind).any():
+            assert found.value == pytest.approx(recall_score(labels, scores >= 0.5, pos_label=kind))
+        else:
+            assert found == Metric(None, f"no {missing} image in test")
+    expected = brier_score_loss(labels, scores, pos_label=1, labels=[0, 1])
+    assert brier(labels, scores).value == pytest.approx(expected)
+    assert prevalence(labels).value == pytest.approx(labels.mean())
 
 
 def test_by_hand():

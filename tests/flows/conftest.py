@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from cxrmodel.data.phantom import write_phantoms
+from tests.flows.processes import answer_of, files_below, start
 
 PROJECT = Path(__file__).parents[2]
 SMALL = (
@@ -169,3 +170,28 @@ def pipeline_of(prefect_env, films, tmp_path_factory) -> Callable[[Path], Pipeli
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / package, project / package, ignore=ignored)
     return lambda folder: Pipeline(project, str(films), folder, prefect_env)
+
+
+@pytest.fixture(scope="session")
+def finished(pipeline_of, tmp_path_factory) -> tuple[Pipeline, Run]:
+    """One finished run, never touched again; tests compare with it, or work on copies."""
+    pipeline = pipeline_of(tmp_path_factory.mktemp("finished"))
+    run = pipeline.run(timeout_s=400)
+    assert run.code == 0, run.stderr
+    return pipeline, run
+
+
+@pytest.fixture(scope="session")
+def small_films(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("small-films")
+    write_phantoms(root, 40, size_px=64)
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(small_films, tmp_path_factory) -> tuple[dict[str, Any], float, set[Path]]:
+    """Return what a small run tells that nobody disturbs, its seconds, and its files."""
+    for name in ("warm", "undisturbed"):  # the first one waits for the imports
+        folder, started = tmp_path_factory.mktemp(name), time.monotonic()
+        answer = answer_of(start(small_films, folder), folder)
+    return answer, time.monotonic() - started, files_below(folder)

@@ -34,6 +34,7 @@ from cxrmodel.store import Artifact, Store
 from cxrmodel.training.classifier import fit_classifier
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae import fit_vae
+from cxrmodel.work_folder import own_work_folder
 
 CONFIG = PipelineConfig(
     images=ImagesConfig(size=64),
@@ -83,8 +84,11 @@ class SmallRun:
         record = self.records / f"{name}-{key}"
         found = self._recorded(record)
         if found is None or self.store.problems(found):
-            with self.store.write(name, key) as draft:
-                work = self.store.scratch / "work" / f"{name}-{key}"
+            parent = self.store.scratch / "work"
+            with (
+                self.store.write(name, key) as draft,
+                own_work_folder(parent, f"{name}-{key}") as work,
+            ):
                 found = draft.commit(make(draft.directory, work), {})
                 shutil.rmtree(work, ignore_errors=True)
             record.write_text(found.model_dump_json())

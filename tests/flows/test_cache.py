@@ -15,16 +15,6 @@ from cxrmodel.store import MANIFEST
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
 
 
-@pytest.fixture(scope="module")
-def finished(pipeline_of, tmp_path_factory):
-    """One finished run, never touched again; tests work on copies of its store."""
-    pipeline = pipeline_of(tmp_path_factory.mktemp("finished"))
-    run = pipeline.run()
-    assert run.code == 0, run.stderr
-    assert run.ran == STAGES
-    return pipeline, run
-
-
 @pytest.fixture
 def pipeline(finished, tmp_path):
     """The finished run's store and scratch, moved elsewhere."""

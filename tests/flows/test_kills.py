@@ -1,9 +1,11 @@
-"""SIGKILL at a random instant, again and again, then a run that is left alone."""
+"""SIGKILL at a random instant, again and again, then a run that is left alone.
 
-import json
-import multiprocessing
-import os
+Two ways to draw the instant, from a seed: a moment of time, which falls into training mostly, and
+one of the operations on files, which is where a half-written thing could come from.
+"""
+
 import random
+import shutil
 import signal
 import time
 from datetime import timedelta
@@ -11,51 +13,81 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.store import MANIFEST
 from deployments.garbage import Garbage, old_scratch
-from tests.flows.small_run import run_stages
-
-ROUNDS, KILLS_A_ROUND = 4, 5
-processes = multiprocessing.get_context("forkserver")  # a fresh process without the imports' time
-processes.set_forkserver_preload([run_stages.__module__])
+from tasks.records import FOLDER
+from tests.flows.processes import answer_of, files_below, start
 
 
-def start(root, folder, kill_at=0):
-    folder.mkdir(exist_ok=True)
-    arguments = (root, folder, folder / "answer.json", kill_at)
-    process = processes.Process(target=run_stages, args=arguments)
-    process.start()
-    return process
+def is_temporary(path):
+    """Half an upload, an unpublished draft, half a listing: what `gc` takes away."""
+    return any(part.endswith(".partial") for part in path.parts) or path.parts[:2] == (
+        "scratch",
+        "drafts",
+    )
 
 
-def finish(process, folder):
-    process.join(120)
-    assert process.exitcode == 0
-    return json.loads((folder / "answer.json").read_text())
+def was_killed(process, delay_s):
+    """Kill a process after a while; tell whether it had not ended by itself."""
+    process.join(delay_s)
+    process.kill()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
-def files_below(folder):
-    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+@pytest.mark.parametrize(("draws", "num_kills"), [("operations", 13), ("seconds", 7)])
+def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
+    draws, num_kills, small_films, undisturbed, tmp_path
+):
+    (expected, seconds, files), folder = undisturbed, tmp_path / "run"
+    draw = random.Random(num_kills)
+
+    def check(process):
+        assert answer_of(process, folder)["made"] == expected["made"]
+        found = files_below(folder)
+        assert files <= found
+        assert [path for path in found - files if not is_temporary(path)] == []
+
+    while num_kills:
+        by_operation = draws == "operations"
+        kill_at = draw.randint(1, expected["operations"]) if by_operation else 0
+        process = start(small_films, folder, kill_at=kill_at)
+        if was_killed(process, 60 if by_operation else draw.uniform(0, seconds)):
+            num_kills -= 1
+            continue
+        check(process)  # it was through before its instant came: the next starts from nothing
+        shutil.rmtree(folder)
+    check(start(small_films, folder))
 
 
-def is_reclaimable(path):
-    """Whether `python -m deployments gc` takes it away: half an upload, a draft, a half listing."""
-    where = path.parts[:2]
-    return path.suffix == ".partial" or where == ("scratch", "drafts") or ".partial" in path.parts[2]
+def finished_stages(pipeline):
+    return len(list(pipeline.store.glob(f"*/*/{MANIFEST}")))
 
 
-@pytest.fixture(scope="module")
-def small_films(tmp_path_factory):
-    root = tmp_path_factory.mktemp("small-films")
-    write_phantoms(root, 48, size_px=64)
-    return root
+def kept(store):
+    """The files of a store, but for the report: it tells how long the stages took."""
+    return {path for path in files_below(store) if path.parts[0] not in ("report", FOLDER)}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(small_films, tmp_path_factory):
-    """Return the answer of a run that nobody kills, its seconds, and its files."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(start(small_films, tmp_path_factory.mktemp("first")) , tmp_path_factory.mktemp("x"))
-    started = time.monotonic()
-    answer = finish(start(small_films, folder), folder)
-    return answer, time.monotonic() - started, files_below(folder)
+def test_a_flow_killed_twice_leaves_nothing_that_gc_does_not_take(finished, pipeline_of, tmp_path):
+    (alone, whole), killed = finished, pipeline_of(tmp_path / "killed")
+    draw = random.Random(3)
+    for num_stages in (1, 4):
+        flow = killed.start()
+        while finished_stages(killed) < num_stages:
+            assert flow.poll() is None
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 2))
+        flow.kill()
+        flow.communicate()
+    run = killed.run(timeout_s=400)
+    assert run.code == 0, run.stderr
+    assert run.metrics["classifier"] == whole.metrics["classifier"]
+    garbage = Garbage(str(killed.store), timedelta(0))
+    for entry in garbage.find():
+        garbage.remove(entry)
+    assert kept(killed.store) == kept(alone.store)
+    left = files_below(killed.scratch) - files_below(alone.scratch)
+    reclaimed = [Path(entry.path).name for entry in old_scratch(killed.scratch, timedelta(0))]
+    assert all(path.parts[1] in reclaimed for path in left)

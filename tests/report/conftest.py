@@ -98,9 +98,19 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
     checksums = pd.DataFrame({"image": names, "crc32": np.arange(count, dtype=np.uint32)})
     checksums = checksums.assign(width=np.uint32(SIZE), height=np.uint32(SIZE), status="ok")
     checksums.to_parquet(directory / "images/images.parquet", index=False)
+    write_boxes(directory, names[::3])
     empty.to_parquet(directory / "split/excluded.parquet", index=False)
     split.to_parquet(directory / "split/split.parquet", index=False)
     return index.merge(split, on="image")
+
+
+def write_boxes(directory: Path, names: list[str]) -> None:
+    """A box a film, of three pathologies in turn."""
+    corners = np.random.default_rng(5).uniform(0, SIZE / 2, (2, len(names)))
+    boxes = pd.DataFrame({"image": names, "pathology": np.resize(PATHOLOGIES[:3], len(names))})
+    boxes["x"], boxes["y"] = corners.astype(np.float32)
+    boxes[["width", "height"]] = np.float32(SIZE / 3)
+    boxes.to_parquet(directory / "index/boxes.parquet", index=False)
 
 
 def write_models(
@@ -134,6 +144,9 @@ def write_models(
         latents[f"logvar_{column:02d}"] = rng.normal(-2, 0.1, count).astype(np.float32)
     latents["l1"] = rng.uniform(0.02, 0.04, count).astype(np.float32)
     latents["psnr"] = rng.uniform(22, 28, count).astype(np.float32)
+    similarity = rng.uniform(0.6, 0.9, count).astype(np.float32)
+    latents["ssim"] = np.where(table["split"] == "test", similarity, np.float32("nan"))
+    latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the films are small
     latents.to_parquet(directory / "latents/latents.parquet", index=False)
     predictions = table[["image", "split"]].copy()
     for column, name in enumerate(PATHOLOGIES):

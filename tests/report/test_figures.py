@@ -1,14 +1,11 @@
-import io
-import struct
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 
+from cxrmodel.report.chosen import Chosen
 from cxrmodel.report.figures.classification import draw_auroc, draw_f1
+from cxrmodel.report.figures.cooccurrence import count_cooccurrence, draw_cooccurrence
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.film_grid import FilmRow, draw_film_grid
 from cxrmodel.report.figures.latent_space import (
@@ -20,22 +17,26 @@ from cxrmodel.report.figures.latent_space import (
 from cxrmodel.report.figures.reconstructions import (
     compare_image,
     draw_reconstructions,
+    error_limit,
     join_examples,
 )
+from cxrmodel.report.figures.rivals import Rival, draw_rivals
 from cxrmodel.report.figures.small_multiples import (
     draw_precision_recall,
     draw_reliability,
     draw_roc,
 )
 from cxrmodel.report.figures.subgroups import draw_subgroups
-from cxrmodel.report.figures.theme import DARK, LIGHT, drawing, png, rasterize
+from cxrmodel.report.figures.theme import LIGHT, drawing, rasterize
 from cxrmodel.report.inputs import read_tables
 from cxrmodel.report.results import measure
 
 
 @pytest.fixture(scope="module")
 def results(made_run):
-    return measure(read_tables(made_run.inputs), made_run.pixels, seed=0)
+    return measure(
+        read_tables(made_run.inputs), made_run.inputs, made_run.record, made_run.pixels, seed=0
+    )
 
 
 def shown_texts(figure):
@@ -98,6 +99,21 @@ def test_no_label_meets_another_in_the_small_multiples(results, made_run):
     assert drawn(lambda theme: draw_reliability(results.calibration, theme)) == []
 
 
+def test_no_label_meets_another_where_findings_come_together(results, made_run):
+    test = read_tables(made_run.inputs).classifier["test"]
+    found = count_cooccurrence(test, dict.fromkeys(test.pathologies, 0.2))
+    assert drawn(lambda theme: draw_cooccurrence(found, theme)) == []
+
+
+def test_no_label_meets_another_in_the_baselines():
+    rivals = [
+        Rival("Classifier on latents", 0.7, (0.65, 0.75), None, None),
+        Rival("Memory of the patient's other labels", 0.5, None, 0.2, (0.15, 0.25)),
+        Rival("Undefined", None, None, None, None),
+    ]
+    assert drawn(lambda theme: draw_rivals(rivals, theme)) == []
+
+
 def test_no_label_meets_another_in_the_subgroups(results):
     assert drawn(lambda theme: draw_subgroups(results.audit.subgroups, theme)) == []
 
@@ -151,18 +167,23 @@ def test_no_label_meets_another_in_the_reconstructions(count):
     rng = np.random.default_rng(0)
     images = rng.random((count, 64, 64), dtype=np.float32)
     examples = join_examples(
-        [compare_image(f"{row:08d}_000.png", image, image / 2) for row, image in enumerate(images)]
+        [
+            compare_image(Chosen(f"{row:08d}_000.png"), image, image / 2)
+            for row, image in enumerate(images)
+        ]
     )
-    assert drawn(lambda theme: draw_reconstructions(examples, theme)) == []
+    assert drawn(lambda theme: draw_reconstructions(examples, 0.5, theme)) == []
 
 
 def test_errors_are_measured_at_full_size_and_shown_on_one_scale():
     board = (np.indices((1024, 1024)).sum(axis=0) % 2).astype(np.float32)
-    example = compare_image("a.png", board, np.full_like(board, 0.5))
+    example = compare_image(Chosen("a.png"), board, np.full_like(board, 0.5))
     assert example.l1.tolist() == [0.5]
     assert example.errors.shape == (1, 512, 512)
     assert example.errors == pytest.approx(0.5)  # averaged after the difference, not before
-    assert example.error_limit == 0.5
+    assert error_limit([example]) == 0.5
+    assert error_limit([example, compare_image(Chosen("b.png"), board, board)]) == 0.5  # of both
+    assert error_limit([compare_image(Chosen("b.png"), board, board)]) == 0.05
 
 
 def test_no_label_meets_another_in_the_latent_map():
@@ -192,52 +213,3 @@ def test_smallest_maps(count, num_dimensions):
 
 def test_four_points_are_too_few_for_a_map():
     assert map_latents(np.zeros((4, 2), np.float32), max_points=9, perplexity=30, seed=0) is None
-
-
-def chunks(data):
-    place, found = 8, []
-    while place < len(data):
-        (length,) = struct.unpack(">I", data[place : place + 4])
-        found.append(data[place + 4 : place + 8])
-        place += 12 + length
-    return found
-
-
-def test_png_holds_no_text_or_time_and_themes_differ():
-    kl = np.ones(4)
-    pictures = {}
-    for theme in (LIGHT, DARK):
-        with drawing(theme):
-            pictures[theme.name] = png(rasterize(draw_kl_per_dimension(kl, theme)))
-        assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pictures[theme.name]))
-    corner = {
-        n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pictures.items()
-    }
-    assert corner == {"light": (255, 255, 255), "dark": (20, 24, 29)}
-
-
-def test_drawing_leaves_a_users_settings_as_they_were():
-    mpl.get_backend()  # chosen on first use
-    before = mpl.rcParams.copy()
-    with drawing(DARK):
-        rasterize(draw_kl_per_dimension(np.ones(3), DARK))
-    assert mpl.rcParams == before
-
-
-def luminance(colour):
-    channels = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-def contrast(one, two):
-    low, high = sorted((luminance(one), luminance(two)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
-def test_colours_can_be_read(theme):
-    assert contrast(theme.ink, theme.paper) > 7
-    assert contrast(theme.muted, theme.paper) > 4.5
-    for series in (theme.first, theme.second, theme.third):
-        assert contrast(series, theme.paper) > 3

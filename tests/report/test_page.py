@@ -71,7 +71,7 @@ def test_page_has_headings_in_order_targets_for_its_links_and_alt_texts(page):
     assert len(known) == len(set(known))
     links = [a["href"][1:] for tag, a in page.tags if tag == "a" and a["href"].startswith("#")]
     assert set(links) <= set(known)
-    assert len(set(links)) == 13
+    assert len(set(links)) == 14
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
     assert ("html", {"lang": "en"}) in page.tags
 
@@ -88,7 +88,7 @@ def test_page_says_what_matters(page):
     assert "ChestX-ray8" in words
     assert "No test image belongs to a patient that is also in train." in words
     assert (
-        "Hernia: auroc, average precision, f1, f1 at 0.5, sensitivity (no positive image in test)"
+        "Hernia: AUROC, average precision, F1, F1 at 0.5, sensitivity (no positive image in test)"
         in words
     )
 

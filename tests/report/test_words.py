@@ -19,7 +19,7 @@ def tables(made_run):
 
 @pytest.fixture(scope="module")
 def results(tables, made_run):
-    return measure(tables, made_run.pixels, seed=0)
+    return measure(tables, made_run.inputs, made_run.record, made_run.pixels, seed=0)
 
 
 def with_difference(results, value, bounds):

@@ -4,14 +4,12 @@ import pytest
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.report.drawn_images import draw_images
-from cxrmodel.report.inputs import read_tables
-from cxrmodel.report.pictures import Gallery
-from cxrmodel.report.results import measure
 from cxrmodel.report.write import write_report
 
 CONFIG = ReportConfig(num_reconstructions=3, tsne_points=60)
 FIGURES = {
+    "baselines.png",
+    "cooccurrence.png",
     "extremes.png",
     "neighbours.png",
     "one_a_class.png",
@@ -40,7 +38,7 @@ def write(run, directory, **config):
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
     written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
-    written.add("test_predictions.parquet")
+    written |= {"test_predictions.parquet", "films.parquet"}
     assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
 
@@ -156,12 +154,3 @@ def test_same_inputs_give_the_same_bytes_and_progress_reaches_its_end(made_run, 
         again = tmp_path / path.relative_to(report[0])
         assert again.read_bytes() == path.read_bytes(), path.name
     assert [progress.done for progress in seen] == list(range(seen[-1].total + 1))
-
-
-def test_another_seed_draws_other_images(made_run, report, tmp_path):
-    config = CONFIG.model_copy(update={"seed": 7})
-    tables = read_tables(made_run.inputs)
-    results = measure(tables, made_run.pixels, seed=0)
-    draw_images(config, made_run.inputs, tables, results, made_run.pixels, Gallery(tmp_path))
-    drawn = (tmp_path / "reconstructions.png").read_bytes()
-    assert drawn != (report[0] / "figures/reconstructions.png").read_bytes()

@@ -53,6 +53,7 @@ osd data = {folder}/osd
 osd objectstore = memstore
 memstore device bytes = 4294967296
 osd crush chooseleaf type = 0
+osd client watch timeout = 2
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 4
@@ -112,6 +113,7 @@ class Ceph:
             )
         )
         self._mon_addresses = f"[v2:127.0.0.1:{mon_v2},v1:127.0.0.1:{mon_v1}]"
+        self._clients: dict[Credentials, Any] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._gateway: subprocess.Popen[bytes] | None = None
 
@@ -138,15 +140,17 @@ class Ceph:
             time.sleep(0.05)
 
     def client(self, credentials: Credentials | None = None) -> Any:
-        """Return a boto3 client that talks to the gateway directly."""
-        access_key, secret_key = credentials or self.credentials
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name=REGION,
-        )
+        """Return a boto3 client that talks to the gateway directly; one a user, for all threads."""
+        user = credentials or self.credentials
+        if user not in self._clients:
+            self._clients[user] = boto3.client(
+                "s3",
+                endpoint_url=self.endpoint,
+                aws_access_key_id=user.access_key,
+                aws_secret_access_key=user.secret_key,
+                region_name=REGION,
+            )
+        return self._clients[user]
 
     def stop_gateway(self) -> None:
         """Kill the gateway; the objects stay."""

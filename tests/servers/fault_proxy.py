@@ -149,6 +149,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args) -> None:
         """Say nothing."""
 
+    def handle_expect_100(self) -> bool:
+        proceed = super().handle_expect_100()
+        self.wfile.flush()  # the client sends no body before it has read this
+        return proceed
+
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.proxy.fault_for(self.command, self.path)
@@ -169,9 +174,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return what the upstream server answers: status, headers and body."""
-        self.upstream.putrequest(
-            self.command, self.path, skip_host=True, skip_accept_encoding=True
-        )
+        self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in NOT_FORWARDED:
                 self.upstream.putheader(name, value)

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deployments.local import PAGE
+
 AUTH = "admin:correct-horse"
 START_S = 120
 STOP_S = 40
+WAIT_S = 300  # of a busy machine; nothing waits longer than it must
 
 
 def free_port() -> int:
@@ -25,7 +28,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
     """Wait for a condition; `what` is said where it does not come.
 
     Raises:
@@ -82,6 +85,7 @@ class PrefectServer:
         page: Serve the web page too.
 
     Attributes:
+        home: As given.
         url: Of the page.
         env: Environment of a client.
         process: The running server.
@@ -91,7 +95,7 @@ class PrefectServer:
         self, home: Path, database: str | None = None, *,
         settings: dict[str, str] | None = None, page: bool = False,
     ) -> None:  # fmt: skip
-        self._home, self._port = home, free_port()
+        self.home, self._port = home, free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.env = {
             "PREFECT_HOME": str(home),
@@ -102,9 +106,8 @@ class PrefectServer:
         self._settings = {
             "PREFECT_SERVER_API_AUTH_STRING": AUTH,
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
-            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            **PAGE,
             **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}),
             **(settings or {}),
         }
@@ -115,11 +118,11 @@ class PrefectServer:
         """Start it, and wait until it answers."""
         command = [sys.executable, "-m", "prefect", "server", "start", *self._flags]
         command += ["--host", "127.0.0.1", "--port", str(self._port)]
-        with (self._home / "server.log").open("ab") as log:
+        with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
                 env={**os.environ, **self.env, **self._settings},
-                cwd=self._home,
+                cwd=self.home,
                 stdout=log,
                 stderr=log,
             )

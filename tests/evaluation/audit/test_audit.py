@@ -8,6 +8,7 @@ from scipy.special import expit
 from cxrmodel.evaluation.audit.audit import audit_run
 from cxrmodel.evaluation.audit.duplicates import find_duplicates
 from cxrmodel.evaluation.audit.subgroups import EVERYONE, worse_off
+from cxrmodel.evaluation.autoencoder import TOO_SMALL
 from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.resolution import to_unit
@@ -64,6 +65,7 @@ def make(rng, *, skill=1.0, by_view=0.0, by_sex=0.0):
     latents["mu_02"] += 3.0 * (view == "AP")
     latents[["logvar_00", "logvar_01", "logvar_02"]] = 0.0
     latents["l1"], latents["psnr"] = rng.uniform(0.02, 0.04, COUNT), 24.0
+    latents["ssim"], latents["ms_ssim"] = rng.uniform(0.7, 0.9, COUNT), np.nan
     probabilities = expit(scores - 1)
     predictions = {
         part: Predictions(
@@ -162,6 +164,8 @@ def test_reconstruction_by_group_by_hand(clean):
     assert found.num_images == rows.sum()
     assert found.l1.value == pytest.approx(latents.loc[rows, "l1"].mean())
     assert found.psnr.interval == (24, 24)
+    assert found.ssim.value == pytest.approx(latents.loc[rows, "ssim"].mean())
+    assert found.ms_ssim.metric.reason == TOO_SMALL
     assert set(clean.reconstruction) == {"view AP", "view PA", "no listed finding", "A", "B"}
 
 

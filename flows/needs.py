@@ -1,0 +1,156 @@
+"""What a planned run needs: bytes to read, room in scratch, memory, a device, time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+
+from cxrmodel.config import PipelineConfig
+from cxrmodel.data.image_cache import ImageCache
+from cxrmodel.data.image_records import is_unfinished
+from cxrmodel.data.tables import LISTING_FILE
+from cxrmodel.store import MANIFEST
+from cxrmodel.training.devices import resolve_device, resolve_precision
+from cxrmodel.training.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
+from cxrmodel.training.vae_settings import resolve_config
+from cxrmodel.training.vae_state import initial_vae
+from tasks.plan import CACHED, Step
+
+PIXEL_STAGES = frozenset({"images", "vae", "latents", "baselines", "report"})
+PROCESS_BYTES = 300 << 20  # Python with the libraries loaded, before the first step
+CHECKPOINT_WEIGHTS = 10  # three times weights and Adam's two moments, and the best weights
+NUM_MANIFESTS = 20
+PROPORTIONAL = frozenset({"images", "vae", "latents", "classifier"})  # their time to the images
+MOST_UNLIKE = 2  # how much larger or smaller the run may be that another stage's time is taken of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read of the data set.
+
+    Attributes:
+        images: Files not decoded in scratch yet.
+        bytes: Their size together.
+        is_repeated: Nothing is kept: as much is read at every pass over the images.
+    """
+
+    images: int
+    bytes: int
+    is_repeated: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training takes.
+
+    Attributes:
+        device: Where it would run.
+        precision: Its arithmetic there.
+        batch_size: Images a step.
+        bytes: Memory it takes, about.
+        bytes_there: Memory of the device.
+        checkpoint_bytes: Room of its checkpoints in scratch, at most.
+    """
+
+    device: str
+    precision: str
+    batch_size: int
+    bytes: int
+    bytes_there: int
+    checkpoint_bytes: int
+
+
+def reading(config: PipelineConfig, steps: list[Step], index: Path) -> Reading:
+    """Return what is to be read for the stages that need pixels and are not cached.
+
+    Args:
+        config: Settings of the run.
+        steps: What would become of each stage.
+        index: Folder of the index, made or planned.
+    """
+    sizes = pd.read_parquet(index / LISTING_FILE, columns=["bytes"])["bytes"]
+    if all(step.state == CACHED for step in steps if step.stage in PIXEL_STAGES):
+        sizes = sizes[:0]
+    elif config.images.cache:
+        cache = ImageCache(config.images, index, len(sizes), Path(config.store.scratch))
+        sizes = sizes[is_unfinished(cache.records())]
+    return Reading(len(sizes), int(sizes.sum()), not config.images.cache)
+
+
+def training(config: PipelineConfig) -> Training:
+    """Return what training takes on this machine.
+
+    Memory is that of the weights, their gradients and Adam's two moments; of what a step saves for
+    its backward pass, an image at a time, and as much again for gradients; and of the process.
+
+    Raises:
+        ValueError: The machine has no such device.
+    """
+    where = resolve_device(config.runtime.device)
+    precision = resolve_precision(config.vae.precision, where)
+    model = initial_vae(config.vae, config.images.size, where)
+    batch_size = resolve_config(config.vae, config.images.size, where, precision).batch_size
+    weights = sum(weight.nbytes for weight in model.parameters())
+    step = STEP_FACTOR * batch_size * saved_bytes(model, precision)
+    process = PROCESS_BYTES if where.type == "cpu" else 0
+    return Training(
+        device=str(where),
+        precision=precision,
+        batch_size=batch_size,
+        bytes=STATES_PER_WEIGHT * weights + step + process,
+        bytes_there=memory_bytes(where),
+        checkpoint_bytes=CHECKPOINT_WEIGHTS * weights,
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the room on the disk of a folder, which need not exist yet."""
+    path = folder.absolute()
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def expected_seconds(root: str, step: Step) -> float | None:
+    """Return how long a stage would take, by what earlier runs on this hardware took.
+
+    The slowest counts of the last few with the same settings, for a run that went on from a
+    checkpoint has not measured all of its work. None where nothing comparable was measured.
+
+    Args:
+        root: Of the store, whose manifests hold the measurements.
+        step: The stage, with its number of images.
+    """
+    if not step.images:
+        return None
+    paces = [
+        manifest["seconds"] / work["images"]
+        for manifest in _latest_manifests(root, step.stage)
+        if (work := manifest["provenance"].get("work")) and _is_comparable(work, step)
+    ]
+    return max(paces) * step.images if paces else None
+
+
+def _is_comparable(work: Mapping[str, Any], step: Step) -> bool:
+    if not work["images"] or not step.images or work["pace"] != step.pace:
+        return False
+    size = work["images"] / step.images
+    return step.stage in PROPORTIONAL or 1 / MOST_UNLIKE <= size <= MOST_UNLIKE
+
+
+def _latest_manifests(root: str, stage: str) -> list[dict[str, Any]]:
+    file_system, path = fsspec.core.url_to_fs(root)
+    found = file_system.glob(f"{path}/{stage}/*/{MANIFEST}", detail=True)
+    newest = sorted(found, key=lambda name: _time(found[name]), reverse=True)[:NUM_MANIFESTS]
+    return [json.loads(file_system.cat_file(name)) for name in newest]
+
+
+def _time(info: Mapping[str, Any]) -> float:
+    changed = info.get("mtime", info.get("LastModified", 0.0))
+    return float(changed.timestamp() if hasattr(changed, "timestamp") else changed)

@@ -1,0 +1,165 @@
+"""Deployed runs on a real object store, from the trigger to what a person sees in the page."""
+
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+
+from tests.deployments.site import SMALL, STAGES, Site, api_of, descendants, listening
+from tests.servers.browser import Visit, chromium, find_chromium, visit
+from tests.servers.ceph import REGION
+from tests.servers.prefect_server import AUTH
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+CACHED_S = 30
+PREFECTS_OWN = "404 (Not Found)"  # the page asks for an icon that it does not have
+
+
+class Runs(NamedTuple):
+    """Two runs of the same settings, triggered at once.
+
+    Attributes:
+        first: The one that was started first.
+        second: The other.
+        most_at_once: How many were under way together, at most.
+        ports: Addresses that the server, the worker and the runs have listened on.
+        log: What the worker has written.
+    """
+
+    first: UUID
+    second: UUID
+    most_at_once: int
+    ports: set[str]
+    log: str
+
+
+@pytest.fixture(scope="module")
+def bucket(ceph) -> str:
+    """An empty bucket for all tests of this module."""
+    name = f"cxr-{uuid.uuid4().hex}"
+    ceph.client().create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def site(server, ceph, bucket, project, tmp_path_factory) -> Site:
+    """The deployments on a store in the bucket."""
+    env = {
+        **server.env,
+        "AWS_ENDPOINT_URL": ceph.endpoint,
+        "AWS_ACCESS_KEY_ID": ceph.credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": ceph.credentials.secret_key,
+        "AWS_DEFAULT_REGION": REGION,
+        "PYTHONPATH": str(project),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    site = Site(tmp_path_factory.mktemp("worker"), env, "test-first-run")
+    site.deploy(project, *SMALL, store=f"s3://{bucket}/store")
+    return site
+
+
+@pytest.fixture(scope="module")
+def runs(server, site) -> Runs:
+    """Both runs, at their end."""
+    at_once, ports = [], set()
+    with api_of(server) as api, site.worker() as worker:
+        runs = [api.trigger("train"), api.trigger("train")]
+        deadline = time.monotonic() + 600
+        while {api.state(run) for run in runs} != {"Completed"}:
+            states = [api.state(run) for run in runs]
+            assert not {"Failed", "Crashed"} & set(states), [api.log(run) for run in runs]
+            assert time.monotonic() < deadline, states
+            at_once.append(states.count("Running") + states.count("Pending"))
+            for process in (worker, server.process):
+                ports |= listening([process.pid, *descendants(process.pid)])
+            time.sleep(1)
+        first, second = sorted(runs, key=lambda run: api.client.read_flow_run(run).start_time)
+    return Runs(first, second, max(at_once), ports, site.log.read_text())
+
+
+def test_of_two_triggers_at_once_the_second_waits_and_is_served_from_the_cache(api, runs):
+    assert runs.most_at_once == 1
+    assert api.stages(runs.first) == dict.fromkeys(STAGES, "Completed")
+    assert api.stages(runs.second) == dict.fromkeys(STAGES, "Cached")
+    assert api.client.read_flow_run(runs.second).total_run_time.total_seconds() < CACHED_S
+
+
+def test_the_bucket_holds_every_artifact_its_record_and_the_report(ceph, bucket, runs):
+    pages = ceph.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [found["Key"] for page in pages for found in page["Contents"]]
+    manifests = [key for key in keys if key.endswith("/manifest.json")]
+    assert {key.split("/")[1] for key in manifests} == STAGES
+    records = [key.removeprefix("store/_results/") for key in keys if "/_results/" in key]
+    assert {record.split("-")[0] for record in records} >= STAGES
+    assert [key for key in keys if key.startswith("store/report/") and key.endswith("html")]
+    assert not [key for key in keys if "/_checkpoints/" in key]
+
+
+def test_nothing_listens_beyond_loopback(runs):
+    assert runs.ports == {"127.0.0.1"}
+
+
+def test_the_library_is_heard_and_no_secret_is(api, runs, ceph):
+    told = api.log(runs.first)
+    assert "images into" in told  # the library's own line, at INFO
+    shown = [
+        told,
+        runs.log,
+        str(api.client.read_flow_run(runs.first).model_dump()),
+        str(api.artifacts(runs.first)),
+        str([each.model_dump() for each in api.client.read_deployments()]),
+    ]
+    for secret in (ceph.credentials.secret_key, AUTH.split(":")[1]):
+        assert not [text for text in shown if secret in text]
+
+
+def test_the_page_shows_the_run_its_stages_and_its_results(server, api, runs, tmp_path):
+    if find_chromium() is None:
+        pytest.skip("no Chromium is installed")
+    artifacts = api.artifact_ids(runs.first)
+    train = api.client.read_deployment_by_name("cxrmodel/train").id
+    pages = {
+        "first": f"runs/flow-run/{runs.first}",
+        "second": f"runs/flow-run/{runs.second}?tab=Task+Runs",
+        "artifacts": "artifacts",
+        "headline": f"artifacts/artifact/{artifacts['headline']}",
+        "ledger": f"artifacts/artifact/{artifacts['ledger']}",
+        "form": f"deployments/deployment/{train}/run",
+    }
+    texts = photograph(server.url, pages, tmp_path)
+    assert "phantom-patient-default" in texts["first"]
+    assert "Completed" in texts["first"]
+    assert all(stage in texts["second"] for stage in STAGES)
+    assert texts["second"].count("Cached") >= len(STAGES)
+    assert {"headline", "per-class", "ledger"} <= set(texts["artifacts"].split())
+    assert "macro_auroc" in texts["headline"]
+    assert "/store/report/" in texts["headline"]
+    assert "image_missing" in texts["ledger"]
+    form = [texts["form"].find(section) for section in ("Data", "Images", "Split", "Vae")]
+    assert form == sorted(form)
+    assert "Passes over the train images." in texts["form"]
+
+
+def photograph(url: str, pages: dict[str, str], folder: Path) -> dict[str, str]:
+    """Return the visible text of each page, and leave a picture of it; nothing may go wrong."""
+    texts = {}
+    with chromium() as browser, visit(browser, url) as seen:
+        log_in(seen)
+        for name, path in pages.items():
+            seen.page.goto(f"{url}/{path}")
+            seen.page.wait_for_load_state("networkidle")
+            seen.page.screenshot(path=folder / f"{name}.png", full_page=True)
+            texts[name] = seen.page.inner_text("body")
+        assert [error for error in seen.errors if PREFECTS_OWN not in error] == []
+        assert seen.refused == []
+    return texts
+
+
+def log_in(seen: Visit) -> None:
+    seen.page.fill("input", AUTH)
+    seen.page.keyboard.press("Enter")
+    seen.page.wait_for_url("**/dashboard")
+    seen.errors.clear()  # it asked first, and was refused

@@ -1,0 +1,111 @@
+"""What `--dry-run` says, and that the run which follows does just that."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from cxrmodel.config import DataConfig, ImagesConfig, PipelineConfig, StoreConfig
+from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.errors import DataError
+from flows.dry_run import describe_run
+from flows.main import run_stages
+
+STEP = re.compile(r"^(\w+) +(cached|would run|unknown)(?:: (.*))?$", re.MULTILINE)
+STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+
+
+def planned(run) -> dict[str, tuple[str, str]]:
+    """State and reason of each stage, by name."""
+    assert run.code == 0, run.stderr
+    return {name: (state, reason) for name, state, reason in STEP.findall(run.stdout)}
+
+
+def agree(plan, run) -> None:
+    """Nothing that was called cached ran, and everything that would run did."""
+    assert plan.keys() == STAGES
+    assert run.code == 0, run.stderr
+    states = {name: state for name, (state, _) in plan.items()}
+    assert {name for name, state in states.items() if state == "would run"} <= run.ran
+    assert {name for name, state in states.items() if state == "cached"}.isdisjoint(run.ran)
+
+
+def one(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def test_before_the_first_run(finished, tmp_path):
+    original, run = finished
+    pipeline = replace(original, folder=tmp_path / "run")
+    dry = pipeline.run("--dry-run")
+    assert {state for state, _ in planned(dry).values()} == {"would run"}
+    agree(planned(dry), run)
+    assert "90 files" in dry.stdout
+    assert "image_missing" in dry.stdout
+    assert "unknown for images, vae" in dry.stdout  # nothing has been measured
+    num_test = run.metrics["split"]["num_test"]
+    assert f"{num_test} test, by patient; an estimate, as if" in dry.stdout
+    assert not pipeline.store.exists()
+    assert not pipeline.scratch.exists()
+
+
+def test_after_a_run_and_after_changes_and_damage(finished, tmp_path):
+    original, _ = finished
+    pipeline = replace(original, folder=tmp_path / "moved")
+    shutil.copytree(original.folder, pipeline.folder)
+    kept = sorted(tmp_path.rglob("*"))
+    dry = pipeline.run("--dry-run")
+    assert {state for state, _ in planned(dry).values()} == {"cached"}
+    assert "nothing: what is needed is decoded" in dry.stdout
+    assert "an estimate, as if" not in dry.stdout
+    assert sorted(tmp_path.rglob("*")) == kept
+
+    one(pipeline.store, "split/*/manifest.json").unlink()
+    latents = one(pipeline.store, "latents/*/latents.parquet")
+    latents.write_bytes(latents.read_bytes()[:100])
+    changes = ("--classifier.lr=0.01", "--refresh", "baselines")
+    plan = planned(dry := pipeline.run("--dry-run", *changes))
+    assert plan["split"][0] == plan["latents"][0] == "would run"
+    assert "manifest.json is missing" in plan["split"][1]
+    assert "has 100 bytes instead of" in plan["latents"][1]
+    assert plan["baselines"] == ("would run", "asked by --refresh")
+    assert plan["classifier"] == ("unknown", "until latents has run")
+    assert plan["report"][0] == "unknown"
+    assert plan["index"][0] == plan["images"][0] == plan["vae"][0] == "cached"
+    assert re.search(r"at most about 0:0\d:\d\d \(h:mm:ss\) for latents, classifier", dry.stdout)
+    agree(plan, pipeline.run(*changes))
+
+
+def settings(folder, root, **sections) -> PipelineConfig:
+    return PipelineConfig(
+        data=DataConfig(root=root, phantom_images=60),
+        images=ImagesConfig(size=64),
+        store=StoreConfig(root=str(folder / "store"), scratch=str(folder / "scratch")),
+        **sections,
+    )
+
+
+def test_synthetic_films_not_drawn_yet_are_not_drawn(tmp_path):
+    text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
+    assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
+    assert "60 synthetic ones, to be drawn first" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_synthetic_films_that_are_drawn_are_planned_for_like_others(tmp_path):
+    films = tmp_path / "scratch" / "phantom" / "60"
+    write_phantoms(films, 60, size_px=64)
+    text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
+    assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
+    assert "images      60 in phantom" in text
+    assert "scratch     240.0 KiB for pixels" in text  # 60 images of 64 * 64 bytes
+    assert not (tmp_path / "store").exists()
+    assert sorted((tmp_path / "scratch").iterdir()) == [films.parent]
+
+
+def test_a_data_set_that_is_not_there_is_the_error_of_a_run(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        describe_run(settings(tmp_path, str(tmp_path / "nowhere")), (), run_stages)
+    assert not list(tmp_path.iterdir())
