@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from cxrmodel.settings import KEY_EXEMPT, Section, without_credentials
 
 Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "baselines", "report"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"
 NUM_DOWNSAMPLINGS = 6
-
-
-class _KeyExempt:
-    """Marks a field that changes how a result is made, never what it is."""
-
-
-KEY_EXEMPT = _KeyExempt()
-
-
-def _number_fields(schema: dict[str, Any]) -> None:
-    # Prefect's parameter form sorts fields by name unless the schema numbers them.
-    for position, field in enumerate(schema.get("properties", {}).values()):
-        field["position"] = position
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown names are refused."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,  # 30 and 30.0 must give one cache key
-        hide_input_in_errors=True,  # a refused URL may carry a password
-        json_schema_extra=_number_fields,
-    )
-
-    def key_fields(self) -> dict[str, Any]:
-        """Return the fields that determine a result, for cache keys and provenance."""
-        fields: dict[str, Any] = {}
-        for name, info in type(self).model_fields.items():
-            if KEY_EXEMPT in info.metadata:
-                continue
-            value = getattr(self, name)
-            fields[name] = value.key_fields() if isinstance(value, Section) else value
-        return fields
-
-    def fingerprint(self) -> str:
-        """Return the sha256 of `key_fields`, in hexadecimal."""
-        text = json.dumps(self.key_fields(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_credentials(section: str, field: str, url: str | None) -> None:
-    links = [urlsplit(link) for link in (url or "").split("::")]  # as in zip::https://…
-    if any(link.username or link.password for link in links):
-        raise ValueError(
-            f"{section}.{field} must not carry credentials, and it does before the '@'. "
-            "Set them in the environment, a profile or a role of the cloud's own chain."
-        )
 
 
 class DataConfig(Section):
@@ -95,8 +44,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:
-        _without_credentials("data", "root", self.root)
-        _without_credentials("data", "csv", self.csv)
+        without_credentials("data", "root", self.root)
+        without_credentials("data", "csv", self.csv)
         return self
 
 
@@ -223,7 +172,7 @@ class StoreConfig(Section):
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:
-        _without_credentials("store", "root", self.root)
+        without_credentials("store", "root", self.root)
         return self
 
 

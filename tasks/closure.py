@@ -22,6 +22,8 @@ PLUMBING = frozenset(
         "cxrmodel.config",
         "cxrmodel.errors",
         "cxrmodel.progress",
+        "cxrmodel.settings",
+        "cxrmodel.remote_folder",
         "cxrmodel.store",
         "tasks.closure",
         "tasks.pixels",

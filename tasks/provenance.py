@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from cxrmodel.config import RuntimeConfig, Section
+from cxrmodel.config import RuntimeConfig
 from cxrmodel.data.source import Source
+from cxrmodel.settings import Section
 from cxrmodel.store import Artifact
 from cxrmodel.training.devices import resolve_device
 from tasks.closure import code_digest

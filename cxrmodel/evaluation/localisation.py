@@ -186,5 +186,5 @@ def _summarise(cases: pd.DataFrame, members: Rows, draws: PatientDraws) -> Group
         error_inside=mean("inside"),
         error_outside=mean("outside"),
         error_difference=mean("inside", "outside"),
-        warning=few_patients(num_patients),
+        warning=few_patients(num_patients) if num_patients else None,
     )

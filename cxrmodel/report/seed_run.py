@@ -11,10 +11,10 @@ from cxrmodel.config import (
     DataConfig,
     ImagesConfig,
     LatentsConfig,
-    Section,
     SplitConfig,
     VAEConfig,
 )
+from cxrmodel.settings import Section
 
 NAME = "seed"
 SETTINGS: Mapping[str, Section] = {

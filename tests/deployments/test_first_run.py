@@ -123,7 +123,7 @@ def test_the_page_shows_the_run_its_stages_and_its_results(server, api, runs, tm
     train = api.client.read_deployment_by_name("cxrmodel/train").id
     pages = {
         "first": f"runs/flow-run/{runs.first}",
-        "second": f"runs/flow-run/{runs.second}?tab=Task+Runs",
+        "second": f"runs/flow-run/{runs.second}",
         "artifacts": "artifacts",
         "headline": f"artifacts/artifact/{artifacts['headline']}",
         "ledger": f"artifacts/artifact/{artifacts['ledger']}",

@@ -43,7 +43,7 @@ def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(tmp_path):
         assert len(started) >= 2  # the server and the worker
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=120)  # each of the two has 40 s
     assert code == 130
     assert not listens(port)
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

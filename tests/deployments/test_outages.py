@@ -65,7 +65,7 @@ def test_a_run_outlives_the_server_its_database_and_the_object_store(server, dat
             database.restart()
             wait_until(lambda: answers_for(api, run), "the server has its database again")
             ceph.stop_gateway()
-        lose_store(ceph, api, run)
+        lose_store(ceph, site)
         assert api.finish(run) == "Completed", api.log(run)
         assert api.stages(run) == dict.fromkeys(STAGES, "Completed")
         assert {"headline", "ledger", "per-class"} <= api.artifacts(run).keys()
@@ -121,11 +121,11 @@ def answers_for(api: Api, run: UUID) -> bool:
     return api.state(run) == "Running"
 
 
-def lose_store(ceph: Ceph, api: Api, run: UUID) -> None:
+def lose_store(ceph: Ceph, site: Site) -> None:
     """Keep the store away, for as long as was said and until the end of training has missed it."""
-    stopped = time.monotonic()
+    stopped, told = time.monotonic(), len(site.log.read_text())
     try:
-        wait_until(lambda: api.stages(run).get("vae") == "AwaitingRetry", "a retry")
+        wait_until(lambda: "trying again" in site.log.read_text()[told:], "a request is repeated")
         time.sleep(max(0, STORE_OUTAGE_S - (time.monotonic() - stopped)))
     finally:
         ceph.start_gateway()

@@ -128,6 +128,7 @@ def test_a_box_without_a_pixel_is_left_out_and_nothing_at_all_is_undefined():
         assert found.per_class == {}
         assert found.overall.num_boxes == 0
         assert found.overall.pointing_game.metric.reason == "no film with a box"
+        assert found.overall.warning is None
 
 
 def test_of_many_images_some_are_drawn_and_one_is_read_at_a_time(monkeypatch):
