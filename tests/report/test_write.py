@@ -9,6 +9,7 @@ from cxrmodel.report.write import write_report
 CONFIG = ReportConfig(num_reconstructions=3, tsne_points=60)
 FIGURES = {
     "baselines.png",
+    "boxed.png",
     "cooccurrence.png",
     "extremes.png",
     "neighbours.png",
@@ -27,12 +28,6 @@ FIGURES = {
     "training_curves.png",
 }
 MACROS = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5")
-
-
-def write(run, directory, **config):
-    return write_report(
-        CONFIG.model_copy(update=config), run.inputs, run.record, run.pixels, directory
-    )
 
 
 def test_writes_page_numbers_and_figures(report):
