@@ -23,7 +23,7 @@ def monai_training(
     turns: Connection, films: Films, num_images: int, batch_size: int, precision: str
 ) -> None:
     """Seconds an image of training, its decoding in the main process left out."""
-    from monai.networks.nets import VarAutoEncoder  # noqa: PLC0415 - an extra, slow to import
+    from monai.networks.nets import VarAutoEncoder
 
     widths = CHANNELS[1:]
     model = VarAutoEncoder(2, (1, SIDE, SIDE), 1, LATENT_DIM, widths, (2,) * len(widths))

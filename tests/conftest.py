@@ -15,6 +15,19 @@ settings.register_profile("unhurried", deadline=None)  # a busy machine is no fa
 settings.load_profile("unhurried")
 
 
+SHARED = ("flows", "report")  # folders whose tests share a costly fixture of the session
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep tests that share fixtures on one worker: those of a file, of some folders, of a mark."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            folder = item.path.parent.name
+            group = folder if folder in SHARED else str(item.path.relative_to(item.config.rootpath))
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[Ceph]:
     """Return a real S3 server; tests that use it carry `xdist_group("ceph")`."""
