@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+
+from cxrmodel.cluster.images import DecodingJob, decode_on_cluster
+from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import ImagesConfig, RuntimeConfig
 from cxrmodel.data.pixels import decode_images
 from cxrmodel.store import Artifact, Store
@@ -13,7 +18,14 @@ def decode_listed_images(
     config: ImagesConfig, root: str, index: Artifact, store: Store, runtime: RuntimeConfig
 ) -> Artifact:
     """Decode the listed files into the node-local cache; damaged ones go to the ledger."""
-    with stage_run(store) as run:
+    with stage_run(store) as run, ExitStack() as stack:
+        decode_shards = None
+        if runtime.ray_address:
+            stack.enter_context(connected(runtime.ray_address))
+            open_index = partial(store.directory, index)
+            job = DecodingJob(config, root, open_index, runtime.num_workers)
+            workers = divide("cpu", runtime.ray_workers)
+            decode_shards = partial(decode_on_cluster, job, workers)
         summary = decode_images(
             config,
             root,
@@ -21,6 +33,7 @@ def decode_listed_images(
             run.directory,
             scratch=store.scratch,
             num_workers=runtime.num_workers,
+            decode_shards=decode_shards,
             report=run.report,
         )
         return run.commit(summary)

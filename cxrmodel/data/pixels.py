@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.image_cache import ImageCache
-from cxrmodel.data.image_records import RECORD, outcomes_of, record_of
+from cxrmodel.data.image_records import RECORD, Records, outcomes_of, record_of
 from cxrmodel.data.ledger import count_reasons, describe_counts, ledger, write_ledger
 from cxrmodel.data.pixel_readers import DecodedPixels, MappedPixels, source_changed
 from cxrmodel.data.reader import ImageReader
@@ -21,6 +22,8 @@ from cxrmodel.errors import DataError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 REPORT_EVERY = 256
+
+Shards = Iterable[tuple[range, Records]]
 
 
 class Pixels(Protocol):
@@ -53,12 +56,13 @@ def decode_images(
     *,
     scratch: Path,
     num_workers: int | None = None,
+    decode_shards: Callable[[int], Shards] | None = None,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
     """Decode every image of the index once, and write images.parquet and excluded.parquet.
 
     With config.cache on, the pixels stay in scratch for the stages that follow, and a killed run
-    goes on where it stopped; off, they are dropped. The files are the same.
+    goes on where it stopped; off, or decoded elsewhere, they are dropped. The files are the same.
 
     Args:
         config: How to decode.
@@ -67,6 +71,8 @@ def decode_images(
         directory: Folder to write to.
         scratch: Node-local folder for the pixels.
         num_workers: Threads that decode.
+        decode_shards: From the number of images to the records of all their rows, range by range,
+            where other machines decode.
         report: Told the number of images done.
 
     Returns:
@@ -78,11 +84,12 @@ def decode_images(
         OSError: The data set cannot be reached; worth another try.
     """
     reader = ImageReader(config, root, index, num_workers)
-    outcomes = (
-        _decode_into_cache(config, reader, index, scratch, report)
-        if config.cache
-        else _decode_and_drop(reader, report)
-    )
+    if decode_shards is None and config.cache:
+        records = _decode_into_cache(config, reader, index, scratch, report)
+    else:
+        shards = (decode_shards or partial(_decode_here, reader))(len(reader.names))
+        records = _collect(shards, len(reader.names), report)
+    outcomes = outcomes_of(records, reader.names)
     excluded = outcomes[outcomes["status"] != OK]
     rows = ledger(excluded["image"], excluded["status"], excluded["detail"])
     if len(rows) == len(outcomes):
@@ -103,20 +110,32 @@ def decode_images(
 
 def _decode_into_cache(
     config: ImagesConfig, reader: ImageReader, index: Path, scratch: Path, report: ReportProgress
-) -> pd.DataFrame:
+) -> Records:
     cache = ImageCache(config, index, len(reader.names), scratch)
     cache.build(reader, np.arange(len(reader.names)), report=report)
-    return outcomes_of(cache.records(), reader.names)
+    return cache.records()
 
 
-def _decode_and_drop(reader: ImageReader, report: ReportProgress) -> pd.DataFrame:
-    num_images = len(reader.names)
+def _decode_here(reader: ImageReader, num_images: int) -> Iterator[tuple[range, Records]]:
+    for decoded in reader.decode_many(range(num_images)):
+        yield range(decoded.row, decoded.row + 1), record_of(decoded)
+
+
+def _collect(shards: Shards, num_images: int, report: ReportProgress) -> Records:
     records = np.zeros(num_images, RECORD)
-    for done, decoded in enumerate(reader.decode_many(range(num_images)), start=1):
-        records[decoded.row] = record_of(decoded)
-        if done % REPORT_EVERY == 0 or done == num_images:
+    done = told = 0
+    for rows, found in shards:
+        records[rows.start : rows.stop] = found
+        done += len(rows)
+        if done - told >= REPORT_EVERY or done == num_images:
             report(Progress("images", done, num_images))
-    return outcomes_of(records, reader.names)
+            told = done
+    return records
+
+
+def decode_rows(reader: ImageReader, rows: range) -> Records:
+    """Decode some rows for their records alone; the pixels are dropped."""
+    return np.array([record_of(decoded) for decoded in reader.decode_many(rows)], RECORD)
 
 
 def open_pixels(
