@@ -22,8 +22,9 @@ from deployments.definitions import HEARTBEAT_S
 from deployments.target import Target
 from flows.main import train_pipeline
 
-# Five missed heartbeats: a server that is down for some minutes must not end a healthy run.
-DEAD_AFTER = timedelta(seconds=5 * HEARTBEAT_S)
+# A server that is down for some minutes must not end a healthy run. Prefect's client waits twice as
+# long after each request that fails, so heartbeats may stay away for as long again as it was down.
+DEAD_AFTER = timedelta(seconds=10 * HEARTBEAT_S)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Scheduled")
 NO_BLOCK = UUID(int=0)
