@@ -165,7 +165,9 @@ SECTIONS: dict[str, Section] = {
     "growth": lambda films, _, work: measure_growth(films, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "bootstrap": lambda *_: measure_bootstrap(),
-    "orchestration": lambda _, arguments, work: measure_orchestration(work, arguments.rounds),
+    "orchestration": lambda _, arguments, work: measure_orchestration(
+        work, max(1, arguments.rounds // 3)
+    ),
 }
 
 

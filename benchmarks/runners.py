@@ -69,7 +69,7 @@ def product_training(
         if progress.done < clock["step"] + steps_a_turn:
             return
         seconds = time.perf_counter() - clock["start"]
-        turns.send(seconds / (steps_a_turn * config.batch_size) if clock["step"] else None)
+        turns.send(seconds / (steps_a_turn * int(config.batch_size)) if clock["step"] else None)
         if not turns.recv():
             raise Stop
         clock.update(step=progress.done, start=time.perf_counter())

@@ -55,7 +55,7 @@ def test_time_of_a_stage_that_does_not_grow_with_images_needs_a_run_of_like_size
 def test_memory_is_near_what_the_benchmark_measured():
     vae = VAEConfig(batch_size=8, precision="bfloat16")
     needs = training(PipelineConfig(vae=vae, runtime=RuntimeConfig(device="cpu")))
-    peak_gib = json.loads(MEASURED.read_text())["peak_memory_gib_batch_8"]
+    peak_gib = json.loads(MEASURED.read_text())["training"]["peak_memory_gib_batch_8"]
     assert needs.bytes / 2**30 == pytest.approx(peak_gib, rel=0.25)
     weights = 4 * sum(weight.numel() for weight in VAE(1024, 64).parameters())
     assert needs.checkpoint_bytes == 10 * weights
