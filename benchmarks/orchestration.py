@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cxrmodel.data.phantom import write_phantoms
+from tests.servers.prefect_server import open_server
 
 NUM_FILMS, SIZE_PX = 90, 64
 SETTINGS = ("--vae.epochs=1", "--vae.batch_size=16", "--classifier.epochs=1",
             "--report.num_reconstructions=1", "--report.tsne_points=50",
             "--runtime.device=cpu")  # fmt: skip
-SERVER_START_S = 120
 
 # Runs the flow as the command line does, and prints when the flow began and ended; the process
 # has its libraries loaded by then. Time before is that of starting, and of a server of its own.
@@ -59,9 +54,11 @@ def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
     films = work / "films"
     write_phantoms(films, NUM_FILMS, size_px=SIZE_PX)
     seconds: dict[str, dict[str, list[float]]] = {}
-    with prefect_server(work / "server") as server:
+    (work / "server").mkdir()
+    with open_server(work / "server") as server:
+        url = {"PREFECT_API_URL": server["PREFECT_API_URL"]}
         for number in range(num_rounds):
-            for name, env in {"server": server, "ephemeral": {}}.items():
+            for name, env in {"server": url, "ephemeral": {}}.items():
                 folder = work / f"{name}-{number}"
                 found = seconds.setdefault(name, {})
                 for key, value in _one_turn(films, folder, env).items():
@@ -105,41 +102,3 @@ def _run(films: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
 def _library_seconds(store: Path) -> float:
     manifests = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
     return float(sum(manifest["seconds"] for manifest in manifests))
-
-
-@contextmanager
-def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Run a server on loopback; gives the environment of its clients."""
-    home.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
-    env = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **env},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _wait_for(f"{url}/health")
-        yield {"PREFECT_API_URL": url}
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + SERVER_START_S
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-        else:
-            return

@@ -4,12 +4,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ import pytest
 
 from cxrmodel.data.phantom import write_phantoms
 from tests.flows.processes import answer_of, files_below, start
+from tests.servers.prefect_server import open_server
 
 PROJECT = Path(__file__).parents[2]
 SMALL = (
@@ -109,49 +107,11 @@ class Pipeline:
         return Run(process.returncode, stdout, stderr)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server of {url} has ended"
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    raise TimeoutError(f"{url} does not answer")
-
-
 @pytest.fixture(scope="session")
 def prefect_env(tmp_path_factory) -> Iterator[dict[str, str]]:
     """Environment of a client of a real Prefect server on loopback."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
-    env = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **env},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for(f"{env['PREFECT_API_URL']}/health", process)
+    with open_server(tmp_path_factory.mktemp("prefect")) as env:
         yield env
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,23 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+@contextmanager
+def open_server(home: Path) -> Iterator[dict[str, str]]:
+    """Run a server without page and password; gives the environment of its clients."""
+    port = free_port()
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    with running([*command, *place], env, home / "server.log"):
+        wait_until(lambda: answers(f"{env['PREFECT_API_URL']}/health"), "it answers", START_S)
+        yield env
+
+
 class PrefectServer:
     """One server on loopback; it keeps its port and its database from one start to the next.
 

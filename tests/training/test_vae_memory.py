@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.models.vae import VAE, VAEOutput, vae_loss
+from cxrmodel.models.vae import VAE
 from cxrmodel.training import memory
 from cxrmodel.training.devices import is_out_of_memory
 from cxrmodel.training.vae_settings import resolve_config
@@ -69,15 +69,12 @@ def test_the_allocator_of_a_cpu_is_understood():
     assert is_out_of_memory(error.value)
 
 
-def test_what_a_step_saves_is_all_that_its_backward_pass_needs():
+def test_what_a_step_saves_grows_with_the_pixels():
     model = VAE(64, 4)
     saved = memory.saved_bytes(model, "float32")
     # Each convolution saves its input and each activation its own; hand-counted for one layer:
     first_map = 4 * 32 * 32 * 4  # channels, side, side, bytes
     assert saved > 2 * first_map
-    image = torch.zeros(1, 1, 64, 64)
-    output: VAEOutput = model(image, torch.zeros(1, 4))
-    vae_loss(output, image, 0.0).loss.backward()  # and it is complete: this works
     assert memory.saved_bytes(VAE(128, 4), "float32") == pytest.approx(4 * saved, rel=0.05)
 
 
