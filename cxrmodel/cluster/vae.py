@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,11 +131,23 @@ def fit_vae_on_cluster(
 
 
 def _fit(trainer: Any, desk: Any) -> None:
+    """Train from another thread: Ray swallows what a signal raises while it waits."""
     import ray  # noqa: PLC0415
     from ray.train import TrainingFailedError  # noqa: PLC0415
 
+    fitted: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001 - told to the thread that waits
+            fitted.set_exception(error)
+        else:
+            fitted.set_result(None)
+
+    threading.Thread(target=fit, daemon=True).start()
     try:
-        trainer.fit()
+        fitted.result()
     except TrainingFailedError as error:
         raise ClusterError(f"Workers died more than {MAX_FAILURES} times: {error}") from error
     except BaseException:  # a cancelled flow raises one that is no Exception

@@ -103,3 +103,42 @@ def test_a_divergence_is_the_error_it_is(cluster, prepared, tmp_path):
             scratch=tmp_path,
             report=lambda _: None,
         )
+
+
+class Cancelled(BaseException):
+    """What a cancelled flow's signal raises; no Exception."""
+
+
+def cancel(*_):
+    raise Cancelled
+
+
+def test_a_cancelled_training_stops_with_a_checkpoint_and_goes_on(cluster, prepared, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    config = CONFIG.model_copy(update={"epochs": 40})
+    told = []
+
+    def cancel_early(progress):
+        told.append(progress)
+        if len(told) == 1:
+            os.kill(os.getpid(), signal.SIGALRM)
+
+    def train(checkpoints, directory, report):
+        directory.mkdir(exist_ok=True)
+        job = job_of(prepared, tmp_path / checkpoints, config)
+        return fit_vae_on_cluster(job, TWO, directory, scratch=tmp_path, report=report)
+
+    before = signal.signal(signal.SIGALRM, cancel)
+    try:
+        with pytest.raises(Cancelled):
+            train("cancelled", resumed, cancel_early)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert 0 < told[0].done < told[0].total
+    assert not list(resumed.iterdir())
+    assert (tmp_path / "cancelled" / "last.safetensors").exists()
+    went_on = []
+    train("cancelled", resumed, went_on.append)
+    assert went_on[0].done > told[0].done
+    train("whole", whole, lambda _: None)
+    assert (resumed / "vae.safetensors").read_bytes() == (whole / "vae.safetensors").read_bytes()
