@@ -194,17 +194,17 @@ class VAE(nn.Module):
         return VAEOutput(self.decoder(latent), mu, logvar)
 
 
-def kl_per_image(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z | x) || N(0, I)) of a diagonal Gaussian (appendix B of the paper).
+def kl_by_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z | x) || N(0, I)) of a diagonal Gaussian (appendix B of the paper), in nats.
 
     Args:
         mu: (B, Z), float32.
         logvar: (B, Z), float32.
 
     Returns:
-        (B,), in nats, summed over the latent dimensions.
+        (B, Z).
     """
-    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar).sum(dim=1)
+    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
 def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
@@ -216,7 +216,7 @@ def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
         kl_weight: Weight of the KL a dimension.
     """
     l1 = nn.functional.l1_loss(output.reconstruction, image)
-    kl_per_dim = kl_per_image(output.mu, output.logvar).mean() / output.mu.shape[1]
+    kl_per_dim = kl_by_dimension(output.mu, output.logvar).mean()
     return VAELoss(l1 + kl_weight * kl_per_dim, l1, kl_per_dim)
 
 

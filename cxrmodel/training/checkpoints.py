@@ -24,6 +24,7 @@ from cxrmodel.training.checkpoint_copies import BEST_EPOCH, STEP, CheckpointCopi
 
 FORMAT = 2
 HEADER = "checkpoint"
+EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number a dimension
 FIELDS = ("step", "history", "best_epoch", "batch_size")
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
@@ -43,7 +44,7 @@ class Checkpoint:
     """
 
     step: int
-    history: list[dict[str, float | None]]
+    history: list[EpochRecord]
     best_epoch: int
     batch_size: int
     tensors: Mapping[str, Tensor] = field(repr=False)

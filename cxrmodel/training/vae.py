@@ -32,6 +32,7 @@ from cxrmodel.training.vae_settings import resolve_config
 from cxrmodel.training.vae_state import TrainingState, run_key, unpack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_training import VAETraining
+from cxrmodel.training.vae_validation import KL_BY_DIMENSION
 from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def _weights_of_epochs(steps: VAESteps, folder: CheckpointFolder) -> dict[str, d
 def _history_table(state: TrainingState) -> pd.DataFrame:
     rows = pd.DataFrame(list(state.history))
     whole = {"epoch": "int64", "step": "int64", "skipped_steps": "int64", "active_units": "Int64"}
-    return rows.astype({name: whole.get(name, "float64") for name in rows.columns})
+    columns = [name for name in rows.columns if name != KL_BY_DIMENSION]
+    return rows.astype({name: whole.get(name, "float64") for name in columns})
 
 
 def _describe(
@@ -159,7 +161,11 @@ def _describe(
             **machine,
         },
     )
-    published = {name: value for name, value in state.history[epoch - 1].items() if name != "epoch"}
+    published = {
+        name: value
+        for name, value in state.history[epoch - 1].items()
+        if name != "epoch" and not isinstance(value, list)
+    }
     return {
         "epochs": len(state.history),
         "num_parameters": num_parameters,

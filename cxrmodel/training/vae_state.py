@@ -15,7 +15,7 @@ from torch import Tensor
 from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.batches import SplitRows
-from cxrmodel.training.checkpoints import Checkpoint
+from cxrmodel.training.checkpoints import Checkpoint, EpochRecord
 from cxrmodel.training.randomness import Stream, seed_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class TrainingState:
 
     step: int
     sums: Tensor = field(repr=False)
-    history: tuple[dict[str, float | None], ...] = ()
+    history: tuple[EpochRecord, ...] = ()
     best_epoch: int = 0
 
 

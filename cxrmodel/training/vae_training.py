@@ -17,7 +17,7 @@ from cxrmodel.data.batches import iterate_batches
 from cxrmodel.errors import CxrModelError, DivergedError
 from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.batches import SplitRows, in_batches
-from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
+from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder, EpochRecord
 from cxrmodel.training.randomness import epoch_order
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import no_sums, pack_weights
@@ -162,7 +162,7 @@ class VAETraining:
         if not self._world.leads:
             return
         self._save()
-        self._report_progress({name: value for name, value in record.items() if value is not None})
+        self._report_progress(record)
 
     def _is_best(self, val_loss: float | None) -> bool:
         if val_loss is None:
@@ -187,7 +187,8 @@ class VAETraining:
         if not math.isfinite(loss):
             raise self._diverged(f"the train loss is {loss}")
         metrics = {"train_l1": l1, "train_kl_nats": kl_nats, "train_loss": loss}
-        return {**metrics, "skipped_steps": num_skipped}
+        rates = {"lr": self._config.lr, "kl_weight": self._config.kl_weight}
+        return {**metrics, **rates, "skipped_steps": num_skipped}
 
     def _check_weights(self) -> None:
         if not self._steps.are_finite():
@@ -227,11 +228,13 @@ class VAETraining:
             # What interrupted the training is the error to show.
             logger.warning("No checkpoint could be left: %s", error)
 
-    def _report_progress(self, metrics: dict[str, float]) -> None:
+    def _report_progress(self, record: EpochRecord) -> None:
         now, step = time.monotonic(), self._steps.state.step
-        metrics = {name.removeprefix("train_"): value for name, value in metrics.items()}
-        if not metrics["skipped_steps"]:
-            del metrics["skipped_steps"]
+        metrics = {
+            name.removeprefix("train_"): value
+            for name, value in record.items()
+            if isinstance(value, float | int) and (value or name != "skipped_steps")
+        }
         images = (step - self._reported_step) * self._config.batch_size
         if images:
             seconds = now - self._reported_at

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrmodel.data.batches import iterate_batches
-from cxrmodel.models.vae import VAEOutput, kl_per_image
+from cxrmodel.models.vae import VAEOutput, kl_by_dimension
 from cxrmodel.training.batches import in_batches
+from cxrmodel.training.checkpoints import EpochRecord
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.world import World
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 ACTIVE_VARIANCE = 0.01
-PER_IMAGE = ("l1", "kl_nats", "posterior_variance")  # before the posterior mean
+PER_IMAGE = ("l1", "posterior_variance")  # before the KL and the mean of each dimension
+KL_BY_DIMENSION = "val_kl_nats_by_dim"
 METRICS = (
     "val_l1",
     "val_kl_nats",
     "val_kl_nats_per_dim",
+    KL_BY_DIMENSION,
     "val_loss",
     "posterior_variance",
     "active_units",
@@ -40,7 +43,7 @@ def validate(
     config: ResolvedVAEConfig,
     world: World,
     after_batch: Callable[[], None],
-) -> dict[str, float | None]:
+) -> EpochRecord:
     """Measure loss and activity of the latent dimensions, without randomness.
 
     The latent is the posterior mean, so the L1 is that of the reconstructions in the report, a
@@ -55,11 +58,11 @@ def validate(
         after_batch: Called after each batch.
 
     Returns:
-        `val_l1`, `val_kl_nats` (summed over dimensions), `val_kl_nats_per_dim`, `val_loss`,
-        each a mean over images, `posterior_variance`, a mean over dimensions too, and the number
-        of `active_units`.
+        `val_l1`, `val_kl_nats` (summed over dimensions), `val_kl_nats_per_dim` (their mean),
+        `val_kl_nats_by_dim` (a list of them), `val_loss`, each a mean over images,
+        `posterior_variance`, a mean over dimensions too, and the number of `active_units`.
     """
-    values = [torch.empty(0, len(PER_IMAGE) + config.latent_dim)]
+    values = [torch.empty(0, len(PER_IMAGE) + 2 * config.latent_dim)]
     own = world.part(rows)
     with (
         torch.inference_mode(),
@@ -75,16 +78,18 @@ def validate(
 
 def _measure(image: Tensor, output: VAEOutput) -> Tensor:
     l1 = (output.reconstruction - image).abs().mean(dim=(1, 2, 3))
-    kl, variance = kl_per_image(output.mu, output.logvar), output.logvar.exp().mean(dim=1)
-    return torch.cat([torch.stack([l1, kl, variance], dim=1), output.mu], dim=1)
+    variance = output.logvar.exp().mean(dim=1)
+    kl = kl_by_dimension(output.mu, output.logvar)
+    return torch.cat([torch.stack([l1, variance], dim=1), kl, output.mu], dim=1)
 
 
-def _metrics(values: Tensor, kl_weight: float) -> dict[str, float | None]:
-    num = len(PER_IMAGE)
-    l1, kl, variance = values[:, :num].double().mean(dim=0).tolist()
-    mu = values[:, num:]
-    per_dim = kl / mu.shape[1]
-    metrics = (l1, kl, per_dim, l1 + kl_weight * per_dim, variance, num_active_units(mu))
+def _metrics(values: Tensor, kl_weight: float) -> EpochRecord:
+    num, num_dims = len(PER_IMAGE), (values.shape[1] - len(PER_IMAGE)) // 2
+    l1, variance, *by_dim = values[:, : num + num_dims].double().mean(dim=0).tolist()
+    kl = sum(by_dim)
+    per_dim = kl / num_dims
+    active = num_active_units(values[:, num + num_dims :])
+    metrics = (l1, kl, per_dim, by_dim, l1 + kl_weight * per_dim, variance, active)
     return dict(zip(METRICS, metrics, strict=True))
 
 

@@ -49,6 +49,8 @@ def test_two_workers_train_as_one(cluster, prepared, tmp_path):
     for name, weight in load_file(together / "vae.safetensors").items():
         np.testing.assert_allclose(weight, weights[name], atol=1e-4)
     histories = [pd.read_parquet(folder / "history.parquet") for folder in (alone, together)]
+    by_dimension = [np.stack(history.pop("val_kl_nats_by_dim")) for history in histories]
+    np.testing.assert_allclose(*by_dimension, rtol=1e-3, atol=1e-6)
     pd.testing.assert_frame_equal(*histories, rtol=1e-3)
     assert summary["step"] == expected["step"]
     assert told[-1].done == told[-1].total

@@ -21,10 +21,13 @@ HISTORY = [
     "train_l1",
     "train_kl_nats",
     "train_loss",
+    "lr",
+    "kl_weight",
     "skipped_steps",
     "val_l1",
     "val_kl_nats",
     "val_kl_nats_per_dim",
+    "val_kl_nats_by_dim",
     "val_loss",
     "posterior_variance",
     "active_units",
@@ -51,6 +54,10 @@ def test_a_run_publishes_weights_config_and_history(fit):
         history["train_loss"], history["train_l1"] + 1e-3 * history["train_kl_nats"] / 4
     )
     np.testing.assert_allclose(history["val_kl_nats_per_dim"], history["val_kl_nats"] / 4)
+    by_dimension = np.stack(history["val_kl_nats_by_dim"])
+    assert by_dimension.shape == (2, 4)
+    np.testing.assert_allclose(by_dimension.sum(axis=1), history["val_kl_nats"])
+    assert history["lr"].tolist() == history["kl_weight"].tolist() == [1e-3, 1e-3]
     config = json.loads((directory / "config.json").read_text())
     assert config["architecture"] == {"image_size": 64, "latent_dim": 4}
     assert (config["precision"], config["device"], config["seed"]) == ("float32", "cpu", 42)

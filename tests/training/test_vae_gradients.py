@@ -36,7 +36,7 @@ def test_a_bad_step_is_skipped_and_counted(fit, poison):
     history = pd.read_parquet(directory / "history.parquet")
     assert history["skipped_steps"].tolist() == [0, 1, 0]
     assert history["step"].tolist() == [4, 8, 12]  # skipped ones count as steps
-    assert np.isfinite(history.to_numpy(float)).all()
+    assert np.isfinite(history.drop(columns="val_kl_nats_by_dim").to_numpy(float)).all()
     for weight in load_file(directory / "vae.safetensors").values():
         assert weight.isfinite().all()
     assert summary["skipped_steps"] == 0  # of the published epoch
