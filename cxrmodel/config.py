@@ -96,6 +96,23 @@ class VAEConfig(Section):
     lr: float = Field(1e-4, gt=0)
     """Learning rate of Adam."""
 
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate over time; `cosine` reaches `lr` within the first 5 % of the steps and
+    falls along half a cosine to zero."""
+
+    weight_decay: float = Field(0, ge=0)
+    """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
+
+    group_norm: bool = False
+    """Group normalisation after the convolutions of 64 channels and more."""
+
+    mean_image: bool = False
+    """Learn a bias a pixel before the sigmoid, from the mean train image on."""
+
+    augmentation: float = Field(0, ge=0, le=4)
+    """Strength of random shifts, turns, scalings and changes of exposure, never a mirror image;
+    1 is mild, 0 is none."""
+
     max_grad_norm: float | None = Field(None, gt=0)
     """Longest gradient, cut to this norm; a step whose gradient is not finite is then skipped and
     counted. Empty: neither, and a loss that is not finite ends the training."""

@@ -1,4 +1,4 @@
-"""The convolutional variational autoencoder, without skip connections and normalisation layers.
+"""The convolutional variational autoencoder, without skip connections.
 
 Kingma & Welling, Auto-Encoding Variational Bayes, 2014, arXiv:1312.6114.
 Shapes: B batch, C channels, S image side in pixels, Z latent dimensions.
@@ -7,17 +7,18 @@ Shapes: B batch, C channels, S image side in pixels, Z latent dimensions.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cxrmodel.config import NUM_DOWNSAMPLINGS
+from cxrmodel.models.transposed_convolution import KERNEL_SIZE, PADDING, STRIDE, TransposedConv2d
 
 CHANNELS = (1, 16, 32, 64, 128, 256, 256)
-KERNEL_SIZE, STRIDE, PADDING = 4, 2, 1  # each convolution halves the side, or doubles it
 LOGVAR_RANGE = (-10.0, 10.0)
 NEGATIVE_SLOPE = 0.2
+NUM_GROUPS, MIN_NORM_CHANNELS = 8, 64  # on wider, fewer pixels a norm costs next to nothing
 
 
 class VAEOutput(NamedTuple):
@@ -51,12 +52,13 @@ class VAELoss(NamedTuple):
 class Encoder(nn.Module):
     """Image to the moments of q(z | x); six convolutions, each halving the side."""
 
-    def __init__(self, image_size: int, latent_dim: int) -> None:
+    def __init__(self, image_size: int, latent_dim: int, group_norm: bool) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         for num_in, num_out in pairwise(CHANNELS):
             blocks += [
                 nn.Conv2d(num_in, num_out, KERNEL_SIZE, STRIDE, PADDING),
+                *_norm(num_out, group_norm),
                 nn.LeakyReLU(NEGATIVE_SLOPE),
             ]
         self.blocks = nn.Sequential(*blocks)
@@ -78,60 +80,12 @@ class Encoder(nn.Module):
         return self.to_mu(flat).float(), self.to_logvar(flat).float().clamp(*LOGVAR_RANGE)
 
 
-class _TransposedConvolution(torch.autograd.Function):
-    """Transposed convolution (kernel 4, stride 2, padding 1) with its bias gradient as a sum.
-
-    oneDNN takes up to five times as long for the gradient of a transposed convolution's bias as
-    for that of its weights: a fifth of a training step at 1024 px.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Apply it: (B, C, H, W) to (B, C', 2H, 2W)."""
-        ctx.save_for_backward(features, weight)
-        return nn.functional.conv_transpose2d(features, weight, bias, STRIDE, PADDING)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of features, weight and bias."""
-        (gradient,) = gradients
-        features, weight = ctx.saved_tensors
-        of_features, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient,
-            features.to(gradient.dtype),
-            weight.to(gradient.dtype),
-            None,  # the sizes of a bias whose gradient it would compute
-            [STRIDE, STRIDE],
-            [PADDING, PADDING],
-            [1, 1],  # dilation
-            True,  # transposed
-            [0, 0],  # output padding
-            1,  # groups
-            [True, True, False],  # which of the three gradients to compute
-        )
-        return of_features, of_weight, gradient.sum(dim=(0, 2, 3))
-
-
-class TransposedConv2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d(num_in, num_out, 4, 2, 1)`, faster to train on a CPU."""
-
-    def __init__(self, num_in: int, num_out: int) -> None:
-        super().__init__(num_in, num_out, KERNEL_SIZE, STRIDE, PADDING)
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Double the side: (B, C, H, W) to (B, C', 2H, 2W)."""
-        if input.device.type == "cpu" and torch.is_grad_enabled() and self.bias is not None:
-            doubled: Tensor = _TransposedConvolution.apply(  # type: ignore[no-untyped-call]
-                input, self.weight, self.bias
-            )
-            return doubled
-        return super().forward(input, output_size)
-
-
 class Decoder(nn.Module):
     """Latent vector to an image; the encoder mirrored, with a sigmoid at its end."""
 
-    def __init__(self, image_size: int, latent_dim: int) -> None:
+    def __init__(
+        self, image_size: int, latent_dim: int, group_norm: bool, output_bias: bool
+    ) -> None:
         super().__init__()
         side = _last_side(image_size)
         self.from_latent = nn.Linear(latent_dim, CHANNELS[-1] * side**2)
@@ -140,9 +94,12 @@ class Decoder(nn.Module):
         for num_in, num_out in pairwise(reversed(CHANNELS)):
             blocks += [
                 TransposedConv2d(num_in, num_out),
+                *_norm(num_out, group_norm),
                 nn.LeakyReLU(NEGATIVE_SLOPE),
             ]
         self.blocks = nn.Sequential(*blocks[:-1])  # the last activation is the sigmoid
+        shape = (1, 1, image_size, image_size)
+        self.output_bias = nn.Parameter(torch.zeros(shape)) if output_bias else None
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode a batch.
@@ -154,8 +111,10 @@ class Decoder(nn.Module):
             (B, 1, S, S), float32 in [0, 1], under autocast too.
         """
         features = self.unflatten(self.from_latent(latent))  # (B, C, S / 64, S / 64)
-        logits: Tensor = self.blocks(features)  # (B, 1, S, S)
-        return logits.float().sigmoid()
+        logits: Tensor = self.blocks(features).float()  # (B, 1, S, S)
+        if self.output_bias is not None:
+            logits = logits + self.output_bias
+        return logits.sigmoid()
 
 
 class VAE(nn.Module):
@@ -164,19 +123,29 @@ class VAE(nn.Module):
     Args:
         image_size: Side of the square images in pixels, a multiple of 64.
         latent_dim: Dimensions of the latent vector z.
+        group_norm: Normalise what a convolution of 64 channels or more gives, in 8 groups: Wu & He,
+            Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image only.
+        output_bias: Add a bias a pixel before the sigmoid; zero, unless set by `center_on`.
 
     Raises:
         ValueError: `image_size` or `latent_dim` is impossible.
     """
 
-    def __init__(self, image_size: int, latent_dim: int) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        latent_dim: int,
+        *,
+        group_norm: bool = False,
+        output_bias: bool = False,
+    ) -> None:
         super().__init__()
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, got {latent_dim}.")
         self.image_size = image_size
         self.latent_dim = latent_dim
-        self.encoder = Encoder(image_size, latent_dim)
-        self.decoder = Decoder(image_size, latent_dim)
+        self.encoder = Encoder(image_size, latent_dim, group_norm)
+        self.decoder = Decoder(image_size, latent_dim, group_norm, output_bias)
 
     def forward(self, image: Tensor, noise: Tensor) -> VAEOutput:
         """Reconstruct a batch from one sample of its posterior.
@@ -192,6 +161,22 @@ class VAE(nn.Module):
         mu, logvar = self.encoder(image)
         latent = mu + (0.5 * logvar).exp() * noise
         return VAEOutput(self.decoder(latent), mu, logvar)
+
+
+@torch.no_grad()
+def center_on(model: VAE, image: Tensor) -> None:
+    """Make a network with an output bias decode to nearly one image at first.
+
+    Args:
+        model: With `output_bias`.
+        image: (S, S), float32 in [0, 1]; pixels near 0 and 1, where the logit is infinite, are kept
+            half a grey level away.
+    """
+    half_level = 0.5 / 255
+    bias = model.decoder.output_bias
+    if bias is None:
+        raise ValueError("The network has no output bias to be centred with.")
+    bias.copy_(image.logit(half_level))
 
 
 def kl_by_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -218,6 +203,11 @@ def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
     l1 = nn.functional.l1_loss(output.reconstruction, image)
     kl_per_dim = kl_by_dimension(output.mu, output.logvar).mean()
     return VAELoss(l1 + kl_weight * kl_per_dim, l1, kl_per_dim)
+
+
+def _norm(num_channels: int, group_norm: bool) -> list[nn.Module]:
+    has_norm = group_norm and num_channels >= MIN_NORM_CHANNELS
+    return [nn.GroupNorm(NUM_GROUPS, num_channels)] if has_norm else []
 
 
 def _last_side(image_size: int) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 WHITE = 255  # of a uint8 pixel
+MEAN_OF, MEAN_BATCH = 1_024, 16
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -61,6 +62,20 @@ def in_batches(rows: NDArray[Number], batch_size: int) -> Iterator[NDArray[Numbe
     """Cut an array into batches along its first axis; the last may be smaller."""
     for start in range(0, len(rows), batch_size):
         yield rows[start : start + batch_size]
+
+
+def mean_image(pixels: Pixels, rows: NDArray[np.int64]) -> Tensor:
+    """Return the mean of images, (S, S), float32 in [0, 1].
+
+    Args:
+        pixels: Where to read.
+        rows: At least one; of more than 1,024 as many, evenly spaced, are read.
+    """
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEAN_OF)).astype(np.int64)]
+    total = np.zeros((pixels.size, pixels.size), np.int64)  # whole numbers: exact in any order
+    for batch in in_batches(chosen, MEAN_BATCH):
+        total += pixels.read(batch).sum(axis=0, dtype=np.int64)
+    return torch.from_numpy(total / (WHITE * len(chosen))).float()
 
 
 def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -35,7 +35,7 @@ def load_vae(directory: Path, file: str = VAE_WEIGHTS_FILE) -> VAE:
     Raises:
         DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
     """
-    sizes = read_architecture(directory, ("image_size", "latent_dim"))
+    sizes = read_architecture(directory, ("image_size", "latent_dim", "group_norm", "output_bias"))
     try:
         model = empty_network(VAE, **sizes)
     except ValueError as error:

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     WEIGHTS = 0
     ORDER = 1
     NOISE = 2
+    AUGMENTATION = 3
 
 
 def seed_of(seed: int, stream: Stream, counter: int = 0) -> int:
@@ -35,7 +36,9 @@ def epoch_order(seed: int, epoch: int, num_rows: int) -> NDArray[np.int64]:
     return order
 
 
-def step_noise(seed: int, step: int, shape: tuple[int, int]) -> Tensor:
+def step_noise(
+    seed: int, step: int, shape: tuple[int, int], stream: Stream = Stream.NOISE
+) -> Tensor:
     """Return a step's sample of N(0, I), drawn on the CPU whatever the device; float32."""
-    generator = torch.Generator().manual_seed(seed_of(seed, Stream.NOISE, step))
+    generator = torch.Generator().manual_seed(seed_of(seed, stream, step))
     return torch.randn(shape, generator=generator)

@@ -29,7 +29,7 @@ from cxrmodel.training.published import (
     write_weights,
 )
 from cxrmodel.training.vae_settings import resolve_config
-from cxrmodel.training.vae_state import TrainingState, run_key, unpack_weights
+from cxrmodel.training.vae_state import TrainingState, architecture, run_key, unpack_weights
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_training import VAETraining
 from cxrmodel.training.vae_validation import KL_BY_DIMENSION
@@ -94,7 +94,8 @@ def fit_vae(
         resolve_config(config, pixels.size, where, precision, batch_size, world.size)
     )
     with deterministic_kernels(where), keep_freed_memory(where):
-        steps = VAESteps(resolved, pixels.size, where, world)
+        num_steps = resolved.epochs * resolved.steps_per_epoch(len(rows.train))
+        steps = VAESteps(resolved, pixels.size, num_steps, where, world)
         VAETraining(resolved, pixels, rows, folder, start, steps, world, report).run()
     if not world.leads:
         return {}
@@ -153,7 +154,7 @@ def _describe(
     write_config(
         directory,
         {
-            "architecture": {"image_size": image_size, "latent_dim": config.latent_dim},
+            "architecture": {"image_size": image_size, **architecture(config)},
             "config": config.key_fields(),
             "num_parameters": num_parameters,
             "published_epoch": epoch,

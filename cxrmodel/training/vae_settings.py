@@ -21,6 +21,10 @@ class ResolvedVAEConfig(VAEConfig):
     batch_size: int
     precision: Literal["float32", "bfloat16"]
 
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Return the number of batches that so many train images make."""
+        return math.ceil(num_images / self.batch_size)
+
 
 def resolve_config(
     config: VAEConfig,

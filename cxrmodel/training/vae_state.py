@@ -6,7 +6,7 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,9 +53,18 @@ def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE
     """Build a network with PyTorch's default initial weights, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(config.seed, Stream.WEIGHTS))
-        model = VAE(image_size, config.latent_dim)
+        model = VAE(image_size, **architecture(config))
     # Channels last is the layout that convolutions are fastest in; the arithmetic is the same.
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def architecture(config: VAEConfig) -> dict[str, Any]:
+    """Return what decides the network's shape, besides the size of the images."""
+    return {
+        "latent_dim": config.latent_dim,
+        "group_norm": config.group_norm,
+        "output_bias": config.mean_image,
+    }
 
 
 def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) -> str:

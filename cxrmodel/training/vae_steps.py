@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrmodel.models.vae import VAEOutput, vae_loss
+from cxrmodel.training.augmentation import NUM_DRAWS, augment
 from cxrmodel.training.batches import to_device
 from cxrmodel.training.checkpoints import Checkpoint
 from cxrmodel.training.devices import autocast, is_out_of_memory
-from cxrmodel.training.randomness import step_noise
+from cxrmodel.training.randomness import Stream, step_noise
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import TrainingState, initial_vae, no_sums, pack, unpack
 from cxrmodel.training.world import World
+
+WARM_UP = 0.05  # of the steps, with the cosine schedule
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,7 @@ class VAESteps:
     Args:
         config: Settings.
         image_size: Side of the images in pixels.
+        num_steps: Steps of the whole training, for the schedule of the learning rate.
         device: Where to compute.
         world: The processes that train together.
 
@@ -38,12 +43,20 @@ class VAESteps:
     """
 
     def __init__(
-        self, config: ResolvedVAEConfig, image_size: int, device: torch.device, world: World
+        self,
+        config: ResolvedVAEConfig,
+        image_size: int,
+        num_steps: int,
+        device: torch.device,
+        world: World,
     ) -> None:
         self._config, self._device, self._world = config, device, world
+        self._num_steps = num_steps
         self.model = initial_vae(config, image_size, device)
-        # Fused: one kernel for all weights; the arithmetic is Adam's either way.
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        # Fused: one kernel for all weights. Without weight decay the arithmetic is Adam's.
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
         self.state = TrainingState(0, no_sums(device))
         self.micro_batch = config.batch_size
         self._attempt: tuple[TrainingState, Tensor] | None = None
@@ -58,12 +71,11 @@ class VAESteps:
         Raises:
             MemoryError: There is too little even for one image at a time.
         """
-        shape = (batch_size, self._config.latent_dim)
-        noise = step_noise(self._config.seed, self.state.step, shape)
+        noise = self._world.part_or_first(self._draw(batch_size))
         share = self._world.share(batch_size)
         while True:
             try:
-                means = self._backward(images, self._world.part_or_first(noise), share)
+                means = self._backward(images, noise, share)
                 break
             except RuntimeError as error:
                 self._halve(error)
@@ -82,6 +94,17 @@ class VAESteps:
             The images as (B, 1, S, S), float32 in [0, 1] on the device, and what became of them.
         """
         return self._forward(images, torch.zeros(len(images), self._config.latent_dim))
+
+    def lr_of(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if self._config.schedule == "constant":
+            return self._config.lr
+        rise = min(1.0, (step + 1) / (WARM_UP * self._num_steps))
+        return self._config.lr * rise * 0.5 * (1 + math.cos(math.pi * step / self._num_steps))
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate and the weight of the KL in the last step."""
+        return {"lr": self.lr_of(self.state.step - 1), "kl_weight": self._config.kl_weight}
 
     def settle(self) -> None:
         """Record a step that changed the weights, but was interrupted before it was recorded."""
@@ -104,21 +127,35 @@ class VAESteps:
         """Set weights, optimiser and state as they were."""
         self.state = unpack(checkpoint, self.model, self._optimizer)
 
-    def _forward(self, images: NDArray[np.uint8], noise: Tensor) -> tuple[Tensor, VAEOutput]:
-        image = to_device(images, self._device)
-        with autocast(self._device, self._config.precision):
-            return image, self.model(image, noise.to(self._device, non_blocking=True))
+    def _draw(self, batch_size: int) -> Tensor:
+        """Return the random numbers of a step, (B, Z) for the latents and the rest for images."""
+        kinds = {Stream.NOISE: self._config.latent_dim}
+        if self._config.augmentation:
+            kinds[Stream.AUGMENTATION] = NUM_DRAWS
+        seed, step = self._config.seed, self.state.step
+        drawn = [step_noise(seed, step, (batch_size, n), stream) for stream, n in kinds.items()]
+        return torch.cat(drawn, dim=1)
 
-    def _backward(self, images: NDArray[np.uint8], noise: Tensor, weight: float) -> Tensor:
+    def _forward(self, images: NDArray[np.uint8], draws: Tensor) -> tuple[Tensor, VAEOutput]:
+        image, draws = to_device(images, self._device), draws.to(self._device, non_blocking=True)
+        noise, changes = draws.tensor_split([self._config.latent_dim], dim=1)
+        if changes.shape[1]:
+            image = augment(image, changes, self._config.augmentation)
+        with autocast(self._device, self._config.precision):
+            return image, self.model(image, noise)
+
+    def _backward(self, images: NDArray[np.uint8], draws: Tensor, weight: float) -> Tensor:
         """Compute the gradients of the weighted mean loss; return its L1 and KL in nats, (2,)."""
         means = torch.zeros(2, device=self._device)
         for start in range(0, len(images), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             share = weight * len(images[part]) / len(images)
-            image, output = self._forward(images[part], noise[part])
+            image, output = self._forward(images[part], draws[part])
             terms = vae_loss(output, image, self._config.kl_weight)
             (share * terms.loss).backward()  # type: ignore[no-untyped-call]
-            means += share * torch.stack([terms.l1, terms.kl_per_dim * noise.shape[1]]).detach()
+            means += (
+                share * torch.stack([terms.l1, terms.kl_per_dim * self._config.latent_dim]).detach()
+            )
         return means
 
     def _halve(self, error: RuntimeError) -> None:
@@ -150,6 +187,7 @@ class VAESteps:
             terms = torch.where(usable, terms, torch.tensor([0.0, 0.0, 0.0, 1.0]).to(terms))
         following = replace(self.state, step=self.state.step + 1, sums=self.state.sums + terms)
         self._attempt = (following, self._probe().clone())
+        self._optimizer.param_groups[0]["lr"] = self.lr_of(self.state.step)
         self._optimizer.step()
         self.state = following
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.errors import CxrModelError, DivergedError
+from cxrmodel.models.vae import center_on
 from cxrmodel.progress import Progress, ReportProgress
-from cxrmodel.training.batches import SplitRows, in_batches
+from cxrmodel.training.batches import SplitRows, in_batches, mean_image
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder, EpochRecord
 from cxrmodel.training.randomness import epoch_order
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
@@ -67,7 +68,7 @@ class VAETraining:
         self._config, self._pixels, self._rows = config, pixels, rows
         self._checkpoints, self._start = checkpoints, start
         self._steps, self._world, self._report = steps, world, report
-        self._steps_per_epoch = math.ceil(len(rows.train) / config.batch_size)
+        self._steps_per_epoch = config.steps_per_epoch(len(rows.train))
         self._num_steps = self._steps_per_epoch * config.epochs
         self._saved = steps.state
         self._saved_at = self._reported_at = time.monotonic()
@@ -92,6 +93,8 @@ class VAETraining:
     def _go_on(self) -> None:
         checkpoint = self._start
         if checkpoint is None or not self._world.from_leader(self._has_best(checkpoint)):
+            if self._config.mean_image:
+                center_on(self._steps.model, mean_image(self._pixels, self._rows.train))
             return
         self._steps.go_on_from(checkpoint)
         self._saved, self._reported_step = self._steps.state, checkpoint.step
@@ -187,8 +190,7 @@ class VAETraining:
         if not math.isfinite(loss):
             raise self._diverged(f"the train loss is {loss}")
         metrics = {"train_l1": l1, "train_kl_nats": kl_nats, "train_loss": loss}
-        rates = {"lr": self._config.lr, "kl_weight": self._config.kl_weight}
-        return {**metrics, **rates, "skipped_steps": num_skipped}
+        return {**metrics, **self._steps.rates(), "skipped_steps": num_skipped}
 
     def _check_weights(self) -> None:
         if not self._steps.are_finite():

@@ -61,6 +61,8 @@ def test_a_config_that_describes_no_network_is_refused(fit, content):
 
 def test_an_impossible_size_in_the_config_is_refused(fit):
     directory, _ = fit()
-    (directory / "config.json").write_text('{"architecture": {"image_size": 65, "latent_dim": 4}}')
+    (directory / "config.json").write_text(
+        '{"architecture": {"image_size": 65, "latent_dim": 4, "group_norm": 0, "output_bias": 0}}'
+    )
     with pytest.raises(DamagedArtifactError, match="image_size must be a positive multiple of 64"):
         load_vae(directory)

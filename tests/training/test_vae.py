@@ -59,7 +59,12 @@ def test_a_run_publishes_weights_config_and_history(fit):
     np.testing.assert_allclose(by_dimension.sum(axis=1), history["val_kl_nats"])
     assert history["lr"].tolist() == history["kl_weight"].tolist() == [1e-3, 1e-3]
     config = json.loads((directory / "config.json").read_text())
-    assert config["architecture"] == {"image_size": 64, "latent_dim": 4}
+    assert config["architecture"] == {
+        "image_size": 64,
+        "latent_dim": 4,
+        "group_norm": False,
+        "output_bias": False,
+    }
     assert (config["precision"], config["device"], config["seed"]) == ("float32", "cpu", 42)
     assert config["config"]["lr"] == 1e-3
     assert summary["published_epoch"] == summary["epochs"] == 2

@@ -22,7 +22,7 @@ def poison(monkeypatch):
     def at(*steps):
         original = vae_steps.step_noise
 
-        def noise(seed, step, shape):
+        def noise(seed, step, shape, stream):
             return original(seed, step, shape) * (float("inf") if step in steps else 1.0)
 
         monkeypatch.setattr(vae_steps, "step_noise", noise)
@@ -73,14 +73,14 @@ def test_a_training_that_only_skips_is_given_up(fit, poison, films):
 
 def test_a_long_gradient_is_cut_to_the_norm(fit, monkeypatch):
     norms = []
-    original = torch.optim.Adam.step
+    original = torch.optim.AdamW.step
 
     def step(self, *args, **kwargs):
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
         norms.append(float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))))
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
     fit("free", CONFIG.model_copy(update={"max_grad_norm": 1e9}), checkpoints="a")
     longest = max(norms)
     norms.clear()

@@ -54,7 +54,7 @@ def test_bfloat16_resumes_to_the_bit_too(fit, report_every_step):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, monkeypatch, when):
     unbroken, _ = fit("unbroken", checkpoints="a")
-    original, calls = torch.optim.Adam.step, []
+    original, calls = torch.optim.AdamW.step, []
 
     def step(self, *args, **kwargs):
         calls.append(None)
@@ -65,7 +65,7 @@ def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, mo
             raise Interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", step)
+        patch.setattr(torch.optim.AdamW, "step", step)
         with pytest.raises(Interruption):
             fit("broken", checkpoints="b")
     resumed, _ = fit("broken", checkpoints="b")
@@ -120,7 +120,7 @@ def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, 
 
 
 def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, report_every_step):
-    original, calls = torch.optim.Adam.step, []
+    original, calls = torch.optim.AdamW.step, []
 
     def step(self, *args, **kwargs):
         original(self, *args, **kwargs)
@@ -130,7 +130,7 @@ def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, r
                 for weight in group["params"]:
                     weight.data.fill_(float("nan"))
 
-    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
     with pytest.raises(DivergedError, match=r"last good checkpoint, of step 5, is .*last"):
         fit(config=CONFIG.model_copy(update={"checkpoint_every_s": 1e-6}))
     (header,) = [
