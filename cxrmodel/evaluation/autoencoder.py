@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from cxrmodel.evaluation.bootstrap import draw_patients
 from cxrmodel.evaluation.intervals import NUM_RESAMPLES, Interval, percentile_interval
 from cxrmodel.evaluation.metrics import Metric, mean
+from cxrmodel.models.posterior import kl_by_dimension, num_active_units
 from cxrmodel.models.similarity import MS_SSIM_MIN_PX
 
-ACTIVE_VARIANCE = 0.01
 MIN_IMAGES = 2
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 TOO_SMALL = f"images of less than {MS_SSIM_MIN_PX} px a side are too small for five scales"
@@ -36,22 +37,15 @@ class AutoencoderEvaluation:
     kl_per_dim: NDArray[np.float64]
 
 
-def kl_to_prior(mu: NDArray[np.float64], logvar: NDArray[np.float64]) -> NDArray[np.float64]:
-    """KL(N(mu, exp(logvar)) || N(0, 1)) in nats, element by element."""
-    return np.asarray(0.5 * (mu**2 + np.exp(logvar) - 1 - logvar))
+def latent_columns(latents: pd.DataFrame, moment: str) -> NDArray[np.float64]:
+    """Return (N, Z) of `mu` or `logvar`."""
+    return latents.filter(regex=rf"^{moment}_\d+$").to_numpy(dtype=np.float64)
 
 
-def count_active_units(mu: NDArray[np.float64]) -> Metric:
-    """Count dimensions whose posterior mean varies between images, by more than 0.01.
-
-    Source: Y. Burda et al., Importance Weighted Autoencoders, ICLR 2016, section 5.2.
-
-    Args:
-        mu: (N, Z).
-    """
-    if len(mu) < MIN_IMAGES:
-        return Metric.undefined("fewer than two test images")
-    return Metric(float((mu.var(axis=0) > ACTIVE_VARIANCE).sum()))
+def kl_to_prior(latents: pd.DataFrame) -> NDArray[np.float64]:
+    """Return KL(q(z | x) || N(0, I)) in nats of each image and dimension, (N, Z)."""
+    moments = (torch.tensor(latent_columns(latents, moment)) for moment in ("mu", "logvar"))
+    return np.asarray(kl_by_dimension(*moments))
 
 
 def evaluate_autoencoder(
@@ -70,13 +64,12 @@ def evaluate_autoencoder(
     quality = {f"test_{name}": mean(found[name], "no test image") for name in QUALITY}
     if len(test) and np.isnan(found["ms_ssim"]).any():
         quality["test_ms_ssim"] = Metric.undefined(TOO_SMALL)
-    mu = test.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
-    kl = kl_to_prior(mu, test.filter(regex=r"^logvar_\d+$").to_numpy(dtype=np.float64))
+    kl = kl_to_prior(test)
     metrics = {
         "val_l1": mean(val_l1, "no validation image"),
         **quality,
         "kl_nats": mean(kl.sum(axis=1), "no test image"),
-        "active_units": count_active_units(mu),
+        "active_units": _active_units(latent_columns(test, "mu")),
     }
     per_dim = kl.mean(axis=0) if len(kl) else np.zeros(0)
     intervals = {
@@ -86,6 +79,12 @@ def evaluate_autoencoder(
     }
     known = {name: interval for name, interval in intervals.items() if interval is not None}
     return AutoencoderEvaluation(metrics, known, per_dim)
+
+
+def _active_units(mu: NDArray[np.float64]) -> Metric:
+    if len(mu) < MIN_IMAGES:
+        return Metric.undefined("fewer than two test images")
+    return Metric(float(num_active_units(torch.tensor(mu))))
 
 
 def _mean_interval(

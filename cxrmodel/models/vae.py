@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrmodel.config import NUM_DOWNSAMPLINGS
+from cxrmodel.models.posterior import kl_by_dimension
 from cxrmodel.models.transposed_convolution import KERNEL_SIZE, PADDING, STRIDE, TransposedConv2d
 
 CHANNELS = (1, 16, 32, 64, 128, 256, 256)
@@ -177,19 +178,6 @@ def center_on(model: VAE, image: Tensor) -> None:
     if bias is None:
         raise ValueError("The network has no output bias to be centred with.")
     bias.copy_(image.logit(half_level))
-
-
-def kl_by_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(q(z | x) || N(0, I)) of a diagonal Gaussian (appendix B of the paper), in nats.
-
-    Args:
-        mu: (B, Z), float32.
-        logvar: (B, Z), float32.
-
-    Returns:
-        (B, Z).
-    """
-    return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
 def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.audit.anomaly import latent_columns
+from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.film_grid import PANEL_PX, FilmRow, draw_film_grid

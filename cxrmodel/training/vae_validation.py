@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrmodel.data.batches import iterate_batches
-from cxrmodel.models.vae import VAEOutput, kl_by_dimension
+from cxrmodel.models.posterior import kl_by_dimension, num_active_units
+from cxrmodel.models.vae import VAEOutput
 from cxrmodel.training.batches import in_batches
 from cxrmodel.training.checkpoints import EpochRecord
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
@@ -22,7 +23,6 @@ from cxrmodel.training.world import World
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
-ACTIVE_VARIANCE = 0.01
 PER_IMAGE = ("l1", "posterior_variance")  # before the KL and the mean of each dimension
 KL_BY_DIMENSION = "val_kl_nats_by_dim"
 METRICS = (
@@ -91,16 +91,3 @@ def _metrics(values: Tensor, kl_weight: float) -> EpochRecord:
     active = num_active_units(values[:, num + num_dims :])
     metrics = (l1, kl, per_dim, by_dim, l1 + kl_weight * per_dim, variance, active)
     return dict(zip(METRICS, metrics, strict=True))
-
-
-def num_active_units(mu: Tensor) -> int:
-    """Count the latent dimensions that depend on the image.
-
-    A unit is active where the variance over images of its posterior mean is above 0.01: Burda et
-    al., Importance Weighted Autoencoders, 2016, arXiv:1509.00519, section 5.2.
-
-    Args:
-        mu: (N, Z), posterior means of N images.
-    """
-    variance = mu.cpu().double().var(dim=0, correction=0)
-    return int((variance > ACTIVE_VARIANCE).sum())

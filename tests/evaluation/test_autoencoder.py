@@ -2,13 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrmodel.evaluation.autoencoder import count_active_units, evaluate_autoencoder, kl_to_prior
+from cxrmodel.evaluation.autoencoder import evaluate_autoencoder, kl_to_prior
 
 
 def test_kl_by_hand():
-    assert kl_to_prior(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
-    assert kl_to_prior(np.array([2.0]), np.array([0.0]))[0] == 2.0
-    assert kl_to_prior(np.array([0.0]), np.array([np.log(4)]))[0] == pytest.approx(0.8068528)
+    latents = pd.DataFrame(
+        {"mu_00": [0.0, 2.0], "mu_01": 0.0, "logvar_00": 0.0, "logvar_01": [0.0, np.log(4)]}
+    )
+    np.testing.assert_allclose(kl_to_prior(latents), [[0, 0], [2, 0.8068528]])
 
 
 def test_scores_by_hand():
@@ -92,4 +93,7 @@ def test_without_test_images_everything_of_test_is_undefined():
 
 
 def test_one_image_has_no_active_unit_to_count():
-    assert count_active_units(np.ones((1, 4))).reason == "fewer than two test images"
+    columns = ("mu_00", "logvar_00", "l1", "psnr", "ssim", "ms_ssim")
+    latents = pd.DataFrame({"image": ["a"], "split": "test", **dict.fromkeys(columns, 0.5)})
+    found = evaluate_autoencoder(latents, np.array([0]))
+    assert found.metrics["active_units"].reason == "fewer than two test images"

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from cxrmodel.models.posterior import kl_by_dimension
 from cxrmodel.models.transposed_convolution import TransposedConv2d
-from cxrmodel.models.vae import VAE, VAEOutput, kl_by_dimension, vae_loss
+from cxrmodel.models.vae import VAE, VAEOutput, vae_loss
 
 
 def test_the_notebooks_network_has_16_140_129_parameters():

@@ -9,9 +9,9 @@ import torch
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DataError
+from cxrmodel.models.posterior import num_active_units
 from cxrmodel.training.batches import to_device
 from cxrmodel.training.vae import load_vae
-from cxrmodel.training.vae_validation import num_active_units
 
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 CPU = torch.device("cpu")

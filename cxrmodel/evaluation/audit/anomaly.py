@@ -10,15 +10,10 @@ from numpy.typing import NDArray
 
 from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws, Rows
 from cxrmodel.evaluation.audit.latent_probes import distance_from_normal
-from cxrmodel.evaluation.autoencoder import QUALITY, TOO_SMALL, kl_to_prior
+from cxrmodel.evaluation.autoencoder import QUALITY, TOO_SMALL, kl_to_prior, latent_columns
 from cxrmodel.evaluation.metrics import Metric
 
 NO_LISTED_FINDING = "no listed finding"
-
-
-def latent_columns(latents: pd.DataFrame, moment: str) -> NDArray[np.float64]:
-    """Return (N, Z) of `mu` or `logvar`."""
-    return latents.filter(regex=rf"^{moment}_\d+$").to_numpy(dtype=np.float64)
 
 
 def score_anomaly(
@@ -40,7 +35,7 @@ def score_anomaly(
     mu = latent_columns(latents, "mu")
     scores = {
         "reconstruction_error": latents["l1"].to_numpy(dtype=np.float64),
-        "kl": kl_to_prior(mu, latent_columns(latents, "logvar")).sum(axis=1),
+        "kl": kl_to_prior(latents).sum(axis=1),
     }
     normal = (images["split"] == "train").to_numpy() & (abnormal == 0)
     distance = distance_from_normal(mu, normal)

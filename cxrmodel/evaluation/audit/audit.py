@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cxrmodel.evaluation.audit.anomaly import (
     GroupReconstruction,
-    latent_columns,
     reconstruction_by_group,
     score_anomaly,
 )
@@ -22,6 +21,7 @@ from cxrmodel.evaluation.audit.latent_probes import probe_latents
 from cxrmodel.evaluation.audit.shortcuts import Shortcut, measure_shortcut
 from cxrmodel.evaluation.audit.strata import Strata, strata_of, subgroups
 from cxrmodel.evaluation.audit.subgroups import Subgroup, evaluate_subgroups
+from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.evaluation.intervals import NUM_RESAMPLES
 from cxrmodel.evaluation.metrics import Metric
 from cxrmodel.evaluation.predictions import Predictions
