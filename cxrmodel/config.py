@@ -144,7 +144,7 @@ class ClassifierConfig(Section):
     """The multi-label network on the latents."""
 
     epochs: int = Field(20, gt=0)
-    """Passes over the train latents."""
+    """Passes over the train latents, at most."""
 
     batch_size: int = Field(64, gt=0)
     """Latents a step."""
@@ -152,14 +152,35 @@ class ClassifierConfig(Section):
     lr: float = Field(1e-3, gt=0)
     """Learning rate of Adam."""
 
+    weight_decay: float = Field(0, ge=0)
+    """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
+
+    loss: Literal["bce", "balanced", "asymmetric"] = "bce"
+    """Binary cross-entropy; `balanced`: positives weighted by negatives over positives in train;
+    `asymmetric`: easy negatives count little (Ridnik et al., 2021). Probabilities of the last two
+    are recalibrated on validation."""
+
     standardize: bool = False
     """Scale each latent dimension to zero mean and unit variance, fitted on train."""
 
-    weights: Literal["last", "best"] = "best"
-    """Which epoch's weights to publish: the last, or the best by validation loss."""
+    weights: Literal["last", "best", "best_map"] = "best"
+    """Which epoch's weights to publish: the last, the best by validation loss, or the best by
+    validation mean average precision."""
+
+    patience: int | None = Field(None, gt=0)
+    """Stop after so many epochs without a better one; empty: train all of them."""
 
     seed: int = Field(42, ge=0)
     """Seed of the initial weights and of the order of rows."""
+
+    @model_validator(mode="after")
+    def _patience_waits_for_something(self) -> Self:
+        if self.patience is not None and self.weights == "last":
+            raise ValueError(
+                "classifier.patience waits for a better epoch, and classifier.weights is 'last'. "
+                "Set that to 'best' or 'best_map', or leave patience empty."
+            )
+        return self
 
 
 class ReportConfig(Section):

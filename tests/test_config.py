@@ -74,6 +74,12 @@ def test_impossible_settings_are_refused(section: type[Section], values):
         section(**values)
 
 
+def test_patience_needs_a_best_epoch_to_wait_for():
+    assert ClassifierConfig(patience=3).weights == "best"
+    with pytest.raises(ValidationError, match=r"classifier\.weights is 'last'. Set that to 'best'"):
+        ClassifierConfig(patience=3, weights="last")
+
+
 @pytest.mark.parametrize("field", ["root", "csv"])
 def test_credentials_in_a_url_are_refused_and_not_repeated(field):
     with pytest.raises(ValidationError, match="must not carry credentials") as caught:

@@ -1,7 +1,4 @@
-"""How far probabilities can be taken at their word, and Platt scaling that mends what it can.
-
-Source: J. Platt, Probabilistic outputs for support vector machines, 1999, also of the targets.
-"""
+"""How far probabilities can be taken at their word, and Platt scaling that mends what it can."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 from cxrmodel.evaluation.bootstrap import draw_patients
 from cxrmodel.evaluation.intervals import (
@@ -31,6 +27,7 @@ from cxrmodel.evaluation.reliability import (
 )
 from cxrmodel.evaluation.tallies import Ratio, squared_errors
 from cxrmodel.evaluation.thresholds import NO_POSITIVE_IN_VALIDATION
+from cxrmodel.models.platt_scaling import fit_platt_scaling, platt_targets
 
 CERTAIN = 1e-6  # probabilities are kept so far from 0 and 1, where the logit is infinite
 NO_NEGATIVE_IN_VALIDATION = "no negative image in validation"
@@ -71,15 +68,10 @@ def fit_calibrator(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]
         return Calibrator(None, None, NO_POSITIVE_IN_VALIDATION)
     if not num_negative:
         return Calibrator(None, None, NO_NEGATIVE_IN_VALIDATION)
-    # Platt's targets, short of 0 and 1, keep a few images from being fitted without an error.
-    targets = np.where(labels == 1, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
-    logits = np.tile(_logit(probabilities), 2)[:, None]
-    both = np.repeat([1, 0], len(labels))
-    model = LogisticRegression(C=np.inf)
-    model.fit(logits, both, sample_weight=np.concatenate([targets, 1 - targets]))
-    if model.coef_[0, 0] < 0:  # it would turn the order of the images round
-        return Calibrator(0.0, float(logit(targets.mean())))
-    return Calibrator(float(model.coef_[0, 0]), float(model.intercept_[0]))
+    slope, intercept = fit_platt_scaling(labels, _logit(probabilities))
+    if slope < 0:  # it would turn the order of the images round
+        return Calibrator(0.0, float(logit(platt_targets(labels).mean())))
+    return Calibrator(slope, intercept)
 
 
 def fit_calibrators(validation: Predictions) -> dict[str, Calibrator]:

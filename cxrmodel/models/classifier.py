@@ -51,6 +51,19 @@ class Classifier(nn.Module):
         self.mean.copy_(wide.mean(dim=0))
         self.scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
 
+    @torch.no_grad()
+    def scale_logits(self, slope: Tensor, intercept: Tensor) -> None:
+        """Make each logit `slope * logit + intercept`, through the weights of the last layer.
+
+        Args:
+            slope: (K,).
+            intercept: (K,).
+        """
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)  # noqa: S101
+        last.weight.mul_(slope[:, None])
+        last.bias.mul_(slope).add_(intercept)
+
     def forward(self, latents: Tensor) -> Tensor:
         """Return logits (B, K) of latents (B, Z), float32."""
         logits: Tensor = self.layers((latents - self.mean) / self.scale)

@@ -29,7 +29,7 @@ def draw_numbers(results: Results, tables: RunTables, gallery: Gallery) -> None:
     gallery.add(
         "training_curves",
         "Loss curves by epoch on train and validation: L1 and KL of the autoencoder, "
-        "cross-entropy of the classifier.",
+        "loss of the classifier; and posterior variance, active units and learning rate.",
         lambda theme: draw_training_curves(tables.vae_history, tables.classifier_history, theme),
     )
     groups = results.audit.subgroups

@@ -12,6 +12,7 @@ from cxrmodel.config import ClassifierConfig
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.training.classifier_calibration import recalibrate
 from cxrmodel.training.classifier_training import ClassifierTraining, predict
 from cxrmodel.training.devices import deterministic_kernels, resolve_device
 from cxrmodel.training.labelled_latents import LabelledLatents, read_labelled_latents
@@ -51,10 +52,11 @@ def fit_classifier(
         report: Told how many epochs are done.
 
     Returns:
-        Numbers of images and epochs, the published epoch and its losses.
+        Numbers of images and epochs, the published epoch, its losses and mean average precision.
 
     Raises:
-        ValueError: There is no such device, or no validation image to find the best epoch with.
+        ValueError: There is no such device, or validation lacks what the best epoch or the
+            loss needs.
         DataError: There is no train image, or an image has no labels.
         DivergedError: The loss is not finite.
     """
@@ -63,14 +65,15 @@ def fit_classifier(
     with deterministic_kernels(where):
         training = ClassifierTraining(config, data, where, report)
         model, epoch = training.run()
+        scaling = None if config.loss == "bce" else recalibrate(model, data)
         probabilities = predict(model, data.latents.to(where))
     write_weights(directory / WEIGHTS_FILE, contiguous_state(model))
     write_table(directory / HISTORY_FILE, pd.DataFrame(training.history))
     write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
-    _write_description(config, data, epoch, where.type, directory)
-    losses = {name: value for name, value in training.history[epoch - 1].items() if name != "epoch"}
-    summary = {"num_images": len(data.rows), "epochs": config.epochs, "published_epoch": epoch}
-    return {**summary, **losses}
+    _write_description(config, data, epoch, where.type, scaling, directory)
+    scores = {name: value for name, value in training.history[epoch - 1].items() if name != "epoch"}
+    epochs = len(training.history)
+    return {"num_images": len(data.rows), "epochs": epochs, "published_epoch": epoch, **scores}
 
 
 def load_classifier(directory: Path) -> Classifier:
@@ -93,7 +96,12 @@ def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:
 
 
 def _write_description(
-    config: ClassifierConfig, data: LabelledLatents, epoch: int, device: str, directory: Path
+    config: ClassifierConfig,
+    data: LabelledLatents,
+    epoch: int,
+    device: str,
+    scaling: dict[str, list[float]] | None,
+    directory: Path,
 ) -> None:
     architecture = {"latent_dim": data.latents.shape[1], "num_labels": data.labels.shape[1]}
     write_config(
@@ -103,6 +111,7 @@ def _write_description(
             "config": config.key_fields(),
             "device": device,
             "labels": list(PATHOLOGIES),
+            "platt_scaling": scaling,
             "published_epoch": epoch,
         },
     )

@@ -7,12 +7,13 @@ import math
 import time
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.errors import DataError, DivergedError
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import Progress, ReportProgress
+from cxrmodel.training.classifier_losses import has_both, make_loss, mean_average_precision
 from cxrmodel.training.labelled_latents import LabelledLatents
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
 
@@ -30,10 +31,11 @@ class ClassifierTraining:
         report: Told about once a second, and at the end.
 
     Attributes:
-        history: `epoch`, `train_loss` and `val_loss` of each finished epoch.
+        history: `epoch`, `train_loss`, `val_loss` and `val_map` (mean average precision) of each
+            finished epoch; the last two are None where validation cannot tell.
 
     Raises:
-        ValueError: The best epoch is asked for, and there is no validation image to find it with.
+        ValueError: Validation lacks what the best epoch or the loss needs.
         DataError: There is no train image.
     """
 
@@ -47,14 +49,16 @@ class ClassifierTraining:
         self._config, self._report, self._reported_at = config, report, time.monotonic()
         self._train = tuple(tensor.to(device) for tensor in data.part("train"))
         self._val = tuple(tensor.to(device) for tensor in data.part("val"))
-        _check_parts(config, len(self._train[0]), len(self._val[0]))
+        _check_parts(config, len(self._train[0]), self._val[1])
         self._model = _initial_classifier(config, data).to(device)
-        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.lr, fused=True)
-        self._loss = nn.BCEWithLogitsLoss()
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self._loss = make_loss(config.loss, self._train[1])
         self.history: list[dict[str, float | None]] = []
 
     def run(self) -> tuple[Classifier, int]:
-        """Train every epoch.
+        """Train every epoch, or until none has been better for `patience` epochs.
 
         Returns:
             The network with the weights to publish, and the number of their epoch, from 1.
@@ -62,19 +66,17 @@ class ClassifierTraining:
         Raises:
             DivergedError: The loss is not finite.
         """
-        best, best_epoch, best_loss = self._model, 0, math.inf
-        for epoch in range(self._config.epochs):
-            train_loss, val_loss = self._run_epoch(epoch), self._val_loss()
-            self._check_finite(train_loss, val_loss, epoch)
-            self.history.append(
-                {"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss}
-            )
-            if val_loss is not None and val_loss < best_loss:
-                best, best_epoch, best_loss = copy.deepcopy(self._model), epoch + 1, val_loss
+        best, best_epoch, best_score = self._model, 0, -math.inf
+        for epoch in range(1, self._config.epochs + 1):
+            train_loss = self._run_epoch(epoch - 1)
+            score = self._validate(epoch, train_loss)
+            if score > best_score:
+                best, best_epoch, best_score = copy.deepcopy(self._model), epoch, score
+            if epoch - best_epoch == self._config.patience:
+                break
             self._tell()
-        if self._config.weights == "best":
-            return best.eval(), best_epoch
-        return self._model.eval(), self._config.epochs
+        self._tell(is_last=True)
+        return best.eval(), best_epoch
 
     def _run_epoch(self, epoch: int) -> float:
         latents, labels = self._train
@@ -82,32 +84,43 @@ class ClassifierTraining:
         total = torch.zeros((), device=latents.device)
         for batch in torch.split(order.to(latents.device), self._config.batch_size):
             loss = self._loss(self._model(latents[batch]), labels[batch])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             total += loss.detach() * len(batch)
         return float(total) / len(latents)
 
     @torch.inference_mode()
-    def _val_loss(self) -> float | None:
+    def _validate(self, epoch: int, train_loss: float) -> float:
+        """Add an epoch to the history and return its score, the higher the better."""
         latents, labels = self._val
-        return float(self._loss(self._model(latents), labels)) if len(latents) else None
+        logits = self._model(latents)
+        val_loss = float(self._loss(logits, labels)) if len(latents) else None
+        self._check_finite(train_loss, val_loss, epoch)
+        val_map = mean_average_precision(logits, labels)
+        self.history.append(
+            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_map": val_map}
+        )
+        score = {"last": epoch, "best": val_loss, "best_map": val_map}[self._config.weights]
+        assert score is not None  # noqa: S101 - else _check_parts had refused
+        return -score if self._config.weights == "best" else score
 
     def _check_finite(self, train_loss: float, val_loss: float | None, epoch: int) -> None:
         if not math.isfinite(train_loss + (val_loss or 0.0)):
             raise DivergedError(
-                f"The classifier diverged: in epoch {epoch + 1} of {self._config.epochs} the train "
+                f"The classifier diverged: in epoch {epoch} of {self._config.epochs} the train "
                 f"loss is {train_loss} and the validation loss {val_loss}. "
                 f"Lower classifier.lr (now {self._config.lr:g}), or set classifier.standardize."
             )
 
-    def _tell(self) -> None:
+    def _tell(self, *, is_last: bool = False) -> None:
         now, done = time.monotonic(), len(self.history)
-        if now - self._reported_at < REPORT_EVERY_S and done < self._config.epochs:
+        if now - self._reported_at < REPORT_EVERY_S and not is_last:
             return
         self._reported_at = now
         metrics = {name: value for name, value in self.history[-1].items() if value is not None}
-        self._report(Progress("classifier", done, self._config.epochs, "epochs", metrics))
+        total = done if is_last else self._config.epochs  # it may have stopped early
+        self._report(Progress("classifier", done, total, "epochs", metrics))
 
 
 @torch.inference_mode()
@@ -125,13 +138,24 @@ def predict(model: Classifier, latents: Tensor) -> Tensor:
     return torch.cat([model(batch).sigmoid() for batch in batches])
 
 
-def _check_parts(config: ClassifierConfig, num_train: int, num_val: int) -> None:
+def _check_parts(config: ClassifierConfig, num_train: int, val_labels: Tensor) -> None:
     if not num_train:
         raise DataError("There is no train image among the latents. Raise data.fraction.")
-    if config.weights == "best" and not num_val:
+    more = "or use more of the data: raise data.fraction."
+    if config.weights == "best" and not len(val_labels):
         raise ValueError(
             "classifier.weights is 'best', and the split has no validation image to find the best "
-            "epoch with. Set it to 'last', or use more of the data: raise data.fraction."
+            f"epoch with. Set it to 'last', {more}"
+        )
+    if config.weights == "best_map" and not has_both(val_labels).any():
+        raise ValueError(
+            "classifier.weights is 'best_map', and no pathology has both a positive and a negative "
+            f"validation image, as average precision needs. Set it to 'best' or 'last', {more}"
+        )
+    if config.loss != "bce" and not len(val_labels):
+        raise ValueError(
+            f"classifier.loss is {config.loss!r}, and the split has no validation image to "
+            f"recalibrate the probabilities with. Set it to 'bce', {more}"
         )
 
 

@@ -14,7 +14,11 @@ from cxrmodel.evaluation.predictions import read_predictions
 from cxrmodel.evaluation.thresholds import fit_thresholds
 from cxrmodel.training.classifier import fit_classifier
 
-CONFIG = ClassifierConfig(epochs=6, batch_size=16, standardize=True, weights="best")
+SETTINGS = {"epochs": 6, "batch_size": 16, "standardize": True}
+CONFIGS = (
+    ClassifierConfig(weights="best", **SETTINGS),
+    ClassifierConfig(weights="best_map", loss="balanced", patience=2, **SETTINGS),
+)
 
 
 def write_stages(directory, *, other_test):
@@ -48,15 +52,15 @@ def write_stages(directory, *, other_test):
     return index, labels, split
 
 
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: config.loss)
+def twins(request, tmp_path_factory):
     """The same train and validation rows twice, with different test rows."""
     directory = tmp_path_factory.mktemp("twins")
     found = []
     for name, other_test in (("one", False), ("two", True)):
         folder = directory / name
         stages = write_stages(folder, other_test=other_test)
-        fit_classifier(CONFIG, folder, folder, folder, device="cpu")
+        fit_classifier(request.param, folder, folder, folder, device="cpu")
         predictions = read_predictions(folder / "predictions.parquet", folder / "index.parquet")
         found.append((folder, stages, predictions))
     return found

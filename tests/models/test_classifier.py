@@ -25,3 +25,12 @@ def test_logits_are_of_standardised_latents():
     before = classifier(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
     classifier.standardize_as(latents)
     torch.testing.assert_close(classifier(latents), before)
+
+
+def test_logits_are_scaled_by_hand():
+    classifier = Classifier(latent_dim=2, num_labels=2)
+    latents = torch.tensor([[1.0, -7.0], [5.0, 3.0]])
+    before = classifier(latents)
+    slope, intercept = torch.tensor([3.0, 0.5]), torch.tensor([-1.0, 2.0])
+    classifier.scale_logits(slope, intercept)
+    torch.testing.assert_close(classifier(latents), slope * before + intercept)

@@ -132,6 +132,8 @@ def write_models(
             "train_loss": decay,
             "val_loss": decay,
             "active_units": LATENT_DIM,
+            "posterior_variance": 1 - decay,
+            "lr": 1e-4,
         }
     ).to_parquet(directory / "vae/history.parquet", index=False)
     pd.DataFrame(
@@ -157,7 +159,17 @@ def write_models(
 
 def write_vae(directory: Path) -> None:
     torch.manual_seed(0)
-    write_config(directory, {"architecture": {"image_size": SIZE, "latent_dim": LATENT_DIM}})
+    write_config(
+        directory,
+        {
+            "architecture": {
+                "group_norm": False,
+                "output_bias": False,
+                "image_size": SIZE,
+                "latent_dim": LATENT_DIM,
+            }
+        },
+    )
     write_weights(directory / "vae.safetensors", contiguous_state(VAE(SIZE, LATENT_DIM)))
 
 
@@ -168,7 +180,7 @@ def make_record(**settings) -> RunRecord:
         "split": {"method": "patient", "seed": 42},
     }
     for section, values in settings.items():
-        config[section] = {**config[section], **values}
+        config[section] = {**config.get(section, {}), **values}
     return RunRecord(
         config=config,
         provenance={"code": "a1b2c3", "config": "d4e5f6", "packages": {"torch": "2.13.0"}},

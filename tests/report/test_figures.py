@@ -137,6 +137,7 @@ def test_no_label_meets_another_in_the_curves(epochs):
     epoch = np.arange(1, epochs + 1)
     values = 1234.5 / epoch
     names = [f"{part}_{name}" for part in ("train", "val") for name in ("l1", "kl_nats", "loss")]
+    names += ["posterior_variance", "active_units", "lr"]
     history = pd.DataFrame({"epoch": epoch, **dict.fromkeys(names, values)})
     assert drawn(lambda theme: draw_training_curves(history, history, theme)) == []
 
@@ -151,6 +152,9 @@ def test_curves_without_a_validation_image():
             "val_l1": None,
             "val_kl_nats": None,
             "val_loss": None,
+            "posterior_variance": None,
+            "active_units": None,
+            "lr": 1e-4,
         }
     )
     assert drawn(lambda theme: draw_training_curves(history, history, theme)) == []

@@ -122,3 +122,21 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["split"]["undefined"] == {"leaking_test_fraction": "no test image"}
     assert metrics["vae"]["undefined"]["test_l1"] == "no test image"
+
+
+def test_probabilities_that_were_scaled_before_are_said_to_be(make_run, report, page, tmp_path):
+    run = make_run(count=40, epochs=1, classifier={"loss": "balanced", "epochs": 2})
+    write_report(SMALL_REPORT, run.inputs, run.record, run.pixels, tmp_path)
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    sentences = (
+        ("loss (balanced) does not aim at probabilities: what it publishes", words, page.words),
+        (
+            "loss (balanced) does not aim at probabilities, so they are published after Platt",
+            card,
+            (report[0] / "MODEL_CARD.md").read_text(encoding="utf-8"),
+        ),
+    )
+    for sentence, found, otherwise in sentences:
+        assert sentence in found
+        assert "does not aim at" not in otherwise

@@ -77,7 +77,7 @@ def test_a_run_publishes_weights_config_history_and_predictions(fit, latents):
         "predictions.parquet",
     ]
     history = pd.read_parquet(directory / "history.parquet")
-    assert history.columns.tolist() == ["epoch", "train_loss", "val_loss"]
+    assert history.columns.tolist() == ["epoch", "train_loss", "val_loss", "val_map"]
     assert history["epoch"].tolist() == [1, 2, 3]
     predictions = pd.read_parquet(directory / "predictions.parquet")
     assert predictions.columns.tolist() == [
@@ -109,8 +109,9 @@ def test_the_process_generator_is_left_alone(fit):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_loaded_network_gives_the_predictions(fit, latents):
-    directory, _ = fit(epochs=2, standardize=True)
+@pytest.mark.parametrize("loss", ["bce", "balanced", "asymmetric"])
+def test_the_loaded_network_gives_the_predictions(fit, latents, loss):
+    directory, _ = fit(epochs=2, standardize=True, loss=loss)
     mu = pd.read_parquet(latents / "latents.parquet").filter(like="mu_").to_numpy().copy()
     probabilities = load_classifier(directory)(torch.from_numpy(mu)).sigmoid()
     stored = pd.read_parquet(directory / "predictions.parquet").filter(like="p_").to_numpy()
@@ -161,6 +162,23 @@ def test_the_validation_loss_by_hand(fit, latents, index):
     p, y = predictions.filter(like="p_").to_numpy(), truth.to_numpy()
     expected = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
     assert summary["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["balanced", "asymmetric"])
+def test_a_weighted_loss_publishes_calibrated_probabilities(fit, index, loss):
+    directory, _ = fit(loss=loss, weights="best_map", lr=3e-3)
+    scaling = json.loads((directory / "config.json").read_text())["platt_scaling"]
+    assert [len(scaling[name]) for name in ("slope", "intercept")] == [14, 14]
+    validation = pd.read_parquet(directory / "predictions.parquet").query("split == 'val'")
+    truth = pd.read_parquet(index / "index.parquet").set_index("image").loc[validation["image"]]
+    means = validation.filter(like="p_").mean().to_numpy()
+    assert means[:LATENT_DIM] == pytest.approx(truth.mean()[:LATENT_DIM].to_numpy(), abs=0.02)
+    assert means[LATENT_DIM:] == pytest.approx(1 / 142, rel=1e-3)  # none of 140 train images
+
+
+def test_cross_entropy_is_published_as_it_is(fit):
+    directory, _ = fit(epochs=1)
+    assert json.loads((directory / "config.json").read_text())["platt_scaling"] is None
 
 
 def test_without_validation_images_there_is_no_best(fit, latents):

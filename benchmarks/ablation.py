@@ -1,0 +1,172 @@
+"""What each setting of `configs/tuned.yaml` is worth, beside PCA of as many numbers.
+
+`python -m benchmarks.ablation --data.root FOLDER [--seeds N] [RECIPE ...]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.ablation_page import write_page
+from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, SplitConfig, VAEConfig
+from cxrmodel.data.index import build_index
+from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
+from cxrmodel.data.source import scan_source
+from cxrmodel.data.splits import split_images
+from cxrmodel.evaluation.principal_components import PrincipalComponents
+from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.training.latents import extract_latents
+from cxrmodel.training.vae import fit_vae
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RESULTS = Path(__file__).with_name("ablation.json")
+SIZE, NUM_SEEDS = 256, 3
+EPOCHS, LONG_EPOCHS, SEED_EPOCHS = 40, 250, 110  # the last two take ten minutes on 2 quiet cores
+
+Row = dict[str, Any]
+
+
+def recipes() -> dict[str, VAEConfig]:
+    """Return the settings to compare, by name."""
+    tuned, seed = (
+        VAEConfig(**yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))["vae"])
+        for name in ("tuned.yaml", "seed.yaml")
+    )
+    short = tuned.model_copy(update={"epochs": EPOCHS})
+    without: dict[str, dict[str, Any]] = {
+        "constant learning rate": {"schedule": "constant"},
+        "no weight decay": {"weight_decay": 0.0},
+        "no group norm": {"group_norm": False},
+        "no mean image": {"mean_image": False},
+        "no augmentation": {"augmentation": 0.0},
+        "augmentation 2": {"augmentation": 2.0},
+        "KL weight 1e-3": {"kl_weight": 1e-3},
+        "KL weight 1e-6": {"kl_weight": 1e-6},
+        "batch of 4": {"batch_size": 4},
+    }
+    return {
+        "tuned": short,
+        **{name: short.model_copy(update=change) for name, change in without.items()},
+        "tuned, 10 minutes": tuned.model_copy(update={"epochs": LONG_EPOCHS}),
+        "seed, 10 minutes": seed.model_copy(update={"epochs": SEED_EPOCHS}),
+    }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The films, decoded and split by patient, in the order of the split's table.
+
+    Attributes:
+        parts: (N,), `train`, `val` or `test`.
+        labels: What a linear probe must tell, by name, (N,) of 0 or 1 each.
+    """
+
+    folder: Path
+    pixels: Pixels
+    rows: NDArray[np.int64]
+    parts: NDArray[np.object_]
+    labels: dict[str, NDArray[np.int64]]
+
+
+def main() -> None:
+    """Train what is not in `ablation.json` yet, a recipe and a seed after the other."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("--data.root", dest="root", required=True, help="local data set")
+    parser.add_argument("--work", type=Path, default=Path("outputs/ablation"), help="scratch")
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="; ".join(recipes()))
+    arguments = parser.parse_args()
+    prepared = prepare(arguments.root, arguments.work)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results["pca"] = [measure_components(prepared)]
+    for seed in range(arguments.seeds):
+        for name in arguments.recipes or recipes():
+            found = results.setdefault(name, [])
+            if any(row["seed"] == seed for row in found):
+                continue
+            found.append(measure_recipe(recipes()[name], seed, prepared))
+            print(f"{name}: {json.dumps(found[-1])}", flush=True)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_page(results)
+
+
+def prepare(root: str, work: Path) -> Prepared:
+    """Index, decode and split; labels are those of the index."""
+    folders = {name: work / name for name in ("index", "images", "split")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    data, images = DataConfig(root=root), ImagesConfig(size=SIZE)
+    build_index(data, scan_source(data, work), folders["index"])
+    decode_images(images, root, folders["index"], folders["images"], scratch=work)
+    split_images(SplitConfig(), folders["index"], folders["images"], folders["split"])
+    pixels = open_pixels(images, root, folders["index"], folders["images"], scratch=work)
+    split = pd.read_parquet(folders["split"] / "split.parquet")
+    index = pd.read_parquet(folders["index"] / "index.parquet").set_index("image")
+    known = index.loc[split["image"]]
+    labels = {
+        "abnormal": known["any_abnormal"].to_numpy(dtype=np.int64),
+        "view": (known["view"] == "AP").to_numpy(dtype=np.int64),
+    }
+    rows = pixels.rows_of(split["image"].tolist())
+    return Prepared(work, pixels, rows, split["split"].to_numpy(dtype=object), labels)
+
+
+def measure_components(prepared: Prepared) -> Row:
+    """Return the scores of PCA with as many components, fitted on the train films."""
+    images = to_unit(prepared.pixels.read(prepared.rows)).reshape(len(prepared.rows), -1)
+    num_components = recipes()["tuned"].latent_dim
+    none = PrincipalComponents.none(images.shape[1])
+    pca = none.updated(images[prepared.parts == "train"], num_components)
+    coordinates = pca.transform(images)
+    decoded = np.clip(pca.inverse_transform(coordinates), 0, 1)
+    return score(prepared, coordinates, np.abs(decoded - images).mean(axis=1))
+
+
+def measure_recipe(config: VAEConfig, seed: int, prepared: Prepared) -> Row:
+    """Train with one seed and return the scores of the weights that would be published."""
+    config = config.model_copy(update={"seed": seed})
+    folder = prepared.folder / config.fingerprint()
+    vae, latents = folder / "vae", folder / "latents"
+    for made in (vae, latents):
+        made.mkdir(parents=True, exist_ok=True)
+    split = prepared.folder / "split"
+    began = time.monotonic()
+    fit_vae(config, prepared.pixels, split, vae, checkpoints=folder / "checkpoints")
+    seconds = time.monotonic() - began
+    settings = LatentsConfig(batch_size=8, precision=config.precision)
+    extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")
+    table = pd.read_parquet(latents / "latents.parquet")
+    mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
+    scores = score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
+    return {"seed": seed, "minutes": round(seconds / 60, 1), **scores}
+
+
+def score(prepared: Prepared, latents: NDArray[np.float64], l1: NDArray[np.float64]) -> Row:
+    """Return mean error and the AUROC of linear probes fitted on train, of val and test."""
+    scores = {f"{part}_l1": float(l1[prepared.parts == part].mean()) for part in ("val", "test")}
+    train = prepared.parts == "train"
+    for name, labels in prepared.labels.items():
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+        decision = probe.fit(latents[train], labels[train]).decision_function(latents)
+        for part in ("val", "test"):
+            chosen = prepared.parts == part
+            scores[f"{part}_{name}"] = float(roc_auc_score(labels[chosen], decision[chosen]))
+    return scores
+
+
+if __name__ == "__main__":
+    main()
