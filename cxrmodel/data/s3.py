@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -19,6 +18,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.session import Session  # type: ignore[import-untyped]
 
+from cxrmodel.data.s3_fetch import MD5, Fetcher
 from cxrmodel.errors import ChecksumError, FileChangedError
 from cxrmodel.patience import NUM_READS, patiently, status_of
 
@@ -30,8 +30,6 @@ NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetriev
 REFUSED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"}
 NOT_FOUND, CHANGED, EMPTY = 404, 412, 416
 
-MD5 = re.compile(r"[0-9a-f]{32}")
-
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +37,8 @@ class S3Prefix:
     """What lies below `s3://bucket/prefix`; safe to use from threads, and after a fork.
 
     Endpoint, region and credentials come from AWS's own chain. A request that the store is too
-    busy for, or that breaks off, is repeated with growing waits; a refusal never.
+    busy for, or that breaks off, is repeated with growing waits; a refusal never. Botocore lists,
+    repeats and explains; whole objects are asked for through a `Fetcher` first.
 
     Args:
         url: `s3://bucket/prefix`.
@@ -48,19 +47,19 @@ class S3Prefix:
     def __init__(self, url: str) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix.strip('/')}/".lstrip("/")
-        self._clients: dict[int, Any] = {}
-        self.client()
+        self._connections: dict[int, tuple[Any, Fetcher]] = {}
+        self._connection()
 
     def __reduce__(self) -> tuple[type[S3Prefix], tuple[str]]:
         """Connect anew in another process."""
         return S3Prefix, (f"s3://{self.bucket}/{self.prefix}",)
 
-    def client(self) -> Any:
-        """Return this process's client: a fork must not share its parent's connections."""
-        client = self._clients.get(os.getpid())
-        if client is None:
-            client = self._clients.setdefault(os.getpid(), _make_client())
-        return client
+    def _connection(self) -> tuple[Any, Fetcher]:
+        """Return what this process reads with: a fork must not share its parent's connections."""
+        connection = self._connections.get(os.getpid())
+        if connection is None:
+            connection = self._connections.setdefault(os.getpid(), _connect())
+        return connection
 
     def objects(self) -> Iterator[tuple[str, int, str]]:
         """Yield name (relative to the prefix), size in bytes and ETag of every object, sorted."""
@@ -92,13 +91,26 @@ class S3Prefix:
             OSError: The store is out of reach.
         """
         key = f"{self.prefix}{name}"
+        _, fetcher = self._connection()
+        body = fetcher.fetch(key, version)
+        if body is None:
+            # A part cannot be verified.
+            part = f"bytes=0-{max(limit, 1) - 1}" if limit is not None and not version else ""
+            body = self._read_patiently(key, version, part)
+        return body[:limit]
+
+    def _read_patiently(self, key: str, version: str, part: str) -> bytes:
         asked = {"IfMatch": f'"{version}"'} if version else {}
-        if limit is not None and not version:  # a part cannot be verified
-            asked["Range"] = f"bytes=0-{max(limit, 1) - 1}"
+        if part:
+            asked["Range"] = part
+        _, fetcher = self._connection()
         for _ in range(NUM_READS):
             body, md5 = self._request("get_object", Key=key, **asked)
-            if not md5 or hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
-                return bytes(body[:limit])
+            if not md5:
+                return bytes(body)
+            if hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
+                fetcher.follow(key)
+                return bytes(body)
             logger.warning("s3://%s/%s came damaged: reading it again", self.bucket, key)
         raise ChecksumError(
             f"s3://{self.bucket}/{key} came {NUM_READS} times with another MD5 than its ETag: "
@@ -118,7 +130,8 @@ class S3Prefix:
         where = f"s3://{self.bucket}/{arguments.get('Key', '')}"
 
         def send() -> Any:
-            reply = getattr(self.client(), operation)(Bucket=self.bucket, **arguments)
+            client, _ = self._connection()
+            reply = getattr(client, operation)(Bucket=self.bucket, **arguments)
             return _body(reply) if "Body" in reply else reply
 
         try:
@@ -131,7 +144,7 @@ class S3Prefix:
             raise PermissionError(f"{action} on {where}: {error}") from error
 
 
-def _make_client() -> Any:
+def _connect() -> tuple[Any, Fetcher]:
     # Retries are `patiently`'s: botocore's own do not cover the body, and stop after a count.
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -142,7 +155,8 @@ def _make_client() -> Any:
     session = Session()
     # Nobody here reads a time of modification, and parsing them is most of what a listing costs.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-    return session.create_client("s3", config=config)
+    client = session.create_client("s3", config=config)
+    return client, Fetcher(client, session)
 
 
 def _body(reply: dict[str, Any]) -> tuple[bytes, str]:

@@ -50,7 +50,8 @@ def test_all_is_listed_and_read_right(kind, settings, root, proxy):
     fault = proxy.add(kind, **settings)
     assert read_all(root) == FILMS
     assert fault.injected >= 2
-    assert proxy.peak_connections <= 12  # 8 threads, and connections that hang still
+    # 8 threads, each with a connection of botocore's and one of obstore's, and some that hang.
+    assert proxy.peak_connections <= 20
 
 
 def test_a_listing_that_breaks_off_is_listed_again(root, proxy):

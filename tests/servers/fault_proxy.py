@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-Kind = Literal["reply", "latency", "hang", "reset", "truncate", "stall", "corrupt"]
+Kind = Literal["reply", "latency", "hang", "reset", "truncate", "stall", "corrupt", "encrypted"]
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
 NOT_FORWARDED = {"connection", "expect", "keep-alive", "transfer-encoding"}
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -28,8 +28,10 @@ class Fault:
     Attributes:
         kind: `reply` answers with `status` and `code` itself; `latency` waits `seconds` first;
             `hang` never answers; `reset` cuts the connection; `truncate` cuts the body in the
-            middle, `stall` stops sending there without a word; `corrupt` flips one byte there.
+            middle, `stall` stops sending there without a word; `corrupt` flips one byte there, and
+            `encrypted` too, and says that the ETag is no MD5, since a key was used.
         match: Regular expression that finds `LIST /bucket?...`, `GET /bucket/key`, `PUT ...`.
+        agent: Of the client: `Botocore`, `object_store`; any where empty.
         times: How often; always where None.
         share: Share of the matching requests, drawn from a fixed seed.
         injected: How often it has been done.
@@ -37,6 +39,7 @@ class Fault:
 
     kind: Kind
     match: str = ""
+    agent: str = ""
     times: int | None = None
     share: float = 1.0
     seconds: float = 0.05
@@ -45,11 +48,13 @@ class Fault:
     injected: int = 0
     _draws: random.Random = field(default_factory=lambda: random.Random(0), repr=False)
 
-    def hits(self, request: str) -> bool:
+    def hits(self, request: str, agent: str) -> bool:
         """Decide for one request, and count."""
         if self.times is not None and self.injected >= self.times:
             return False
-        if not re.search(self.match, request) or self._draws.random() >= self.share:
+        if self.agent not in ("", agent) or not re.search(self.match, request):
+            return False
+        if self._draws.random() >= self.share:
             return False
         self.injected += 1
         return True
@@ -64,6 +69,7 @@ class FaultProxy:
         endpoint: URL to give to clients.
         faults: Applied to each request, the first that hits; edit it at any time.
         counts: Requests by kind: LIST, GET, HEAD, PUT, POST, DELETE.
+        agents: GET requests by client: Botocore, object_store.
         requests: All of them in order, as `GET /bucket/key`.
         open_connections: Connections of clients at this moment.
         peak_connections: The most there ever were at once.
@@ -73,6 +79,7 @@ class FaultProxy:
         self.upstream = urlsplit(upstream).netloc
         self.faults: list[Fault] = []
         self.counts: Counter[str] = Counter()
+        self.agents: Counter[str] = Counter()
         self.requests: list[str] = []
         self.open_connections = self.peak_connections = 0
         self.lock = threading.Lock()
@@ -92,6 +99,7 @@ class FaultProxy:
         """Forget what was counted so far."""
         with self.lock:
             self.counts.clear()
+            self.agents.clear()
             self.requests.clear()
             self.peak_connections = self.open_connections
 
@@ -107,15 +115,16 @@ class FaultProxy:
             self.open_connections += change
             self.peak_connections = max(self.peak_connections, self.open_connections)
 
-    def fault_for(self, method: str, target: str) -> Fault | None:
+    def fault_for(self, method: str, target: str, agent: str) -> Fault | None:
         """Count a request and return the fault that hits it, if one does."""
         is_list = method == "GET" and re.search(r"[?&](list-type|prefix|max-keys)=", target)
         kind = "LIST" if is_list else method
         request = f"{kind} {target}"
         with self.lock:
             self.counts[kind] += 1
+            self.agents[agent] += kind == "GET"
             self.requests.append(request)
-            return next((fault for fault in self.faults if fault.hits(request)), None)
+            return next((fault for fault in self.faults if fault.hits(request, agent)), None)
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -156,7 +165,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.proxy.fault_for(self.command, self.path)
+        agent = self.headers.get("User-Agent", "").partition("/")[0]
+        fault = self.proxy.fault_for(self.command, self.path, agent)
         if fault is None:
             self.send(*self.ask(body))
         elif fault.kind == "reply":
@@ -201,7 +211,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def spoil(self, fault: Fault, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         middle = len(body) // 2
-        if fault.kind == "corrupt":
+        if fault.kind in ("corrupt", "encrypted"):
+            if fault.kind == "encrypted":
+                headers = [*headers, ("x-amz-server-side-encryption", "aws:kms")]
             changed = bytearray(body)
             changed[middle] ^= 1
             self.send(status, headers, bytes(changed))
