@@ -38,7 +38,7 @@ from cxrmodel.errors import ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 # The modules that turn bytes into pixels.
-DECODER = ("images", "image_header", "dicom_file", "dicom_film", "dicom_pixels")
+DECODER = ("images", "image_header", "dicom/file", "dicom/film", "dicom/pixels")
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -215,7 +215,7 @@ def cache_key(config: ImagesConfig, index: Path) -> str:
     """
     listing = hashlib.sha256((index / LISTING_FILE).read_bytes()).hexdigest()
     # Parsed, so that a comment changes nothing.
-    sources = [Path(images.__file__).with_name(f"{module}.py") for module in DECODER]
+    sources = [Path(images.__file__).parent / f"{module}.py" for module in DECODER]
     decoder = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
     text = f"{FORMAT_VERSION} {config.fingerprint()} {listing} {decoder}"
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_CHARS]

@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.dicom import require_pydicom
+from cxrmodel.data.dicom.heads import require_pydicom
 from cxrmodel.data.image_header import check_size, format_of
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
@@ -46,7 +46,7 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     Colour becomes luminance (which for NIH's RGBA copies, of equal channels, is the grey value),
     alpha is dropped, and an animation is its still image. 16-bit grey, which in a PNG is seldom
     more than the 10 to 14 bits of a detector, is spread from the least to the greatest value of
-    the film, as a DICOM film without a window is: see `dicom_pixels.decode_dicom`.
+    the film, as a DICOM film without a window is: see `dicom.pixels.decode_dicom`.
     An image of config.size squared passes unchanged by every fit. Thread-safe; leaves Pillow's
     global settings alone.
 
@@ -71,7 +71,7 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
 
 def _decode_dicom(data: bytes, max_megapixels: float) -> Image.Image:
     require_pydicom()
-    from cxrmodel.data.dicom_pixels import decode_dicom  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.dicom.pixels import decode_dicom  # noqa: PLC0415 - an optional extra
 
     return Image.fromarray(decode_dicom(data, max_megapixels))
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 from cxrmodel.config import DataConfig
 from cxrmodel.data.boxes import read_boxes
 from cxrmodel.data.datasets import read_tables
+from cxrmodel.data.dicom.tags import with_tags
 from cxrmodel.data.joins import (
     exclude,
     is_dicom,
@@ -26,7 +27,6 @@ from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.patient_ids import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.source import Source
 from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE
-from cxrmodel.data.tags import with_tags
 from cxrmodel.errors import DataError
 
 INDEX_COLUMNS = (

@@ -9,7 +9,7 @@ from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets import candidates
 from cxrmodel.data.delimited import HEAD_BYTES, header_of
 from cxrmodel.data.entries import DataSet
-from cxrmodel.data.root import ListedFile, Root, explained
+from cxrmodel.data.files.root import ListedFile, Root, explained
 from cxrmodel.data.tables import BOX_LIST
 from cxrmodel.errors import DataError
 

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.image_header import check_bytes
 from cxrmodel.data.images import DecodedImage, decode_image
 from cxrmodel.data.ledger import Reason
-from cxrmodel.data.root import Root
 from cxrmodel.data.tables import LISTING_FILE, OK
 from cxrmodel.errors import ChecksumError, FileChangedError, ImageError
 

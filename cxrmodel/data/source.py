@@ -16,9 +16,9 @@ import fsspec
 import pandas as pd
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.files.root import ListedFile, Root, explained
 from cxrmodel.data.metadata import find_tables, read_file
 from cxrmodel.data.patient_ids import patient_salt
-from cxrmodel.data.root import ListedFile, Root, explained
 from cxrmodel.data.tables import (
     BOX_LIST,
     ENTRIES_FILE,

@@ -129,9 +129,9 @@ def decode_apart(files, directory):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.dicom import read_headers
+        from cxrmodel.data.dicom.heads import read_headers
         from cxrmodel.data.images import decode_image
-        from cxrmodel.data.root import Root
+        from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError
 
         def peak_mib():

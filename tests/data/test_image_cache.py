@@ -164,7 +164,7 @@ def test_the_key_covers_the_decoders_code_but_not_its_comments(index, tmp_path, 
     monkeypatch.setattr(image_cache.images, "__file__", str(package / "images.py"))
     for module, old, new in (
         ("images.py", "BILINEAR", "BOX"),
-        ("dicom_pixels.py", "MONOCHROME1", "MONOCHROME2"),
+        ("dicom/pixels.py", "MONOCHROME1", "MONOCHROME2"),
     ):
         source = (package / module).read_text()
         (package / module).write_text(source + "# a remark\n")

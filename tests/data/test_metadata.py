@@ -5,8 +5,8 @@ import pytest
 from cxrmodel.config import DataConfig
 from cxrmodel.data.chexpert import CHEXPERT
 from cxrmodel.data.datasets import AUTO, DATASETS, data_set_of
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.metadata import find_tables
-from cxrmodel.data.root import Root
 from cxrmodel.errors import DataError
 
 NIH_ROW = "Image Index,Finding Labels,Patient ID\na.png,Mass,1\n"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.reader import IN_FLIGHT_BYTES, MAX_IN_FLIGHT, Decoded, ImageReader
-from cxrmodel.data.root import Root
 from cxrmodel.errors import ChecksumError
 
 CONFIG = ImagesConfig(size=64)

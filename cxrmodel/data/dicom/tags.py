@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from cxrmodel.data.dicom import read_headers
+from cxrmodel.data.dicom.heads import read_headers
 from cxrmodel.data.entries import converted, parse_age, parse_patient_id, parse_sex, parse_view
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.joins import exclude_people, is_dicom
-from cxrmodel.data.root import Root
 
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "patient_id": parse_patient_id,

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cxrmodel import patience
-from cxrmodel.data import s3
-from cxrmodel.data.root import Root
+from cxrmodel.data.files import s3
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import ChecksumError, DataError, FileChangedError
 from cxrmodel.patience import NUM_READS
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cxrmodel.data.root import Root
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import FileChangedError
 
 

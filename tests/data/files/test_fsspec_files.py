@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from cxrmodel.data.fsspec_files import FsspecPrefix
+from cxrmodel.data.files.fsspec_files import FsspecPrefix
 from cxrmodel.errors import ChecksumError, DataError
 from tests.servers.web import WebServer
 

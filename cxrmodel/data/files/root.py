@@ -14,9 +14,9 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
-from cxrmodel.data.fsspec_files import FsspecPrefix, extra_hint, web_errors
-from cxrmodel.data.local_files import LocalFolder
-from cxrmodel.data.s3 import S3Prefix
+from cxrmodel.data.files.fsspec_files import FsspecPrefix, extra_hint, web_errors
+from cxrmodel.data.files.local_files import LocalFolder
+from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.data.tables import IMAGE_SUFFIXES
 from cxrmodel.errors import DataError
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.index import build_index
 from cxrmodel.data.reader import ImageReader
-from cxrmodel.data.root import Root
 from cxrmodel.data.source import scan_source
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.dicom_pixels import decode_dicom
+from cxrmodel.data.dicom.pixels import decode_dicom
 from cxrmodel.data.images import decode_image
 from cxrmodel.errors import ImageError
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrmodel.data.dicom_file import transfer_syntax
+from cxrmodel.data.dicom.file import transfer_syntax
 from cxrmodel.data.image_header import check_size
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError

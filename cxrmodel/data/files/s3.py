@@ -18,7 +18,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.session import Session  # type: ignore[import-untyped]
 
-from cxrmodel.data.s3_fetch import MD5, Fetcher
+from cxrmodel.data.files.s3_fetch import MD5, Fetcher
 from cxrmodel.errors import ChecksumError, FileChangedError
 from cxrmodel.patience import NUM_READS, patiently, status_of
 

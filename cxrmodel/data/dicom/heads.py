@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.root import Root
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import ChecksumError, DataError
 
 TEXT_TAGS = {
@@ -73,7 +73,7 @@ def _header(root: Root, uri: str, num_bytes: int) -> tuple[str | float, ...]:
 
 
 def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
-    from cxrmodel.data.dicom_file import read_tags  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.dicom.file import read_tags  # noqa: PLC0415 - an optional extra
 
     tags: dict[str, str] = {}
     for limit in HEAD_BYTES:

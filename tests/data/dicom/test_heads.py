@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
-from cxrmodel.data.dicom import read_headers
-from cxrmodel.data.root import Root
+from cxrmodel.data.dicom.heads import read_headers
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DataError
 from tests.data.image_bytes import dicom, encode, noise
 

@@ -9,8 +9,8 @@ from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from cxrmodel.data.dicom_file import PARSE_ERRORS, explain
-from cxrmodel.data.dicom_film import GREY_BITS, MONOCHROME, PALETTE, read_film
+from cxrmodel.data.dicom.file import PARSE_ERRORS, explain
+from cxrmodel.data.dicom.film import GREY_BITS, MONOCHROME, PALETTE, read_film
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 

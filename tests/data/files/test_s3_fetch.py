@@ -14,9 +14,9 @@ import botocore
 import pytest
 from botocore.session import Session
 
-from cxrmodel.data import s3
-from cxrmodel.data.root import Root
-from cxrmodel.data.s3_fetch import Fetcher
+from cxrmodel.data.files import s3
+from cxrmodel.data.files.root import Root
+from cxrmodel.data.files.s3_fetch import Fetcher
 from cxrmodel.errors import ChecksumError, FileChangedError
 from cxrmodel.patience import NUM_READS
 

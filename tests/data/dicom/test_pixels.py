@@ -7,7 +7,7 @@ from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.dicom_pixels import decode_dicom
+from cxrmodel.data.dicom.pixels import decode_dicom
 from cxrmodel.data.images import decode_image
 from tests.data.image_bytes import dicom, encode, lut, noise
 

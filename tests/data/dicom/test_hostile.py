@@ -195,9 +195,9 @@ def test_nothing_of_a_damaged_file_is_logged_or_warned_of(tmp_path):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.dicom import read_headers
+        from cxrmodel.data.dicom.heads import read_headers
         from cxrmodel.data.images import decode_image
-        from cxrmodel.data.root import Root
+        from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError
 
         logging.basicConfig(level=logging.DEBUG)
