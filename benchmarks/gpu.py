@@ -21,6 +21,7 @@ from cxrmodel.training import vae_training
 from cxrmodel.training.vae import fit_vae
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+COMPILED_BATCH = 8
 MEASURED_S = 8.0
 WARM_UP_STEPS = 10
 MATRIX_SIDE, MATRIX_PRODUCTS = 8192, 50
@@ -40,6 +41,9 @@ def main() -> None:
         results = describe_machine(films) | results
         rate = matrix_rate()
         batches = {str(size): measure(films, size, rate, Path(folder)) for size in BATCHES}
+        batches[f"{COMPILED_BATCH}, compiled"] = measure(
+            films, COMPILED_BATCH, rate, Path(folder), compiled=True
+        )
     name = torch.cuda.get_device_name()
     results["gpu"] = {
         "device": f"{name}, bfloat16 matrix rate {rate / 1e12:.0f} TFLOP/s",
@@ -62,11 +66,14 @@ def matrix_rate() -> float:
     return MATRIX_PRODUCTS * 2 * MATRIX_SIDE**3 / (time.perf_counter() - start)
 
 
-def measure(films: Films, batch_size: int, rate: float, folder: Path) -> dict[str, Any]:
+def measure(
+    films: Films, batch_size: int, rate: float, folder: Path, *, compiled: bool = False
+) -> dict[str, Any]:
     """Return images a second, share of the matrix rate, loader wait and memory at one batch."""
     config = VAEConfig(
         **fast_config()[0].model_dump()
         | {"batch_size": batch_size, "epochs": 10_000, "checkpoint_every_s": 1e6}
+        | {"compile": compiled}
     )
     vae_training.REPORT_EVERY_S = 1.0
     told: list[tuple[float, Progress]] = []
@@ -77,7 +84,7 @@ def measure(films: Films, batch_size: int, rate: float, folder: Path) -> dict[st
         if told and told[-1][0] - told[0][0] > MEASURED_S:
             raise Stop
 
-    work = folder / f"batch-{batch_size}"
+    work = folder / f"batch-{batch_size}-{compiled}"
     work.mkdir()
     torch.cuda.reset_peak_memory_stats()
     with suppress(Stop):

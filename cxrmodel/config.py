@@ -97,8 +97,7 @@ class VAEConfig(Section):
     """Learning rate of Adam."""
 
     schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate over time; `cosine` reaches `lr` within the first 5 % of the steps and
-    falls along half a cosine to zero."""
+    """`cosine`: rise to `lr` within 5 % of the steps, then fall along half a cosine to zero."""
 
     weight_decay: float = Field(0, ge=0)
     """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
@@ -110,8 +109,7 @@ class VAEConfig(Section):
     """Learn a bias a pixel before the sigmoid, from the mean train image on."""
 
     augmentation: float = Field(0, ge=0, le=4)
-    """Strength of random shifts, turns, scalings and changes of exposure, never a mirror image;
-    1 is mild, 0 is none."""
+    """Strength of random changes of position and exposure, never mirrored; 1 is mild, 0 none."""
 
     max_grad_norm: float | None = Field(None, gt=0)
     """Longest gradient, cut to this norm; a step whose gradient is not finite is then skipped and
@@ -119,6 +117,9 @@ class VAEConfig(Section):
 
     precision: Precision = "float32"
     """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
+
+    compile: Annotated[bool, KEY_EXEMPT] = False
+    """Compile the network with `torch.compile`, for a GPU; it needs a C++ compiler."""
 
     weights: Literal["last", "best"] = "last"
     """Which epoch's weights to publish: the last, or the best by validation loss."""

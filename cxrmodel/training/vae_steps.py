@@ -53,6 +53,7 @@ class VAESteps:
         self._config, self._device, self._world = config, device, world
         self._num_steps = num_steps
         self.model = initial_vae(config, image_size, device)
+        self._network = torch.compile(self.model) if config.compile else self.model
         # Fused: one kernel for all weights. Without weight decay the arithmetic is Adam's.
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
@@ -142,7 +143,7 @@ class VAESteps:
         if changes.shape[1]:
             image = augment(image, changes, self._config.augmentation)
         with autocast(self._device, self._config.precision):
-            return image, self.model(image, noise)
+            return image, self._network(image, noise)
 
     def _backward(self, images: NDArray[np.uint8], draws: Tensor, weight: float) -> Tensor:
         """Compute the gradients of the weighted mean loss; return its L1 and KL in nats, (2,)."""
