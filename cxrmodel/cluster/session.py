@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,15 +58,30 @@ def connected(address: str) -> Iterator[None]:
     is_local = address == LOCAL
     place = {"_node_ip_address": LOOPBACK} if is_local else {"address": address}
     try:
-        ray.init(
-            **place, include_dashboard=False if is_local else None, logging_level=logging.WARNING
-        )
+        with _termination_handler_kept():
+            ray.init(
+                **place,
+                include_dashboard=False if is_local else None,
+                logging_level=logging.WARNING,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(f"No Ray cluster at runtime.ray_address {address!r}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _termination_handler_kept() -> Iterator[None]:
+    """Undo what Ray does to SIGTERM: its handler aborts the process three seconds later.
+
+    A training that is cancelled needs longer to leave its checkpoint.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 def divide(device: str, number: int | None) -> Workers:

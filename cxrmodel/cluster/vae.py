@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,16 +151,8 @@ def _fit(trainer: Any, desk: Any) -> None:
         raise ClusterError(f"Workers died more than {MAX_FAILURES} times: {error}") from error
     except BaseException:  # a cancelled flow raises one that is no Exception
         ray.get(desk.stop.remote())
-        _wait_for_last_checkpoint(desk)
+        wait([fitted], GRACE_S)  # for the last checkpoint; and Ray must not be left in mid-call
         raise
-
-
-def _wait_for_last_checkpoint(desk: Any) -> None:
-    import ray  # noqa: PLC0415
-
-    deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and ray.get(desk.outcome.remote()) is None:
-        time.sleep(POLL_S / 4)
 
 
 @contextmanager
