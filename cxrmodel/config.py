@@ -157,9 +157,8 @@ class ClassifierConfig(Section):
     """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
 
     loss: Literal["bce", "balanced", "asymmetric"] = "bce"
-    """Binary cross-entropy; `balanced`: positives weighted by negatives over positives in train;
-    `asymmetric`: easy negatives count little (Ridnik et al., 2021). Probabilities of the last two
-    are recalibrated on validation."""
+    """Binary cross-entropy; `balanced`: positives weigh negatives over positives; `asymmetric`: easy
+    negatives count little (Ridnik et al., 2021). The last two are recalibrated on validation."""
 
     standardize: bool = False
     """Scale each latent dimension to zero mean and unit variance, fitted on train."""
