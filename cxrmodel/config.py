@@ -157,7 +157,7 @@ class ClassifierConfig(Section):
     """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
 
     loss: Literal["bce", "balanced", "asymmetric"] = "bce"
-    """Binary cross-entropy; `balanced`: positives weigh negatives over positives; `asymmetric`: easy
+    """Cross-entropy; `balanced`: positives weigh negatives over positives; `asymmetric`: easy
     negatives count little (Ridnik et al., 2021). The last two are recalibrated on validation."""
 
     standardize: bool = False
