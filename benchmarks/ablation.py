@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepared = prepare(arguments.root, arguments.work)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    results["pca"] = [measure_components(prepared)]
+    results["PCA"] = [measure_components(prepared)]
     for seed in range(arguments.seeds):
         for name in arguments.recipes or recipes():
             found = results.setdefault(name, [])
@@ -141,27 +140,28 @@ def measure_recipe(config: VAEConfig, seed: int, prepared: Prepared) -> Row:
     for made in (vae, latents):
         made.mkdir(parents=True, exist_ok=True)
     split = prepared.folder / "split"
-    began = time.monotonic()
     fit_vae(config, prepared.pixels, split, vae, checkpoints=folder / "checkpoints")
-    seconds = time.monotonic() - began
     settings = LatentsConfig(batch_size=8, precision=config.precision)
     extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")
     table = pd.read_parquet(latents / "latents.parquet")
     mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
     scores = score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
-    return {"seed": seed, "minutes": round(seconds / 60, 1), **scores}
+    return {"seed": seed, **scores}
 
 
 def score(prepared: Prepared, latents: NDArray[np.float64], l1: NDArray[np.float64]) -> Row:
     """Return mean error and the AUROC of linear probes fitted on train, of val and test."""
-    scores = {f"{part}_l1": float(l1[prepared.parts == part].mean()) for part in ("val", "test")}
+    scores = {
+        f"{part}_l1": round(float(l1[prepared.parts == part].mean()), 4) for part in ("val", "test")
+    }
     train = prepared.parts == "train"
     for name, labels in prepared.labels.items():
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
         decision = probe.fit(latents[train], labels[train]).decision_function(latents)
         for part in ("val", "test"):
             chosen = prepared.parts == part
-            scores[f"{part}_{name}"] = float(roc_auc_score(labels[chosen], decision[chosen]))
+            auroc = float(roc_auc_score(labels[chosen], decision[chosen]))
+            scores[f"{part}_{name}"] = round(auroc, 4)
     return scores
 
 
