@@ -91,10 +91,12 @@ def main() -> None:
     results["PCA"] = [measure_components(prepared)]
     for seed in range(arguments.seeds):
         for name in arguments.recipes or recipes():
+            config = recipes()[name].model_copy(update={"seed": seed})
             found = results.setdefault(name, [])
-            if any(row["seed"] == seed for row in found):
+            if any(row["settings"] == config.fingerprint() for row in found):
                 continue
-            found.append(measure_recipe(recipes()[name], seed, prepared))
+            found[:] = [row for row in found if row["seed"] != seed]  # of other settings
+            found.append(measure_recipe(config, prepared))
             print(f"{name}: {json.dumps(found[-1])}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
@@ -132,9 +134,8 @@ def measure_components(prepared: Prepared) -> Row:
     return score(prepared, coordinates, np.abs(decoded - images).mean(axis=1))
 
 
-def measure_recipe(config: VAEConfig, seed: int, prepared: Prepared) -> Row:
-    """Train with one seed and return the scores of the weights that would be published."""
-    config = config.model_copy(update={"seed": seed})
+def measure_recipe(config: VAEConfig, prepared: Prepared) -> Row:
+    """Train and return the scores of the weights that would be published."""
     folder = prepared.folder / config.fingerprint()
     vae, latents = folder / "vae", folder / "latents"
     for made in (vae, latents):
@@ -146,7 +147,7 @@ def measure_recipe(config: VAEConfig, seed: int, prepared: Prepared) -> Row:
     table = pd.read_parquet(latents / "latents.parquet")
     mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
     scores = score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
-    return {"seed": seed, **scores}
+    return {"seed": config.seed, "settings": config.fingerprint(), **scores}
 
 
 def score(prepared: Prepared, latents: NDArray[np.float64], l1: NDArray[np.float64]) -> Row:

@@ -130,6 +130,17 @@ def test_the_history_has_the_rate_of_an_epochs_last_step(fit):
     np.testing.assert_allclose(history["lr"], expected)
 
 
+def test_without_weight_decay_it_is_adam_to_the_bit(fit, monkeypatch):
+    def adam(weights, *, lr, weight_decay, fused):
+        assert weight_decay == 0
+        return torch.optim.Adam(weights, lr=lr, fused=fused)
+
+    ours, _ = fit("ours", checkpoints="a")
+    monkeypatch.setattr(torch.optim, "AdamW", adam)
+    theirs, _ = fit("theirs", checkpoints="b")
+    assert (ours / "vae.safetensors").read_bytes() == (theirs / "vae.safetensors").read_bytes()
+
+
 def test_weight_decay_shrinks_by_its_share_of_the_rate():
     config = CONFIG.model_copy(update={"weight_decay": 0.5, "lr": 0.1})
     images = np.zeros((4, 64, 64), np.uint8)
