@@ -17,6 +17,7 @@ from cxrmodel.errors import CxrModelError
 from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3  # workers that may die before the training is given up
 POLL_S = 1.0
 TELLING = (CxrModelError, OSError, ValueError, MemoryError)  # not that another worker is gone
+WORLD_LOST = "Another worker is gone, and Ray has parted those that are left to start all again."
 GRACE_S = 20.0  # of the half minute that an evicted container is given
 
 
@@ -183,6 +185,9 @@ def _train(given: dict[str, Any]) -> None:
     job, workers, desk = given["job"], given["workers"], given["desk"]
     if isinstance(ray.get(desk.outcome.remote()), Exception):
         return  # Ray starts all workers again, and another attempt would end in the same way
+    world = World.joined()
+    if world.size != workers.number:
+        raise RuntimeError(WORLD_LOST)
 
     def tell(progress: Progress) -> None:
         if ray.get(desk.tell.remote(progress)):
@@ -198,12 +203,15 @@ def _train(given: dict[str, Any]) -> None:
                 checkpoints=job.checkpoints,
                 copies=job.copies,
                 device=device_here(workers),
+                world=world,
                 report=tell,
             )
         except Stopped:
             ray.get(desk.deliver.remote(ClusterError("The training was stopped.")))
             raise
         except TELLING as error:
+            if World.joined() != world:
+                raise RuntimeError(WORLD_LOST) from error
             ray.get(desk.deliver.remote(error))
             raise
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}

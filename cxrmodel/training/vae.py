@@ -33,7 +33,7 @@ from cxrmodel.training.vae_state import TrainingState, architecture, run_key, un
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.vae_training import VAETraining
 from cxrmodel.training.vae_validation import KL_BY_DIMENSION
-from cxrmodel.training.world import World
+from cxrmodel.training.world import ALONE, World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
@@ -52,13 +52,13 @@ def fit_vae(
     checkpoints: Path,
     copies: CheckpointCopies | None = None,
     device: str = "auto",
+    world: World = ALONE,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
     """Train the autoencoder on the train images, going on from a checkpoint where there is one.
 
     Killed at any instant and called again, it ends with the weights of a training that was not,
-    bit for bit on one kind of device with one number of threads. Where `torch.distributed` has been
-    initialised, its processes share each batch, and process 0 alone writes.
+    bit for bit on one kind of device with one number of threads.
 
     Args:
         config: Loss and training.
@@ -69,6 +69,7 @@ def fit_vae(
         checkpoints: Folder for the state of the training, kept from one attempt to the next.
         copies: Where to keep copies of that state, for an attempt on another machine.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        world: The processes that share each batch; all of them call this, and process 0 writes.
         report: Told how far training is.
 
     Returns:
@@ -87,7 +88,6 @@ def fit_vae(
     rows = split_rows(split, pixels)
     _check_best_is_defined(config, rows)
     folder = CheckpointFolder(checkpoints, run_key(config, pixels, rows, precision), copies)
-    world = World.joined()
     start = world.from_leader(folder.load() if world.leads else None)
     batch_size = start.batch_size if start else None
     resolved = world.from_leader(

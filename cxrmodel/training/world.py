@@ -91,3 +91,6 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+
+ALONE = World()

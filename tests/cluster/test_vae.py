@@ -56,41 +56,51 @@ def test_two_workers_train_as_one(cluster, prepared, tmp_path):
     assert told[-1].done == told[-1].total
 
 
-class DiesOnce:
-    """Opens the pixels; the first process that does kills itself in the middle of training."""
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def __init__(self, open_pixels, flag: Path) -> None:
-        self._open, self._flag = open_pixels, flag
+
+def be_parted():
+    """What Ray does to the workers that are left, while they still train."""
+    torch.distributed.destroy_process_group()
+
+
+class Once:
+    """Opens the pixels; to the first process that does, something happens in mid-training."""
+
+    def __init__(self, happens, open_pixels, flag: Path) -> None:
+        self._happens, self._open, self._flag = happens, open_pixels, flag
 
     def __call__(self):
         pixels = self._open()
         read, reads = pixels.read, []
 
-        def read_or_die(rows):
+        def read_as_it_happens(rows):
             reads.append(rows)
             if len(reads) == 8 and not self._flag.exists():
                 self._flag.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._happens()
             return read(rows)
 
-        pixels.read = read_or_die
+        pixels.read = read_as_it_happens
         return pixels
 
 
-def test_a_worker_that_dies_is_replaced_and_training_goes_on(cluster, prepared, tmp_path):
+@pytest.mark.parametrize("happens", [die, be_parted])
+def test_workers_that_lose_one_another_start_again_and_go_on(cluster, prepared, tmp_path, happens):
     cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
     config = CONFIG.model_copy(update={"checkpoint_every_s": 1e-6})
     directories = {}
     for name, opener in (
         ("whole", prepared.open_pixels),
-        ("killed", DiesOnce(prepared.open_pixels, tmp_path / "died")),
+        ("parted", Once(happens, prepared.open_pixels, tmp_path / "happened")),
     ):
         directories[name] = tmp_path / name
         directories[name].mkdir()
         job = job_of(prepared, tmp_path / f"checkpoints-{name}", config, opener)
         fit_vae_on_cluster(job, TWO, directories[name], scratch=tmp_path, report=lambda _: None)
-    assert (tmp_path / "died").exists()
-    assert (directories["killed"] / "vae.safetensors").read_bytes() == (
+    assert (tmp_path / "happened").exists()
+    assert (directories["parted"] / "vae.safetensors").read_bytes() == (
         directories["whole"] / "vae.safetensors"
     ).read_bytes()
 
