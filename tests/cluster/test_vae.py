@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -86,23 +87,26 @@ class Once:
         return pixels
 
 
+@pytest.fixture(scope="module")
+def undisturbed(cluster, prepared, tmp_path_factory):
+    """The weights that two workers end with when nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = job_of(prepared, folder / "checkpoints")
+    fit_vae_on_cluster(job, TWO, folder, scratch=folder, report=lambda _: None)
+    return (folder / "vae.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("happens", [die, be_parted])
-def test_workers_that_lose_one_another_start_again_and_go_on(cluster, prepared, tmp_path, happens):
+def test_workers_that_lose_one_another_start_again_and_go_on(
+    cluster, prepared, undisturbed, tmp_path, happens
+):
     cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
     config = CONFIG.model_copy(update={"checkpoint_every_s": 1e-6})
-    directories = {}
-    for name, opener in (
-        ("whole", prepared.open_pixels),
-        ("parted", Once(happens, prepared.open_pixels, tmp_path / "happened")),
-    ):
-        directories[name] = tmp_path / name
-        directories[name].mkdir()
-        job = job_of(prepared, tmp_path / f"checkpoints-{name}", config, opener)
-        fit_vae_on_cluster(job, TWO, directories[name], scratch=tmp_path, report=lambda _: None)
+    opener = Once(happens, prepared.open_pixels, tmp_path / "happened")
+    job = job_of(prepared, tmp_path / "checkpoints", config, opener)
+    fit_vae_on_cluster(job, TWO, tmp_path, scratch=tmp_path, report=lambda _: None)
     assert (tmp_path / "happened").exists()
-    assert (directories["parted"] / "vae.safetensors").read_bytes() == (
-        directories["whole"] / "vae.safetensors"
-    ).read_bytes()
+    assert (tmp_path / "vae.safetensors").read_bytes() == undisturbed
 
 
 def test_a_divergence_is_the_error_it_is(cluster, prepared, tmp_path):
@@ -125,32 +129,48 @@ def cancel(*_):
     raise Cancelled
 
 
-def test_a_cancelled_training_stops_with_a_checkpoint_and_goes_on(cluster, prepared, tmp_path):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    config = CONFIG.model_copy(update={"epochs": 40})
-    told = []
+class Slowly:
+    """Opens pixels that take their time, so that a training can be caught in the middle."""
+
+    def __init__(self, open_pixels) -> None:
+        self._open = open_pixels
+
+    def __call__(self):
+        pixels = self._open()
+        read = pixels.read
+
+        def read_slowly(rows):
+            time.sleep(0.5)
+            return read(rows)
+
+        pixels.read = read_slowly
+        return pixels
+
+
+def test_a_cancelled_training_stops_with_a_checkpoint_and_goes_on(
+    cluster, prepared, undisturbed, tmp_path
+):
+    cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+    told, went_on = [], []
 
     def cancel_early(progress):
         told.append(progress)
         if len(told) == 1:
             os.kill(os.getpid(), signal.SIGALRM)
 
-    def train(checkpoints, directory, report):
-        directory.mkdir(exist_ok=True)
-        job = job_of(prepared, tmp_path / checkpoints, config)
-        return fit_vae_on_cluster(job, TWO, directory, scratch=tmp_path, report=report)
+    def train(open_pixels, report):
+        job = job_of(prepared, tmp_path / "checkpoints", open_pixels=open_pixels)
+        return fit_vae_on_cluster(job, TWO, tmp_path, scratch=tmp_path, report=report)
 
     before = signal.signal(signal.SIGALRM, cancel)
     try:
         with pytest.raises(Cancelled):
-            train("cancelled", resumed, cancel_early)
+            train(Slowly(prepared.open_pixels), cancel_early)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert 0 < told[0].done < told[0].total
-    assert not list(resumed.iterdir())
-    assert (tmp_path / "cancelled" / "last.safetensors").exists()
-    went_on = []
-    train("cancelled", resumed, went_on.append)
+    assert not (tmp_path / "vae.safetensors").exists()
+    assert (tmp_path / "checkpoints" / "last.safetensors").exists()
+    train(prepared.open_pixels, went_on.append)
     assert went_on[0].done > told[0].done
-    train("whole", whole, lambda _: None)
-    assert (resumed / "vae.safetensors").read_bytes() == (whole / "vae.safetensors").read_bytes()
+    assert (tmp_path / "vae.safetensors").read_bytes() == undisturbed
