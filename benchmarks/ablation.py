@@ -9,6 +9,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.ablation_page import write_page
+from benchmarks.objectives import OBJECTIVES, fingerprint, in_place
 from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, SplitConfig, VAEConfig
 from cxrmodel.data.index import build_index
 from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
@@ -57,6 +59,7 @@ def recipes() -> dict[str, VAEConfig]:
     return {
         "tuned": short,
         **{name: short.model_copy(update=change) for name, change in without.items()},
+        **dict.fromkeys(OBJECTIVES, short),
         f"tuned, {LONG_EPOCHS} epochs": tuned.model_copy(update={"epochs": LONG_EPOCHS}),
         f"seed, {SEED_EPOCHS} epochs": seed.model_copy(update={"epochs": SEED_EPOCHS}),
     }
@@ -93,10 +96,13 @@ def main() -> None:
         for name in arguments.recipes or recipes():
             config = recipes()[name].model_copy(update={"seed": seed})
             found = results.setdefault(name, [])
-            if any(row["settings"] == config.fingerprint() for row in found):
+            settings = fingerprint(name, config.fingerprint())
+            if any(row["settings"] == settings for row in found):
                 continue
             found[:] = [row for row in found if row["seed"] != seed]  # of other settings
-            found.append(measure_recipe(config, prepared))
+            with in_place(name):
+                scores = measure_recipe(config, prepared, prepared.folder / settings)
+            found.append({"seed": seed, "settings": settings, **scores})
             print(f"{name}: {json.dumps(found[-1])}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
@@ -134,20 +140,19 @@ def measure_components(prepared: Prepared) -> Row:
     return score(prepared, coordinates, np.abs(decoded - images).mean(axis=1))
 
 
-def measure_recipe(config: VAEConfig, prepared: Prepared) -> Row:
-    """Train and return the scores of the weights that would be published."""
-    folder = prepared.folder / config.fingerprint()
+def measure_recipe(config: VAEConfig, prepared: Prepared, folder: Path) -> Row:
+    """Train in a folder and return the scores of the weights that would be published."""
     vae, latents = folder / "vae", folder / "latents"
     for made in (vae, latents):
         made.mkdir(parents=True, exist_ok=True)
     split = prepared.folder / "split"
-    fit_vae(config, prepared.pixels, split, vae, checkpoints=folder / "checkpoints")
+    with TemporaryDirectory() as checkpoints:  # an objective may count steps: never go on from one
+        fit_vae(config, prepared.pixels, split, vae, checkpoints=Path(checkpoints))
     settings = LatentsConfig(batch_size=8, precision=config.precision)
     extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")
     table = pd.read_parquet(latents / "latents.parquet")
     mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
-    scores = score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
-    return {"seed": config.seed, "settings": config.fingerprint(), **scores}
+    return score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
 
 
 def score(prepared: Prepared, latents: NDArray[np.float64], l1: NDArray[np.float64]) -> Row:

@@ -21,7 +21,7 @@ from cxrmodel.training import vae_training
 from cxrmodel.training.vae import fit_vae
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-COMPILED_BATCH = 8
+OPTIONS_BATCH, OPTIONS = 8, ("compile", "gradient_checkpointing")
 MEASURED_S = 8.0
 WARM_UP_STEPS = 10
 MATRIX_SIDE, MATRIX_PRODUCTS = 8192, 50
@@ -41,9 +41,10 @@ def main() -> None:
         results = describe_machine(films) | results
         rate = matrix_rate()
         batches = {str(size): measure(films, size, rate, Path(folder)) for size in BATCHES}
-        batches[f"{COMPILED_BATCH}, compiled"] = measure(
-            films, COMPILED_BATCH, rate, Path(folder), compiled=True
-        )
+        for option in OPTIONS:
+            batches[f"{OPTIONS_BATCH}, vae.{option}"] = measure(
+                films, OPTIONS_BATCH, rate, Path(folder), **{option: True}
+            )
     name = torch.cuda.get_device_name()
     results["gpu"] = {
         "device": f"{name}, bfloat16 matrix rate {rate / 1e12:.0f} TFLOP/s",
@@ -67,13 +68,13 @@ def matrix_rate() -> float:
 
 
 def measure(
-    films: Films, batch_size: int, rate: float, folder: Path, *, compiled: bool = False
+    films: Films, batch_size: int, rate: float, folder: Path, **options: bool
 ) -> dict[str, Any]:
     """Return images a second, share of the matrix rate, loader wait and memory at one batch."""
     config = VAEConfig(
         **fast_config()[0].model_dump()
         | {"batch_size": batch_size, "epochs": 10_000, "checkpoint_every_s": 1e6}
-        | {"compile": compiled}
+        | options
     )
     vae_training.REPORT_EVERY_S = 1.0
     told: list[tuple[float, Progress]] = []
@@ -84,7 +85,7 @@ def measure(
         if told and told[-1][0] - told[0][0] > MEASURED_S:
             raise Stop
 
-    work = folder / f"batch-{batch_size}-{compiled}"
+    work = folder / "-".join(["batch", str(batch_size), *options])
     work.mkdir()
     torch.cuda.reset_peak_memory_stats()
     with suppress(Stop):

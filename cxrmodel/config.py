@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrmodel.settings import KEY_EXEMPT, Section, without_credentials
+from cxrmodel.settings import KEY_EXEMPT, WITHOUT_CREDENTIALS, Section
 
 Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "baselines", "report"]
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -18,10 +18,10 @@ NUM_DOWNSAMPLINGS = 6
 class DataConfig(Section):
     """Where the data set is, and how much of it to use."""
 
-    root: Annotated[str, KEY_EXEMPT] = PHANTOM_ROOT
+    root: Annotated[str, KEY_EXEMPT, WITHOUT_CREDENTIALS] = PHANTOM_ROOT
     """Folder or fsspec URL of the data set; `phantom` generates synthetic chest films."""
 
-    csv: Annotated[str | None, KEY_EXEMPT] = None
+    csv: Annotated[str | None, KEY_EXEMPT, WITHOUT_CREDENTIALS] = None
     """Path or URL of the metadata CSV, where it is not below the root."""
 
     dataset: Literal["auto", "nih", "chexpert"] = "auto"
@@ -41,12 +41,6 @@ class DataConfig(Section):
 
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
     """Number of synthetic films, where the root is `phantom`."""
-
-    @model_validator(mode="after")
-    def _no_credentials(self) -> Self:
-        without_credentials("data", "root", self.root)
-        without_credentials("data", "csv", self.csv)
-        return self
 
 
 class ImagesConfig(Section):
@@ -120,6 +114,9 @@ class VAEConfig(Section):
 
     compile: Annotated[bool, KEY_EXEMPT] = False
     """Compile the network with `torch.compile`, for a GPU; it needs a C++ compiler."""
+
+    gradient_checkpointing: Annotated[bool, KEY_EXEMPT] = False
+    """Compute most activations again in the backward pass: less memory, more time, same weights."""
 
     weights: Literal["last", "best"] = "last"
     """Which epoch's weights to publish: the last, or the best by validation loss."""
@@ -202,16 +199,11 @@ class ReportConfig(Section):
 class StoreConfig(Section):
     """Where results are kept."""
 
-    root: str = "outputs/store"
+    root: Annotated[str, WITHOUT_CREDENTIALS] = "outputs/store"
     """Folder or fsspec URL that keeps every artifact and cache record."""
 
     scratch: str = "outputs/scratch"
     """Node-local folder for decoded pixels and checkpoints; may be emptied between runs."""
-
-    @model_validator(mode="after")
-    def _no_credentials(self) -> Self:
-        without_credentials("store", "root", self.root)
-        return self
 
 
 class RuntimeConfig(Section):

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 
 class _KeyExempt:
@@ -51,20 +51,23 @@ class Section(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def without_credentials(section: str, field: str, url: str | None) -> None:
-    """Refuse a URL that carries a user's name or password.
-
-    Args:
-        section: Of the settings, for the message.
-        field: In that section.
-        url: What to look at; chained ones, as in `zip::https://…`, part by part.
-
-    Raises:
-        ValueError: It does.
-    """
-    links = [urlsplit(link) for link in (url or "").split("::")]
+def _without_credentials(url: str | None) -> str | None:
+    links = [urlsplit(link) for link in (url or "").split("::")]  # chained, as in `zip::https://…`
     if any(link.username or link.password for link in links):
         raise ValueError(
-            f"{section}.{field} must not carry credentials, and it does before the '@'. "
-            "Set them in the environment, a profile or a role of the cloud's own chain."
+            "It must not carry credentials, and it does before the '@'. Set them in the "
+            "environment, a profile or a role of the cloud's own chain."
         )
+    return url
+
+
+WITHOUT_CREDENTIALS = AfterValidator(_without_credentials)  # of a URL: a name or a password
+
+
+def explain(error: ValidationError) -> str:
+    """Return what is wrong with which setting, a line each, as its flag is written."""
+    lines = []
+    for problem in error.errors():
+        text, place = problem["msg"].removeprefix("Value error, "), map(str, problem["loc"])
+        lines.append(f"--{'.'.join(place)}: {text}" if problem["loc"] else text)
+    return "\n".join(lines)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig
+from cxrmodel.settings import explain
 from deployments import garbage, local, reconcile
 from deployments.automations import automations, every_automation
 from deployments.definitions import deployments
@@ -123,7 +124,7 @@ def main(arguments: list[str]) -> None:
         else:
             deploy(arguments)
     except ValidationError as error:
-        _fail(_explain(error), EXIT_BAD_SETTINGS)
+        _fail(explain(error), EXIT_BAD_SETTINGS)
     except (ValueError, FileNotFoundError, SettingsError) as error:
         _fail(str(error), EXIT_BAD_SETTINGS)
     except KeyboardInterrupt:
@@ -132,14 +133,6 @@ def main(arguments: list[str]) -> None:
         _fail(f"the server answers {error.response.status_code}: {error.response.text}")
     except httpx.TransportError as error:
         _fail(f"the server at {PREFECT_API_URL.value()} does not answer: {error}")
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for detail in error.errors():
-        text, place = detail["msg"].removeprefix("Value error, "), map(str, detail["loc"])
-        lines.append(f"--{'.'.join(place)}: {text}" if detail["loc"] else text)
-    return "\n".join(lines)
 
 
 def _fail(message: str, code: int = EXIT_FAILED) -> None:

@@ -28,6 +28,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
+from cxrmodel.settings import explain
 from cxrmodel.store import Artifact, Store
 from flows.dry_run import Stages, describe_run
 from tasks.records import records_beside
@@ -167,10 +168,7 @@ def _prefect_for_one_run(config: PipelineConfig) -> Iterator[None]:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "\n".join(
-            f"--{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        )
+        return explain(error)
     return str(error) or type(error).__name__
 
 

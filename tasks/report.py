@@ -11,6 +11,7 @@ from typing import Any, get_args
 from cxrmodel.config import PipelineConfig, RuntimeConfig, Stage
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
 from cxrmodel.store import Artifact, Store
+from cxrmodel.training.speed import SPEED
 from tasks.pixels import PixelSource
 from tasks.provenance import package_versions
 from tasks.stage import stage, stage_run
@@ -49,6 +50,7 @@ def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
         },
         data_fingerprint=hashlib.sha256("".join(data).encode()).hexdigest(),
         dataset=stages["index"].summary["dataset"],
+        training_speed={name: stages["vae"].summary[name] for name in SPEED},
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cxrmodel.config import NUM_DOWNSAMPLINGS
 from cxrmodel.models.posterior import kl_by_dimension
@@ -20,6 +21,7 @@ CHANNELS = (1, 16, 32, 64, 128, 256, 256)
 LOGVAR_RANGE = (-10.0, 10.0)
 NEGATIVE_SLOPE = 0.2
 NUM_GROUPS, MIN_NORM_CHANNELS = 8, 64  # on wider, fewer pixels a norm costs next to nothing
+NUM_SEGMENTS = 3  # of six convolutions: what the backward pass has to compute again at once
 
 
 class VAEOutput(NamedTuple):
@@ -53,8 +55,11 @@ class VAELoss(NamedTuple):
 class Encoder(nn.Module):
     """Image to the moments of q(z | x); six convolutions, each halving the side."""
 
-    def __init__(self, image_size: int, latent_dim: int, group_norm: bool) -> None:
+    def __init__(
+        self, image_size: int, latent_dim: int, group_norm: bool, checkpointing: bool
+    ) -> None:
         super().__init__()
+        self._checkpointing = checkpointing
         blocks: list[nn.Module] = []
         for num_in, num_out in pairwise(CHANNELS):
             blocks += [
@@ -76,7 +81,7 @@ class Encoder(nn.Module):
         Returns:
             Mean and log-variance of q(z | x), each (B, Z), float32 under autocast too.
         """
-        features = self.blocks(image)  # (B, C, S / 64, S / 64)
+        features = _through(self.blocks, image, self._checkpointing)  # (B, C, S / 64, S / 64)
         flat = features.flatten(start_dim=1)  # (B, C * (S / 64) ** 2)
         return self.to_mu(flat).float(), self.to_logvar(flat).float().clamp(*LOGVAR_RANGE)
 
@@ -85,9 +90,15 @@ class Decoder(nn.Module):
     """Latent vector to an image; the encoder mirrored, with a sigmoid at its end."""
 
     def __init__(
-        self, image_size: int, latent_dim: int, group_norm: bool, output_bias: bool
+        self,
+        image_size: int,
+        latent_dim: int,
+        group_norm: bool,
+        output_bias: bool,
+        checkpointing: bool,
     ) -> None:
         super().__init__()
+        self._checkpointing = checkpointing
         side = _last_side(image_size)
         self.from_latent = nn.Linear(latent_dim, CHANNELS[-1] * side**2)
         self.unflatten = nn.Unflatten(1, (CHANNELS[-1], side, side))
@@ -112,7 +123,7 @@ class Decoder(nn.Module):
             (B, 1, S, S), float32 in [0, 1], under autocast too.
         """
         features = self.unflatten(self.from_latent(latent))  # (B, C, S / 64, S / 64)
-        logits: Tensor = self.blocks(features).float()  # (B, 1, S, S)
+        logits = _through(self.blocks, features, self._checkpointing).float()  # (B, 1, S, S)
         if self.output_bias is not None:
             logits = logits + self.output_bias
         return logits.sigmoid()
@@ -127,6 +138,9 @@ class VAE(nn.Module):
         group_norm: Normalise what a convolution of 64 channels or more gives, in 8 groups: Wu & He,
             Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image only.
         output_bias: Add a bias a pixel before the sigmoid; zero, unless set by `center_on`.
+        gradient_checkpointing: Keep the activations between three segments of each half only, and
+            compute the others again in the backward pass: Chen et al., Training Deep Nets with
+            Sublinear Memory Cost, 2016, arXiv:1604.06174.
 
     Raises:
         ValueError: `image_size` or `latent_dim` is impossible.
@@ -139,14 +153,17 @@ class VAE(nn.Module):
         *,
         group_norm: bool = False,
         output_bias: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, got {latent_dim}.")
         self.image_size = image_size
         self.latent_dim = latent_dim
-        self.encoder = Encoder(image_size, latent_dim, group_norm)
-        self.decoder = Decoder(image_size, latent_dim, group_norm, output_bias)
+        self.encoder = Encoder(image_size, latent_dim, group_norm, gradient_checkpointing)
+        self.decoder = Decoder(
+            image_size, latent_dim, group_norm, output_bias, gradient_checkpointing
+        )
 
     def forward(self, image: Tensor, noise: Tensor) -> VAEOutput:
         """Reconstruct a batch from one sample of its posterior.
@@ -196,6 +213,17 @@ def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
 def _norm(num_channels: int, group_norm: bool) -> list[nn.Module]:
     has_norm = group_norm and num_channels >= MIN_NORM_CHANNELS
     return [nn.GroupNorm(NUM_GROUPS, num_channels)] if has_norm else []
+
+
+def _through(blocks: nn.Sequential, features: Tensor, checkpointing: bool) -> Tensor:
+    if not (checkpointing and torch.is_grad_enabled()):
+        through: Tensor = blocks(features)
+        return through
+    length = -(-len(blocks) // NUM_SEGMENTS)
+    for start in range(0, len(blocks), length):  # `checkpoint_sequential` keeps all of the last one
+        segment = blocks[start : start + length]
+        features = checkpoint(segment, features, use_reentrant=False, preserve_rng_state=False)
+    return features
 
 
 def _last_side(image_size: int) -> int:

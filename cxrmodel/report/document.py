@@ -44,6 +44,7 @@ def build_document(tables: RunTables, results: Results, record: RunRecord) -> di
         "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
         "config": record.config,
         "timings_s": record.timings_s,
+        "training_speed": {"images_per_s": None, "loader_wait": None} | record.training_speed,
         "provenance": {"code": None, "config": None, "packages": None} | record.provenance,
     }
 

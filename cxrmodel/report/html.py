@@ -117,6 +117,7 @@ def _said(
         "parts": _parts(tables),
         "models": _models(document),
         "timings": _timings(record.timings_s),
+        "training_speed": _training_speed(**document["training_speed"]),
     }
 
 
@@ -209,3 +210,12 @@ def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
 def _timings(timings_s: dict[str, float]) -> list[tuple[str, float]]:
     known = [stage for stage in STAGE_ORDER if stage in timings_s]
     return [(name, timings_s[name]) for name in [*known, *sorted(set(timings_s) - set(known))]]
+
+
+def _training_speed(images_per_s: float | None, loader_wait: float | None) -> str:
+    if images_per_s is None:
+        return ""
+    return (
+        f"The autoencoder trained on {words.number(images_per_s, 1)} images a second and spent "
+        f"{words.percent(loader_wait)} of its time waiting for them: medians over epochs."
+    )

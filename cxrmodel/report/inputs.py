@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class RunRecord:
         timings_s: Wall time of each stage, in seconds.
         data_fingerprint: sha256 of what the data's root holds.
         dataset: Which data set it is, by its name in `data.dataset`.
+        training_speed: Of the autoencoder, medians over epochs: `images_per_s`, and `loader_wait`,
+            the share of the time spent waiting for images.
     """
 
     config: dict[str, Any]
@@ -58,6 +60,7 @@ class RunRecord:
     timings_s: dict[str, float]
     data_fingerprint: str
     dataset: str = NIH.name
+    training_speed: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def root(self) -> str:

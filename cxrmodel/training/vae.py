@@ -28,6 +28,7 @@ from cxrmodel.training.published import (
     write_table,
     write_weights,
 )
+from cxrmodel.training.speed import SPEED, typical_speed
 from cxrmodel.training.vae_settings import resolve_config
 from cxrmodel.training.vae_state import TrainingState, architecture, run_key, unpack_weights
 from cxrmodel.training.vae_steps import VAESteps
@@ -134,7 +135,8 @@ def _weights_of_epochs(steps: VAESteps, folder: CheckpointFolder) -> dict[str, d
 
 
 def _history_table(state: TrainingState) -> pd.DataFrame:
-    rows = pd.DataFrame(list(state.history))
+    # The same training gives the same table, however fast.
+    rows = pd.DataFrame(list(state.history)).drop(columns=list(SPEED), errors="ignore")
     whole = {"epoch": "int64", "step": "int64", "skipped_steps": "int64", "active_units": "Int64"}
     columns = [name for name in rows.columns if name != KL_BY_DIMENSION]
     return rows.astype({name: whole.get(name, "float64") for name in columns})
@@ -172,5 +174,6 @@ def _describe(
         "num_parameters": num_parameters,
         "published_epoch": epoch,
         **published,
+        **typical_speed(state.history),
         **machine,
     }

@@ -53,7 +53,11 @@ def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE
     """Build a network with PyTorch's default initial weights, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(config.seed, Stream.WEIGHTS))
-        model = VAE(image_size, **architecture(config))
+        model = VAE(
+            image_size,
+            **architecture(config),
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
     # Channels last is the layout that convolutions are fastest in; the arithmetic is the same.
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cxrmodel.data.batches import iterate_batches
 from cxrmodel.errors import CxrModelError, DivergedError
@@ -20,6 +16,7 @@ from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.batches import SplitRows, in_batches, mean_image
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder, EpochRecord
 from cxrmodel.training.randomness import epoch_order
+from cxrmodel.training.speed import Reading, SpeedMeter
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import no_sums, pack_weights
 from cxrmodel.training.vae_steps import VAESteps
@@ -28,8 +25,6 @@ from cxrmodel.training.world import World
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
-
-Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 
 REPORT_EVERY_S = 1.0
 MAX_SKIPPED_SHARE, MIN_SKIPPED = 0.1, 10
@@ -71,8 +66,9 @@ class VAETraining:
         self._steps_per_epoch = config.steps_per_epoch(len(rows.train))
         self._num_steps = self._steps_per_epoch * config.epochs
         self._saved = steps.state
-        self._saved_at = self._reported_at = time.monotonic()
-        self._reported_step, self._waited_s = 0, 0.0
+        self._saved_at = time.monotonic()
+        self._meter = SpeedMeter()
+        self._reported = self._meter.read()
 
     def run(self) -> None:
         """Train to the end, leaving a checkpoint also where that is not reached.
@@ -97,7 +93,7 @@ class VAETraining:
                 center_on(self._steps.model, mean_image(self._pixels, self._rows.train))
             return
         self._steps.go_on_from(checkpoint)
-        self._saved, self._reported_step = self._steps.state, checkpoint.step
+        self._saved = self._steps.state
         logger.info("Training goes on after step %d.", checkpoint.step)
 
     def _has_best(self, checkpoint: Checkpoint) -> bool:
@@ -118,33 +114,26 @@ class VAETraining:
         remaining = self._rows.train[order][self._images_seen() :]
         batches = list(in_batches(remaining, self._config.batch_size))
         own = (self._world.part_or_first(batch) for batch in batches)
+        began = self._meter.read()
         with closing(iterate_batches(self._pixels, own)) as reader:
-            for batch, (_, images) in zip(batches, self._timed(reader), strict=True):
+            for batch, (_, images) in zip(batches, self._meter.waiting(reader), strict=True):
                 self._steps.take(images, len(batch))
+                self._meter.count(len(batch))
                 self._after_batch()
-        self._finish_epoch()
-
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Pass batches on, adding up how long training waits for them."""
-        while True:
-            asked_at = time.monotonic()
-            batch = next(batches, None)
-            self._waited_s += time.monotonic() - asked_at
-            if batch is None:
-                return
-            yield batch
+        self._finish_epoch(began)
 
     def _after_batch(self) -> None:
         if not self._world.leads:
             return
         now = time.monotonic()
-        if now - self._reported_at >= REPORT_EVERY_S:
+        if now - self._reported.at_s >= REPORT_EVERY_S:
             self._report_progress(self._train_metrics())
         if now - self._saved_at >= self._config.checkpoint_every_s:
             self._save()
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, began: Reading) -> None:
         trained = self._train_metrics()
+        trained |= self._meter.read().rates_since(began)
         self._check_weights()
         validated = validate(
             self._steps, self._pixels, self._rows.val, self._config, self._world, self._after_batch
@@ -231,16 +220,11 @@ class VAETraining:
             logger.warning("No checkpoint could be left: %s", error)
 
     def _report_progress(self, record: EpochRecord) -> None:
-        now, step = time.monotonic(), self._steps.state.step
+        reading = self._meter.read()
         metrics = {
             name.removeprefix("train_"): value
-            for name, value in record.items()
+            for name, value in {**reading.rates_since(self._reported), **record}.items()
             if isinstance(value, float | int) and (value or name != "skipped_steps")
         }
-        images = (step - self._reported_step) * self._config.batch_size
-        if images:
-            seconds = now - self._reported_at
-            metrics["images_per_s"] = images / seconds
-            metrics["loader_wait"] = self._waited_s / seconds  # share of the time
-        self._reported_at, self._reported_step, self._waited_s = now, step, 0.0
-        self._report(Progress("vae", step, self._num_steps, "steps", metrics))
+        self._reported = reading
+        self._report(Progress("vae", self._steps.state.step, self._num_steps, "steps", metrics))

@@ -186,6 +186,7 @@ def make_record(**settings) -> RunRecord:
         provenance={"code": "a1b2c3", "config": "d4e5f6", "packages": {"torch": "2.13.0"}},
         timings_s={"index": 1.25, "vae": 3725.0},
         data_fingerprint="0123abcd" * 8,
+        training_speed={"images_per_s": 12.34, "loader_wait": 0.0021},
     )
 
 

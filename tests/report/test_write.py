@@ -78,6 +78,7 @@ def test_metrics_have_every_promised_name(metrics, made_run):
             "num_positive",
         }
     assert metrics["timings_s"] == made_run.record.timings_s
+    assert metrics["training_speed"] == made_run.record.training_speed
     assert metrics["provenance"] == made_run.record.provenance
 
 

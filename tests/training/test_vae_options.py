@@ -14,6 +14,7 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE, center_on
 from cxrmodel.training.batches import mean_image
 from cxrmodel.training.encoding import load_vae
+from cxrmodel.training.memory import saved_bytes
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.world import World
@@ -151,3 +152,17 @@ def test_weight_decay_shrinks_by_its_share_of_the_rate():
         steps.take(images, 4)
     lost = plain.model.encoder.to_mu.weight - decayed.model.encoder.to_mu.weight
     torch.testing.assert_close(lost.detach(), 0.1 * 0.5 * before, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradient_checkpointing_saves_memory_and_changes_nothing(fit, precision):
+    plain, checkpointed = (
+        {"gradient_checkpointing": is_on, "precision": precision} for is_on in (False, True)
+    )
+    weights = [
+        (fit(name, ALL.model_copy(update=update), checkpoints=name)[0] / "vae.safetensors")
+        for name, update in (("plain", plain), ("checkpointed", checkpointed))
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    models = [VAE(256, 4, gradient_checkpointing=is_on) for is_on in (False, True)]
+    assert saved_bytes(models[1], precision) < 0.6 * saved_bytes(models[0], precision)
