@@ -15,7 +15,7 @@ from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 
 NUM_IMAGES = 48
-NUM_VAL = 2
+NUM_VAL = 8  # 40 to train on: whole batches of 4 and of 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Films:
 
     @property
     def split(self) -> Path:
-        """Folder of the split stage: two images to validate with, the others to train on."""
+        """Folder of the split stage: eight images to validate with, the others to train on."""
         return self.work / "split"
 
     @property

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from itertools import count
 
 from torch import Tensor, nn
+from torchmetrics.functional import (
+    multiscale_structural_similarity_index_measure as ms_ssim_of,
+)
 
 from cxrmodel.models.posterior import kl_by_dimension
-from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAELoss, VAEOutput, vae_loss
 from cxrmodel.training import vae_steps
 
@@ -40,8 +42,8 @@ def laplace_scale(output: VAEOutput, image: Tensor, _: float) -> VAELoss:
 def with_similarity(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
     """Add 0.1 times 1 - MS-SSIM."""
     plain = vae_loss(output, image, kl_weight)
-    differentiable = structural_similarity.__wrapped__  # without inference mode
-    ms_ssim = differentiable(output.reconstruction, image).ms_ssim.mean()
+    # Its terms are scaled to [0, 1]: the power of a negative one has no gradient.
+    ms_ssim = ms_ssim_of(output.reconstruction, image, data_range=1.0, normalize="simple")
     return plain._replace(loss=plain.loss + SIMILARITY_WEIGHT * (1 - ms_ssim))
 
 

@@ -60,19 +60,24 @@ def notebook_encoding(turns: Connection, films: Films, num_images: int) -> None:
 def product_training(
     turns: Connection, films: Films, config: VAEConfig, steps_a_turn: int, directory: Path
 ) -> None:
-    """Seconds an image of `fit_vae`, paused between turns in its own report of progress."""
-    vae_training.REPORT_EVERY_S = 0.0  # after every step
-    clock = {"start": 0.0, "step": 0}
+    """Seconds an image of the steps of `fit_vae`, paused between turns in its progress report.
+
+    What an epoch ends with, validation and a checkpoint, is not of a step.
+    """
+    vae_training.REPORT_EVERY_S = 0.0  # after every step, and while validating
+    steps: list[float] = []
+    clock = {"at": 0.0, "step": 0}
     directory.mkdir()
 
     def report(progress: Progress) -> None:
-        if progress.done < clock["step"] + steps_a_turn:
-            return
-        seconds = time.perf_counter() - clock["start"]
-        turns.send(seconds / (steps_a_turn * int(config.batch_size)) if clock["step"] else None)
-        if not turns.recv():
-            raise Stop
-        clock.update(step=progress.done, start=time.perf_counter())
+        if progress.done > clock["step"]:
+            steps.append(time.perf_counter() - clock["at"])
+        if len(steps) >= steps_a_turn:
+            turns.send(sum(steps) / (steps_a_turn * int(config.batch_size)))
+            steps.clear()
+            if not turns.recv():
+                raise Stop
+        clock.update(at=time.perf_counter(), step=progress.done)
 
     try:
         fit_vae(

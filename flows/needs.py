@@ -88,7 +88,7 @@ def training(config: PipelineConfig) -> Training:
     """Return what training takes on this machine.
 
     Memory is that of the weights, their gradients and Adam's two moments; of what a step saves for
-    its backward pass, an image at a time, and as much again for gradients; and of the process.
+    its backward pass, an image at a time, and 1.5 times as much for gradients; and of the process.
 
     Raises:
         ValueError: The machine has no such device.
@@ -98,7 +98,7 @@ def training(config: PipelineConfig) -> Training:
     model = initial_vae(config.vae, config.images.size, where)
     batch_size = resolve_config(config.vae, config.images.size, where, precision).batch_size
     weights = sum(weight.nbytes for weight in model.parameters())
-    step = STEP_FACTOR * batch_size * saved_bytes(model, precision)
+    step = int(STEP_FACTOR * batch_size * saved_bytes(model, precision))
     process = PROCESS_BYTES if where.type == "cpu" else 0
     return Training(
         device=str(where),

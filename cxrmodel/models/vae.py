@@ -11,17 +11,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cxrmodel.config import NUM_DOWNSAMPLINGS
+from cxrmodel.models.convolutions import NEGATIVE_SLOPE, Convolutions, doubling, halving
 from cxrmodel.models.posterior import kl_by_dimension
-from cxrmodel.models.transposed_convolution import KERNEL_SIZE, PADDING, STRIDE, TransposedConv2d
 
 CHANNELS = (1, 16, 32, 64, 128, 256, 256)
 LOGVAR_RANGE = (-10.0, 10.0)
-NEGATIVE_SLOPE = 0.2
 NUM_GROUPS, MIN_NORM_CHANNELS = 8, 64  # on wider, fewer pixels a norm costs next to nothing
-NUM_SEGMENTS = 3  # of six convolutions: what the backward pass has to compute again at once
 
 
 class VAEOutput(NamedTuple):
@@ -59,15 +56,14 @@ class Encoder(nn.Module):
         self, image_size: int, latent_dim: int, group_norm: bool, checkpointing: bool
     ) -> None:
         super().__init__()
-        self._checkpointing = checkpointing
         blocks: list[nn.Module] = []
         for num_in, num_out in pairwise(CHANNELS):
             blocks += [
-                nn.Conv2d(num_in, num_out, KERNEL_SIZE, STRIDE, PADDING),
+                halving(num_in, num_out),
                 *_norm(num_out, group_norm),
-                nn.LeakyReLU(NEGATIVE_SLOPE),
+                nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             ]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = Convolutions(blocks, checkpointing)
         num_features = CHANNELS[-1] * _last_side(image_size) ** 2
         self.to_mu = nn.Linear(num_features, latent_dim)
         self.to_logvar = nn.Linear(num_features, latent_dim)
@@ -81,7 +77,7 @@ class Encoder(nn.Module):
         Returns:
             Mean and log-variance of q(z | x), each (B, Z), float32 under autocast too.
         """
-        features = _through(self.blocks, image, self._checkpointing)  # (B, C, S / 64, S / 64)
+        features = self.blocks(image)  # (B, C, S / 64, S / 64)
         flat = features.flatten(start_dim=1)  # (B, C * (S / 64) ** 2)
         return self.to_mu(flat).float(), self.to_logvar(flat).float().clamp(*LOGVAR_RANGE)
 
@@ -98,18 +94,17 @@ class Decoder(nn.Module):
         checkpointing: bool,
     ) -> None:
         super().__init__()
-        self._checkpointing = checkpointing
         side = _last_side(image_size)
         self.from_latent = nn.Linear(latent_dim, CHANNELS[-1] * side**2)
         self.unflatten = nn.Unflatten(1, (CHANNELS[-1], side, side))
         blocks: list[nn.Module] = []
         for num_in, num_out in pairwise(reversed(CHANNELS)):
             blocks += [
-                TransposedConv2d(num_in, num_out),
+                doubling(num_in, num_out),
                 *_norm(num_out, group_norm),
-                nn.LeakyReLU(NEGATIVE_SLOPE),
+                nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             ]
-        self.blocks = nn.Sequential(*blocks[:-1])  # the last activation is the sigmoid
+        self.blocks = Convolutions(blocks[:-1], checkpointing)  # the last activation is the sigmoid
         shape = (1, 1, image_size, image_size)
         self.output_bias = nn.Parameter(torch.zeros(shape)) if output_bias else None
 
@@ -123,7 +118,7 @@ class Decoder(nn.Module):
             (B, 1, S, S), float32 in [0, 1], under autocast too.
         """
         features = self.unflatten(self.from_latent(latent))  # (B, C, S / 64, S / 64)
-        logits = _through(self.blocks, features, self._checkpointing).float()  # (B, 1, S, S)
+        logits: Tensor = self.blocks(features).float()  # (B, 1, S, S)
         if self.output_bias is not None:
             logits = logits + self.output_bias
         return logits.sigmoid()
@@ -138,7 +133,7 @@ class VAE(nn.Module):
         group_norm: Normalise what a convolution of 64 channels or more gives, in 8 groups: Wu & He,
             Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image only.
         output_bias: Add a bias a pixel before the sigmoid; zero, unless set by `center_on`.
-        gradient_checkpointing: Keep the activations between three segments of each half only, and
+        gradient_checkpointing: Keep the activations between pairs of convolutions only, and
             compute the others again in the backward pass: Chen et al., Training Deep Nets with
             Sublinear Memory Cost, 2016, arXiv:1604.06174.
 
@@ -205,7 +200,8 @@ def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
         image: (B, 1, S, S), float32 in [0, 1].
         kl_weight: Weight of the KL a dimension.
     """
-    l1 = nn.functional.l1_loss(output.reconstruction, image)
+    # As a sum: the gradient of a mean takes another pass over all pixels.
+    l1 = nn.functional.l1_loss(output.reconstruction, image, reduction="sum") / image.numel()
     kl_per_dim = kl_by_dimension(output.mu, output.logvar).mean()
     return VAELoss(l1 + kl_weight * kl_per_dim, l1, kl_per_dim)
 
@@ -213,17 +209,6 @@ def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
 def _norm(num_channels: int, group_norm: bool) -> list[nn.Module]:
     has_norm = group_norm and num_channels >= MIN_NORM_CHANNELS
     return [nn.GroupNorm(NUM_GROUPS, num_channels)] if has_norm else []
-
-
-def _through(blocks: nn.Sequential, features: Tensor, checkpointing: bool) -> Tensor:
-    if not (checkpointing and torch.is_grad_enabled()):
-        through: Tensor = blocks(features)
-        return through
-    length = -(-len(blocks) // NUM_SEGMENTS)
-    for start in range(0, len(blocks), length):  # `checkpoint_sequential` keeps all of the last one
-        segment = blocks[start : start + length]
-        features = checkpoint(segment, features, use_reentrant=False, preserve_rng_state=False)
-    return features
 
 
 def _last_side(image_size: int) -> int:

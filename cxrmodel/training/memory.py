@@ -13,7 +13,7 @@ from cxrmodel.training.devices import autocast
 
 LARGEST_BATCH = 64
 USABLE_SHARE = 0.5  # of the memory; the rest is for pixels on their way, workspaces, the system
-STEP_FACTOR = 2  # a step also holds the gradients of what it saved, most of them at its end
+STEP_FACTOR = 2.5  # a step also holds the gradients of what it saved, most of them at its end
 STATES_PER_WEIGHT = 4  # the weight, its gradient and Adam's two moments
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -41,19 +41,22 @@ def largest_batch(model: VAE, precision: str) -> int:
 
 
 def saved_bytes(model: VAE, precision: str) -> int:
-    """Return the bytes of activations that a step saves for its backward pass, for one image."""
+    """Return the bytes of activations that a step saves for its backward pass, an image."""
+    two, one = (_saved_bytes(model, precision, num_images) for num_images in (2, 1))
+    return two - one  # without what does not grow with the batch, such as weights in bfloat16
+
+
+def _saved_bytes(model: VAE, precision: str, num_images: int) -> int:
     device = next(model.parameters()).device
-    own = {weight.data_ptr() for weight in model.parameters()}
     seen: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if tensor.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
+        seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    image = torch.zeros(1, 1, model.image_size, model.image_size, device=device)
-    noise = torch.zeros(1, model.latent_dim, device=device)
+    image = torch.zeros(num_images, 1, model.image_size, model.image_size, device=device)
+    noise = torch.zeros(num_images, model.latent_dim, device=device)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         with autocast(device, precision):
             output = model(image, noise)

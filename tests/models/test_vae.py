@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from cxrmodel.models.posterior import kl_by_dimension
-from cxrmodel.models.transposed_convolution import TransposedConv2d
 from cxrmodel.models.vae import VAE, VAEOutput, vae_loss
 
 
@@ -83,32 +82,3 @@ def test_the_moments_and_the_image_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         output = vae(torch.rand(1, 1, 64, 64), torch.zeros(1, 3))
     assert {tensor.dtype for tensor in output} == {torch.float32}
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_faster_transposed_convolution_is_the_same_function(dtype):
-    torch.manual_seed(0)
-    fast = TransposedConv2d(3, 2)
-    plain = nn.ConvTranspose2d(3, 2, 4, 2, 1)
-    plain.load_state_dict(fast.state_dict())
-    fast, plain = fast.to(dtype), plain.to(dtype)
-    inputs = [torch.randn(2, 3, 4, 4, dtype=dtype, requires_grad=True) for _ in range(2)]
-    inputs[1].data = inputs[0].data
-    outputs = [layer(features) for layer, features in zip((fast, plain), inputs, strict=True)]
-    assert torch.equal(*outputs)
-    for output in outputs:
-        output.float().square().sum().backward()
-    pairs = [(inputs[0].grad, inputs[1].grad)]
-    pairs += [(a.grad, b.grad) for a, b in zip(fast.parameters(), plain.parameters(), strict=True)]
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_the_faster_transposed_convolution_under_autocast():
-    layer = TransposedConv2d(3, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = layer(torch.randn(1, 3, 4, 4))
-    output.float().sum().backward()
-    assert output.dtype == torch.bfloat16
-    assert layer.weight.grad.dtype == layer.bias.grad.dtype == torch.float32
-    assert layer.bias.grad.tolist() == [64, 64]  # one a pixel of 8 x 8

@@ -78,6 +78,14 @@ def test_what_a_step_saves_grows_with_the_pixels():
     assert memory.saved_bytes(VAE(128, 4), "float32") == pytest.approx(4 * saved, rel=0.05)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradient_checkpointing_saves_less(monkeypatch, precision):
+    monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 16, 32, 64, 128, 256, 256))
+    models = [VAE(256, 4, gradient_checkpointing=is_on) for is_on in (False, True)]
+    plain, checkpointed = (memory.saved_bytes(model, precision) for model in models)
+    assert checkpointed < 0.7 * plain
+
+
 @pytest.mark.parametrize(("room_in_images", "batch"), [(0, 1), (1, 1), (9, 8), (1000, 64)])
 def test_the_largest_power_of_two_that_fits(monkeypatch, room_in_images, batch):
     model = VAE(64, 4)
