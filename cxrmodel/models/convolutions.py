@@ -43,7 +43,7 @@ class Convolutions(nn.Sequential):
             rest again in the backward pass.
     """
 
-    def __init__(self, layers: list[nn.Module], gradient_checkpointing: bool = False) -> None:
+    def __init__(self, *layers: nn.Module, gradient_checkpointing: bool = False) -> None:
         super().__init__(*layers)
         self._gradient_checkpointing = gradient_checkpointing
 

@@ -63,7 +63,7 @@ class Encoder(nn.Module):
                 *_norm(num_out, group_norm),
                 nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             ]
-        self.blocks = Convolutions(blocks, checkpointing)
+        self.blocks = Convolutions(*blocks, gradient_checkpointing=checkpointing)
         num_features = CHANNELS[-1] * _last_side(image_size) ** 2
         self.to_mu = nn.Linear(num_features, latent_dim)
         self.to_logvar = nn.Linear(num_features, latent_dim)
@@ -104,7 +104,8 @@ class Decoder(nn.Module):
                 *_norm(num_out, group_norm),
                 nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             ]
-        self.blocks = Convolutions(blocks[:-1], checkpointing)  # the last activation is the sigmoid
+        del blocks[-1]  # the last activation is the sigmoid
+        self.blocks = Convolutions(*blocks, gradient_checkpointing=checkpointing)
         shape = (1, 1, image_size, image_size)
         self.output_bias = nn.Parameter(torch.zeros(shape)) if output_bias else None
 

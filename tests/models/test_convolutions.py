@@ -50,7 +50,7 @@ def memory_format(request):
 @pytest.mark.parametrize("make", [halving, doubling])
 def test_they_are_what_they_are_one_by_one(make, normed, memory_format):
     torch.manual_seed(0)
-    network = Convolutions(layers_of(make, normed=normed)).to(memory_format=memory_format)
+    network = Convolutions(*layers_of(make, normed=normed)).to(memory_format=memory_format)
     features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
     found, plain = gradients(network, features), gradients(nn.Sequential(*network), features)
     assert_alike(found, plain, share=1e-5)
@@ -59,7 +59,7 @@ def test_they_are_what_they_are_one_by_one(make, normed, memory_format):
 @pytest.mark.parametrize("make", [halving, doubling])
 def test_in_bfloat16_they_are_so_but_for_a_rounding(make, memory_format):
     torch.manual_seed(0)
-    network = Convolutions(layers_of(make)).to(memory_format=memory_format)
+    network = Convolutions(*layers_of(make)).to(memory_format=memory_format)
     features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(network, features)
@@ -72,7 +72,7 @@ def test_what_has_no_such_kernel_goes_through_the_layers(monkeypatch, image):
     def refuse(*_):
         raise AssertionError("no kernel of oneDNN is for this")
 
-    network = Convolutions(layers_of(halving)).double()
+    network = Convolutions(*layers_of(halving)).double()
     expected = nn.Sequential(*network)(image.double())
     monkeypatch.setattr(convolutions, "_in_one_kernel", refuse)
     assert torch.equal(network(image.double()), expected)
@@ -89,20 +89,20 @@ def test_one_kernel_stands_for_a_convolution_and_its_activation(monkeypatch, ima
         return in_one_kernel(layer, slope, features)
 
     monkeypatch.setattr(convolutions, "_in_one_kernel", noted)
-    Convolutions(layers_of(halving, normed=True))(image)
+    Convolutions(*layers_of(halving, normed=True))(image)
     assert slopes == [0.2, None, None]
 
 
 @pytest.mark.parametrize("normed", [False, True])
 def test_with_gradient_checkpointing_they_are_the_same_to_the_bit(image, normed):
-    plain = Convolutions(layers_of(halving, normed=normed))
-    checkpointed = Convolutions(list(plain), gradient_checkpointing=True)
+    plain = Convolutions(*layers_of(halving, normed=normed))
+    checkpointed = Convolutions(*plain, gradient_checkpointing=True)
     for ours, theirs in zip(gradients(checkpointed, image), gradients(plain, image), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_weights_that_autocast_rounds_get_gradients_of_their_own_type(image):
-    network = Convolutions([halving(1, 2)])
+    network = Convolutions(halving(1, 2))
     with torch.autocast("cpu", torch.bfloat16):
         network(image).float().sum().backward()
     assert {weight.grad.dtype for weight in network.parameters()} == {torch.float32}
