@@ -130,15 +130,18 @@ def measure_latents(films: Films, arguments: argparse.Namespace, work: Path) -> 
     times = in_turns(
         {
             "notebook": (runners.notebook_encoding, films, 16),
+            "matmul": (runners.matrix_products,),
             "product": (runners.product_encoding, films, config, vae, 40),
             "stage": (runners.product_extraction, films, config, vae, stage),
         },
         arguments.rounds,
     )
+    flops = [seconds * FLOP_AN_IMAGE / 6 for seconds in times["matmul"]]  # encoder, forward only
     return {
         "speedup_vs_notebook": ratio(times["notebook"], times["product"]),
+        "share_of_bf16_matmul": ratio(flops, times["product"]),
         "stage_speedup_vs_notebook": ratio(times["notebook"], times["stage"]),
-        "ms_an_image": {name: median_ms(seconds) for name, seconds in times.items()},
+        "ms_an_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
     }
 
 

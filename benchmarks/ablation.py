@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.ablation_page import write_page
-from benchmarks.objectives import OBJECTIVES, fingerprint, in_place
+from benchmarks.variants import VARIANTS, fingerprint, in_place
 from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, SplitConfig, VAEConfig
 from cxrmodel.data.index import build_index
 from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
@@ -59,7 +59,7 @@ def recipes() -> dict[str, VAEConfig]:
     return {
         "tuned": short,
         **{name: short.model_copy(update=change) for name, change in without.items()},
-        **dict.fromkeys(OBJECTIVES, short),
+        **dict.fromkeys(VARIANTS, short),
         f"tuned, {LONG_EPOCHS} epochs": tuned.model_copy(update={"epochs": LONG_EPOCHS}),
         f"seed, {SEED_EPOCHS} epochs": seed.model_copy(update={"epochs": SEED_EPOCHS}),
     }
@@ -105,7 +105,7 @@ def main() -> None:
             found.append({"seed": seed, "settings": settings, **scores})
             print(f"{name}: {json.dumps(found[-1])}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_page(results)
+    write_page({name: results[name] for name in ("PCA", *recipes()) if name in results})
 
 
 def prepare(root: str, work: Path) -> Prepared:
@@ -146,7 +146,7 @@ def measure_recipe(config: VAEConfig, prepared: Prepared, folder: Path) -> Row:
     for made in (vae, latents):
         made.mkdir(parents=True, exist_ok=True)
     split = prepared.folder / "split"
-    with TemporaryDirectory() as checkpoints:  # an objective may count steps: never go on from one
+    with TemporaryDirectory() as checkpoints:  # a variant may count steps: never go on from one
         fit_vae(config, prepared.pixels, split, vae, checkpoints=Path(checkpoints))
     settings = LatentsConfig(batch_size=8, precision=config.precision)
     extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")

@@ -21,6 +21,7 @@ ROWS = (
     ("training", "peak_memory_gib_batch_8", "peak memory of training at batch 8", "GiB", ""),
     ("growth", "loader_wait", "share of training's time spent waiting for images", "", "≤ 0.05"),
     ("latents", "speedup_vs_notebook", "encoding to mu over the notebook's", "×", ""),
+    ("latents", "share_of_bf16_matmul", "its share of the bfloat16 matrix rate", "", ""),
     ("latents", "stage_speedup_vs_notebook", "the whole latents stage, which also decodes and scores", "×", ""),
     ("pixels", "read_speedup_vs_decode", "a row of the image cache over decoding its file", "×", ""),
     ("pixels", "s3_decode_share", "images from a local S3 server over decoding from memory", "", "≥ 0.85"),

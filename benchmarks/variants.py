@@ -1,4 +1,4 @@
-"""Objectives that were tried in place of `vae_loss`; the product has none of them."""
+"""Ways to train that were tried and left out: other objectives, averaged weights."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from torch import Tensor, nn
-from torchmetrics.functional import (
-    multiscale_structural_similarity_index_measure as ms_ssim_of,
-)
+import torch
+from torch import Tensor
 
+from cxrmodel.models import similarity
 from cxrmodel.models.posterior import kl_by_dimension
 from cxrmodel.models.vae import VAELoss, VAEOutput, vae_loss
-from cxrmodel.training import vae_steps
+from cxrmodel.training import vae, vae_steps
+from cxrmodel.training.vae_steps import VAESteps
 
 Objective = Callable[[VAEOutput, Tensor, float], VAELoss]
 
 FREE_NATS = 0.5  # a dimension
 WARM_UP_STEPS = 288  # a fifth of 40 epochs of 283 films, 8 a step
 SIMILARITY_WEIGHT, DIFFERENCES_WEIGHT = 0.1, 1.0
-POOLED_PX = (4, 16)
+DECAY = 0.995  # of the average: of some 200 steps
 
 
 def free_bits(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
@@ -42,8 +42,9 @@ def laplace_scale(output: VAEOutput, image: Tensor, _: float) -> VAELoss:
 def with_similarity(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
     """Add 0.1 times 1 - MS-SSIM."""
     plain = vae_loss(output, image, kl_weight)
-    # Its terms are scaled to [0, 1]: the power of a negative one has no gradient.
-    ms_ssim = ms_ssim_of(output.reconstruction, image, data_range=1.0, normalize="simple")
+    similarity._band_matrix.cache_clear()  # of inference mode, which no gradient goes through
+    differentiable = similarity.structural_similarity.__wrapped__
+    ms_ssim = differentiable(output.reconstruction, image).ms_ssim.mean()
     return plain._replace(loss=plain.loss + SIMILARITY_WEIGHT * (1 - ms_ssim))
 
 
@@ -53,14 +54,6 @@ def with_differences(output: VAEOutput, image: Tensor, kl_weight: float) -> VAEL
     error = output.reconstruction - image
     differences = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return plain._replace(loss=plain.loss + DIFFERENCES_WEIGHT * differences)
-
-
-def with_scales(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
-    """Add the L1 of images made 4 and 16 times smaller."""
-    plain = vae_loss(output, image, kl_weight)
-    error = output.reconstruction - image
-    pooled = sum(nn.functional.avg_pool2d(error, px).abs().mean() for px in POOLED_PX)
-    return plain._replace(loss=plain.loss + pooled)
 
 
 class KLWarmUp:
@@ -74,34 +67,53 @@ class KLWarmUp:
         return vae_loss(output, image, kl_weight * min(1.0, next(self._steps) / WARM_UP_STEPS))
 
 
+class AveragedSteps(VAESteps):
+    """End with an exponential moving average of the weights: Polyak & Juditsky, 1992."""
+
+    def _update_weights(self, means: Tensor, num_images: int) -> None:
+        super()._update_weights(means, num_images)
+        weights = [weight.detach() for weight in self.model.parameters()]
+        if self.state.step == 1:
+            self._averages = [weight.clone() for weight in weights]
+        torch._foreach_lerp_(self._averages, weights, 1 - DECAY)
+        if self.state.step == self._num_steps:
+            torch._foreach_copy_(weights, self._averages)
+
+
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "free bits, 0.5 nats": lambda: free_bits,
     "Laplace scale": lambda: laplace_scale,
     "plus MS-SSIM": lambda: with_similarity,
     "plus gradients": lambda: with_differences,
-    "plus coarser scales": lambda: with_scales,
     "KL warm-up": KLWarmUp,
 }
+AVERAGED = "averaged weights"
+VARIANTS = (*OBJECTIVES, AVERAGED)
 
 
 @contextmanager
 def in_place(name: str) -> Iterator[None]:
-    """Train with the objective of that name for a while; any other name is the product's own."""
-    if name not in OBJECTIVES:
+    """Train by the variant of that name for a while; any other name is the product itself."""
+    if name not in VARIANTS:
         yield
         return
-    before = vae_steps.vae_loss
-    vae_steps.vae_loss = OBJECTIVES[name]()  # type: ignore[assignment]
+    place, what, made = (
+        (vae, "VAESteps", AveragedSteps)
+        if name == AVERAGED
+        else (vae_steps, "vae_loss", OBJECTIVES[name]())
+    )
+    before = getattr(place, what)
+    setattr(place, what, made)
     try:
         yield
     finally:
-        vae_steps.vae_loss = before
+        setattr(place, what, before)
 
 
 def fingerprint(name: str, settings: str) -> str:
-    """Return the fingerprint of settings; for an objective of this module, with its code in it."""
-    if name not in OBJECTIVES:
+    """Return the fingerprint of settings; for a variant, with its code in it."""
+    if name not in VARIANTS:
         return settings
-    made = OBJECTIVES[name]()
+    made = AveragedSteps if name == AVERAGED else OBJECTIVES[name]()
     source = inspect.getsource(type(made) if isinstance(made, KLWarmUp) else made)
     return hashlib.sha256(f"{settings} {source}".encode()).hexdigest()
