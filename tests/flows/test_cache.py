@@ -69,10 +69,10 @@ def test_an_edit_without_effect_reruns_its_stage_alone(editable):
 
 
 def test_an_edit_with_effect_reruns_what_its_content_reaches(editable):
-    module = editable.project / "cxrmodel" / "models" / "vae.py"
+    module = editable.project / "cxrmodel" / "models" / "convolutions.py"
     text = module.read_text()
-    assert "LeakyReLU(" in text
-    module.write_text(text.replace("LeakyReLU(", "ReLU6(", 1))
+    assert "NEGATIVE_SLOPE = 0.2\n" in text
+    module.write_text(text.replace("NEGATIVE_SLOPE = 0.2\n", "NEGATIVE_SLOPE = 0.3\n"))
     assert editable.run().ran == {"vae", "latents", "classifier", "report"}
 
 
