@@ -138,6 +138,13 @@ def test_progress_is_told(fit, report_every_step):
     assert {"val_l1", "val_loss", "active_units"} <= set(told[-1].metrics)
 
 
+def test_the_speed_of_a_training_is_told_and_not_in_its_history(fit):
+    directory, summary = fit()
+    assert summary["images_per_s"] > 0
+    assert 0 <= summary["loader_wait"] <= 1
+    assert list(pd.read_parquet(directory / "history.parquet").columns) == HISTORY
+
+
 def test_val_metrics_are_those_of_the_loaded_network(fit, films, split):
     directory, summary = fit()
     vae = load_vae(directory).to(memory_format=torch.channels_last)
