@@ -80,10 +80,12 @@ def test_patience_needs_a_best_epoch_to_wait_for():
         ClassifierConfig(patience=3, weights="last")
 
 
-@pytest.mark.parametrize("field", ["root", "csv"])
-def test_credentials_in_a_url_are_refused_and_not_repeated(field):
-    with pytest.raises(ValidationError, match="must not carry credentials") as caught:
-        DataConfig(**{field: "s3://user:hunter2@bucket/prefix"})
+@pytest.mark.parametrize(
+    ("section", "field"), [(DataConfig, "root"), (DataConfig, "csv"), (StoreConfig, "root")]
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(section, field):
+    with pytest.raises(ValidationError, match=f"{field}\n.*must not carry credentials") as caught:
+        section(**{field: "s3://user:hunter2@bucket/prefix"})
     assert "hunter2" not in str(caught.value)
 
 
