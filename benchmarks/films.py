@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.index import build_index
@@ -25,10 +27,12 @@ class Films:
     Attributes:
         root: Local folder of the data set.
         work: Folder of everything made from it.
+        size: Side of a decoded image in pixels.
     """
 
     root: Path
     work: Path
+    size: int = 1024
 
     @property
     def split(self) -> Path:
@@ -45,23 +49,55 @@ class Films:
         """Open the memory map."""
         index, images = self.work / "index", self.work / "images"
         return open_pixels(
-            ImagesConfig(), str(self.root), index, images, scratch=self.work / "scratch"
+            ImagesConfig(size=self.size),
+            str(self.root),
+            index,
+            images,
+            scratch=self.work / "scratch",
         )
 
 
-def prepare(root: str | None, work: Path) -> Films:
+class RepeatedPixels:
+    """The same images again and again, for an epoch longer than what is measured.
+
+    Args:
+        pixels: The images.
+        num_images: How many there seem to be.
+    """
+
+    def __init__(self, pixels: Pixels, num_images: int) -> None:
+        self._pixels, self.size = pixels, pixels.size
+        self.names = [f"{row:08d}" for row in range(num_images)]
+
+    def rows_of(self, images: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each image."""
+        return np.array([int(name) for name in images], np.int64)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return (B, S, S), uint8."""
+        return self._pixels.read(rows % len(self._pixels.names))
+
+    def write_split(self, directory: Path) -> Path:
+        """Write a split stage's folder in which all are train images; return it."""
+        directory.mkdir(parents=True)
+        table = pd.DataFrame({"image": self.names, "split": "train"})
+        table.to_parquet(directory / "split.parquet", index=False)
+        return directory
+
+
+def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NUM_IMAGES) -> Films:
     """Index and decode some images of a local data set, or of a synthetic one."""
     if root is None:
-        write_phantoms(work / "phantom", NUM_IMAGES, seed=0)
-    films = Films(Path(root) if root else work / "phantom", work)
+        write_phantoms(work / "phantom", num_images, seed=0)
+    films = Films(Path(root) if root else work / "phantom", work, size)
     for stage in ("index", "images", "split"):
         (work / stage).mkdir()
     source = scan_source(DataConfig(root=str(films.root)), work / "scratch")
     num_found = len(pd.read_parquet(source.directory / "listing.parquet"))
-    config = DataConfig(root=str(films.root), fraction=min(1.0, NUM_IMAGES / num_found))
+    config = DataConfig(root=str(films.root), fraction=min(1.0, num_images / num_found))
     build_index(config, source, work / "index")
     decode_images(
-        ImagesConfig(),
+        ImagesConfig(size=size),
         str(films.root),
         work / "index",
         work / "images",

@@ -54,17 +54,18 @@ def load(path: Path) -> Tensor:
 
 
 class NotebookTraining:
-    """Its training loop, some images at a time."""
+    """Its training loop, some images at a time, on a device."""
 
-    def __init__(self) -> None:
-        self.model = NotebookVAE()
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.model = NotebookVAE().to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.l1 = nn.L1Loss()
 
     def train(self, paths: list[Path]) -> None:
         """Make a step an image, and read its loss as the notebook's progress bar does."""
         for path in paths:
-            image = load(path)
+            image = load(path).to(self.device)
             reconstruction, mu, logvar = self.model(image)
             kl = -0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
             loss = self.l1(reconstruction, image) + KL_WEIGHT * kl
@@ -77,4 +78,4 @@ class NotebookTraining:
         """Encode image after image to mu."""
         with torch.no_grad():
             for path in paths:
-                self.model.encode(load(path))[0].numpy()
+                self.model.encode(load(path).to(self.device))[0].cpu().numpy()

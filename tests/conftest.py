@@ -7,12 +7,27 @@ import pytest
 from hypothesis import settings
 from s3fs import S3FileSystem
 
+from cxrmodel.training.devices import resolve_device
 from tests.servers.browser import chromium, find_chromium
 from tests.servers.ceph import REGION, Ceph, missing_programs
 from tests.servers.fault_proxy import FaultProxy
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where tests marked `gpu` train and encode: cpu, cuda, mps or auto",
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request) -> str:
+    """Name the device of tests marked `gpu`; without the option it is the CPU."""
+    return str(resolve_device(request.config.getoption("--device")))
 
 
 SHARED = ("flows", "report")  # folders whose tests share a costly fixture of the session

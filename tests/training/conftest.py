@@ -90,15 +90,22 @@ def labels():
 
 
 @pytest.fixture
-def fit(tmp_path, films, split):
+def fit(tmp_path, films, split, device):
     """Train the films into a folder, with checkpoints beside it."""
 
-    def run(name="vae", config=TINY_VAE, pixels=films, checkpoints="checkpoints", **options):
+    def run(
+        name="vae",
+        config=TINY_VAE,
+        pixels=films,
+        checkpoints="checkpoints",
+        where=device,
+        **options,
+    ):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         folder = tmp_path / checkpoints
         summary = fit_vae(
-            config, pixels, split, directory, checkpoints=folder, device="cpu", **options
+            config, pixels, split, directory, checkpoints=folder, device=where, **options
         )
         return directory, summary
 

@@ -11,6 +11,8 @@ from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError, DivergedError
 from cxrmodel.training.classifier import fit_classifier, load_classifier
 
+pytestmark = pytest.mark.gpu
+
 NUM_IMAGES, LATENT_DIM = 240, 6
 PARTS = ("train",) * 7 + ("val",) * 3 + ("test",) * 2
 
@@ -41,12 +43,12 @@ def index(tmp_path, latents, labels):
 
 
 @pytest.fixture
-def fit(tmp_path, latents, index):
+def fit(tmp_path, latents, index, device):
     def run(name="classifier", report=lambda progress: None, **settings):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         config = ClassifierConfig(**settings)
-        summary = fit_classifier(config, latents, index, directory, device="cpu", report=report)
+        summary = fit_classifier(config, latents, index, directory, device=device, report=report)
         return directory, summary
 
     return run

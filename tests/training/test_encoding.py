@@ -8,6 +8,8 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.training.vae import load_vae
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 
 

@@ -14,6 +14,8 @@ from cxrmodel.training.encoding import image_quality
 from cxrmodel.training.latents import extract_latents, reconstruct
 from cxrmodel.training.vae import fit_vae, load_vae
 
+pytestmark = pytest.mark.gpu
+
 COLUMNS = [
     "image", "split",
     "mu_00", "mu_01", "mu_02",
@@ -23,16 +25,16 @@ COLUMNS = [
 
 
 @pytest.fixture
-def vae(tmp_path, films, split):
+def vae(tmp_path, films, split, device):
     directory = tmp_path / "vae"
     directory.mkdir()
     config = VAEConfig(epochs=2, batch_size=4, latent_dim=3, lr=1e-2)
-    fit_vae(config, films, split, directory, checkpoints=tmp_path / "checkpoints", device="cpu")
+    fit_vae(config, films, split, directory, checkpoints=tmp_path / "checkpoints", device=device)
     return directory
 
 
 @pytest.fixture
-def extract(tmp_path, films, split, vae, monkeypatch):
+def extract(tmp_path, films, split, vae, monkeypatch, device):
     monkeypatch.setattr(stage, "PART_IMAGES", 5)
 
     def run(name="latents", batch_size=1, precision="float32", pixels=films, parts="parts", **more):
@@ -40,7 +42,7 @@ def extract(tmp_path, films, split, vae, monkeypatch):
         directory.mkdir(exist_ok=True)
         config = LatentsConfig(batch_size=batch_size, precision=precision)
         summary = extract_latents(
-            config, vae, pixels, split, directory, parts=tmp_path / parts, device="cpu", **more
+            config, vae, pixels, split, directory, parts=tmp_path / parts, device=device, **more
         )
         return directory / "latents.parquet", summary
 
@@ -135,11 +137,11 @@ def test_a_damaged_part_is_made_again(extract, tmp_path):
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_parts_of_another_network_are_not_used(extract, vae, tmp_path, films, split):
+def test_parts_of_another_network_are_not_used(extract, vae, tmp_path, films, split, device):
     first, _ = extract("first")
     shutil.rmtree(tmp_path / "checkpoints")
     config = VAEConfig(epochs=1, batch_size=4, latent_dim=3, seed=1)
-    fit_vae(config, films, split, vae, checkpoints=tmp_path / "checkpoints", device="cpu")
+    fit_vae(config, films, split, vae, checkpoints=tmp_path / "checkpoints", device=device)
     second, _ = extract("second")
     fresh, _ = extract("fresh", parts="other")
     assert second.read_bytes() == fresh.read_bytes() != first.read_bytes()
@@ -183,10 +185,11 @@ def test_image_quality_by_hand():
     assert quality.psnr.tolist() == pytest.approx([-10 * math.log10(0.05), 0.0])
 
 
-def test_reconstructions_are_decoded_from_mu(vae, films):
+def test_reconstructions_are_decoded_from_mu(vae, films, device):
     network = load_vae(vae)
-    pictures = reconstruct(network, films.images[:6], device="cpu")
+    pictures = reconstruct(network, films.images[:6], device=device)
     assert (pictures.shape, pictures.dtype) == ((6, 64, 64), np.float32)
     image = torch.from_numpy(films.images[:6]).float().div(255).unsqueeze(1)
+    network = load_vae(vae)  # on the CPU
     expected = network.decoder(network.encoder(image)[0]).squeeze(1)
     np.testing.assert_allclose(pictures, expected, rtol=1e-4, atol=1e-6)

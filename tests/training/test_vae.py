@@ -13,6 +13,8 @@ from cxrmodel.models.posterior import num_active_units
 from cxrmodel.training.batches import to_device
 from cxrmodel.training.vae import load_vae
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 CPU = torch.device("cpu")
 HISTORY = [
@@ -38,7 +40,7 @@ def weights_of(directory: Path) -> bytes:
     return (directory / "vae.safetensors").read_bytes()
 
 
-def test_a_run_publishes_weights_config_and_history(fit):
+def test_a_run_publishes_weights_config_and_history(fit, device):
     directory, summary = fit()
     assert sorted(path.name for path in directory.iterdir()) == [
         "config.json",
@@ -65,7 +67,11 @@ def test_a_run_publishes_weights_config_and_history(fit):
         "group_norm": False,
         "output_bias": False,
     }
-    assert (config["precision"], config["device"], config["seed"]) == ("float32", "cpu", 42)
+    assert (config["precision"], config["device"], config["seed"]) == (
+        "float32",
+        torch.device(device).type,
+        42,
+    )
     assert config["config"]["lr"] == 1e-3
     assert summary["published_epoch"] == summary["epochs"] == 2
     assert summary["val_l1"] == history["val_l1"].iloc[-1]

@@ -8,6 +8,8 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
 from cxrmodel.training import vae_steps
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=3, batch_size=4, latent_dim=4, lr=1e-3, max_grad_norm=1.0)
 
 

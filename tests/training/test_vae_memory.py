@@ -12,6 +12,8 @@ from cxrmodel.training import memory
 from cxrmodel.training.devices import is_out_of_memory
 from cxrmodel.training.vae_settings import resolve_config
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 CPU = torch.device("cpu")
 

@@ -18,6 +18,8 @@ from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_steps import VAESteps
 from cxrmodel.training.world import World
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 ALL = CONFIG.model_copy(
     update={

@@ -10,6 +10,8 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
 from cxrmodel.training.checkpoints import CheckpointFolder
 
+pytestmark = pytest.mark.gpu
+
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 
 
