@@ -8,7 +8,6 @@ from hypothesis import settings
 from s3fs import S3FileSystem
 
 from cxrmodel.training.devices import resolve_device
-from tests.servers.browser import chromium, find_chromium
 from tests.servers.ceph import REGION, Ceph, missing_programs
 from tests.servers.fault_proxy import FaultProxy
 
@@ -87,6 +86,8 @@ def proxy(ceph, bucket, monkeypatch) -> Iterator[FaultProxy]:
 @pytest.fixture(scope="module")
 def browser():
     """Return a headless Chromium for `tests.servers.browser.visit`."""
+    from tests.servers.browser import chromium, find_chromium  # other tests need no playwright
+
     if find_chromium() is None:
         pytest.skip("no Chromium is installed")
     with chromium() as found:
