@@ -18,25 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from benchmarks import runners
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.evaluation import measure_bootstrap
-from benchmarks.films import Films, prepare
+from benchmarks.films import FLOP_AN_IMAGE, Films, fast_config, prepare
 from benchmarks.growth import measure_growth, peak_memory
 from benchmarks.monai_loop import monai_training
 from benchmarks.object_store import measure_object_store
 from benchmarks.orchestration import measure_orchestration
-from benchmarks.page import write_page
+from benchmarks.page import RESULTS, write_page
 from benchmarks.turns import answer_of, in_turns, median_ms, ratio
-from cxrmodel.config import ImagesConfig, LatentsConfig, VAEConfig
+from cxrmodel.config import ImagesConfig, VAEConfig
 from cxrmodel.data.images import decode_image
 from cxrmodel.training.vae import fit_vae
 
-FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
-RESULTS = Path(__file__).with_name("results.json")
-FLOP_AN_IMAGE = 29.7e9  # forward and backward at 1024 px
 NUM_ROUNDS = 7
 PRODUCT_BATCHES, MONAI_BATCHES, MEMORY_BATCH = (4, 8), (1, 4), 8
 
@@ -65,12 +61,6 @@ def main() -> None:
             print(f"{name}: {json.dumps(results[name], indent=1)}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
-
-
-def fast_config() -> tuple[VAEConfig, LatentsConfig]:
-    """Return the settings of `configs/fast.yaml`."""
-    fast = yaml.safe_load(FAST.read_text(encoding="utf-8"))
-    return VAEConfig(**fast["vae"]), LatentsConfig(**fast["latents"])
 
 
 def measure_training(films: Films, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
-from cxrmodel.config import DataConfig, ImagesConfig
+from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, VAEConfig
 from cxrmodel.data.index import build_index
 from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 
+FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
+FLOP_AN_IMAGE = 29.7e9  # forward and backward at 1024 px
 NUM_IMAGES = 48
 NUM_VAL = 8  # 40 to train on: whole batches of 4 and of 8
 
@@ -83,6 +86,12 @@ class RepeatedPixels:
         table = pd.DataFrame({"image": self.names, "split": "train"})
         table.to_parquet(directory / "split.parquet", index=False)
         return directory
+
+
+def fast_config() -> tuple[VAEConfig, LatentsConfig]:
+    """Return the settings of `configs/fast.yaml`."""
+    fast = yaml.safe_load(FAST.read_text(encoding="utf-8"))
+    return VAEConfig(**fast["vae"]), LatentsConfig(**fast["latents"])
 
 
 def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NUM_IMAGES) -> Films:

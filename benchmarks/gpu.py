@@ -22,12 +22,12 @@ from unittest.mock import patch
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.__main__ import FLOP_AN_IMAGE, RESULTS, fast_config
-from benchmarks.films import Films, RepeatedPixels, prepare
+from benchmarks.films import FLOP_AN_IMAGE, Films, RepeatedPixels, fast_config, prepare
 from benchmarks.monai_loop import MonaiTraining
 from benchmarks.notebook import NotebookTraining, load
-from benchmarks.page import write_page
+from benchmarks.page import RESULTS, write_page
 from cxrmodel.config import LatentsConfig, VAEConfig
+from cxrmodel.models import pixel_blocks
 from cxrmodel.progress import Progress
 from cxrmodel.training import latents, vae, vae_training
 from cxrmodel.training.latents import extract_latents
@@ -119,6 +119,8 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
     keep("options", "as it is", bench.training(rate, batch))
     with any_kernels():
         keep("options", "kernels that may differ from run to run", bench.training(rate, batch))
+    with patch.object(pixel_blocks, "suits", return_value=False):
+        keep("options", "cuDNN's kernels for one channel", bench.training(rate, batch))
     for option in ("gradient_checkpointing", *(["compile"] if plan is ON_GPU else [])):
         keep("options", f"vae.{option}", bench.training(rate, batch, **{option: True}))
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))

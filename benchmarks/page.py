@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).with_name("README.md")
+RESULTS = Path(__file__).with_name("results.json")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 NOT_MEASURED = "not measured"
 

@@ -29,6 +29,12 @@ def device(request) -> str:
     return str(resolve_device(request.config.getoption("--device")))
 
 
+@pytest.fixture(scope="session")
+def near_the_cpu(device) -> dict[str, float]:
+    """How near to a CPU's a result in float32 is: on a GPU, convolutions are in TF32."""
+    return {"rtol": 1e-4, "atol": 1e-6} if device == "cpu" else {"rtol": 5e-3, "atol": 1e-4}
+
+
 SHARED = ("flows", "report")  # folders whose tests share a costly fixture of the session
 
 
@@ -86,7 +92,8 @@ def proxy(ceph, bucket, monkeypatch) -> Iterator[FaultProxy]:
 @pytest.fixture(scope="module")
 def browser():
     """Return a headless Chromium for `tests.servers.browser.visit`."""
-    from tests.servers.browser import chromium, find_chromium  # other tests need no playwright
+    pytest.importorskip("playwright")
+    from tests.servers.browser import chromium, find_chromium  # noqa: PLC0415
 
     if find_chromium() is None:
         pytest.skip("no Chromium is installed")

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cxrmodel.models import pixel_blocks
+
 KERNEL_SIZE, STRIDE, PADDING = 4, 2, 1
 NEGATIVE_SLOPE = 0.2
 CONVOLUTION = (nn.Conv2d, nn.ConvTranspose2d)
@@ -70,6 +72,8 @@ def _apply(layers: list[nn.Module], features: Tensor) -> Tensor:
                 slope = waiting[0].negative_slope
                 waiting.popleft()
             features = _in_one_kernel(layer, slope, features)
+        elif isinstance(layer, CONVOLUTION) and pixel_blocks.suits(layer, features):
+            features = pixel_blocks.apply(layer, features)
         else:
             features = layer(features)
     return features

@@ -32,7 +32,8 @@ def cuda(device):
 
 
 def steps_on(device, size, **settings):
-    config = ResolvedVAEConfig(**{"batch_size": 4, "latent_dim": 64} | settings)
+    defaults = {"batch_size": 4, "latent_dim": 64, "precision": "float32"}
+    config = ResolvedVAEConfig(**defaults | settings)
     return VAESteps(config, size, 1_000, device, ALONE)
 
 
