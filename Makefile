@@ -34,8 +34,8 @@ bench: $(READY) ## Measure speed side by side with other ways; writes benchmarks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' --constraint constraints.txt
 	$(BIN)/python -m benchmarks
 
-bench-gpu: $(READY) ## Measure training on this machine's GPU; adds to benchmarks/README.md.
-	$(BIN)/python -m benchmarks.gpu
+bench-gpu: $(READY) ## Test, measure and run on this machine's GPU; adds to benchmarks/README.md.
+	benchmarks/gpu.sh
 
 ui: $(READY) ## Start a Prefect server, a worker and the deployments on this machine, until Ctrl-C.
 	$(BIN)/python -m deployments ui

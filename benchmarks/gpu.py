@@ -35,7 +35,7 @@ from cxrmodel.training.vae import fit_vae
 
 WARM_UP_S = 1.0
 MATRIX_PRODUCTS = 50
-PROFILED_STEPS = 5
+PROFILED_STEPS, PROFILED_BATCH = 5, 4
 PROFILE_ROWS = 25
 
 
@@ -102,7 +102,7 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
     rate = matrix_rate(plan)
     measured: dict[str, Any] = {"machine": describe(plan, rate, root)}
 
-    def keep(section: str, name: str, figures: dict[str, float]) -> None:
+    def keep(section: str, name: str, figures: dict[str, Any]) -> None:
         measured.setdefault(section, {})[name] = figures
         print(f"{section}, {name}: {json.dumps(figures)}", flush=True)
 
@@ -119,14 +119,20 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
     keep("options", "as it is", bench.training(rate, batch))
     with any_kernels():
         keep("options", "kernels that may differ from run to run", bench.training(rate, batch))
-    with patch.object(pixel_blocks, "suits", return_value=False):
+    with patch.object(pixel_blocks, "suits", lambda *_: False):
         keep("options", "cuDNN's kernels for one channel", bench.training(rate, batch))
     for option in ("gradient_checkpointing", *(["compile"] if plan is ON_GPU else [])):
-        keep("options", f"vae.{option}", bench.training(rate, batch, **{option: True}))
+        try:
+            figures = bench.training(rate, batch, **{option: True})
+        except (RuntimeError, AssertionError) as error:  # of a compiler that cannot do it
+            figures = {"images_per_s": f"fails: {str(error).splitlines()[0][:80]}"}
+        keep("options", f"vae.{option}", figures)
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))
     best = max(measured["bfloat16"], key=lambda n: measured["bfloat16"][n]["images_per_s"])
     measured["ratios"] = ratios(measured, best)
-    return measured, bench.profile(int(best))
+    small = PROFILED_BATCH if plan is ON_GPU else plan.batches[0]
+    tables = [f"batch {size}\n{bench.profile(size)}" for size in (int(best), small)]
+    return measured, "\n".join(tables)
 
 
 def describe(plan: Plan, rate: float, root: str | None) -> dict[str, Any]:
@@ -225,7 +231,7 @@ class Bench:
     split: Path
     folder: Path
 
-    def training(self, rate: float, batch_size: int, **settings: Any) -> dict[str, float]:
+    def training(self, rate: float, batch_size: int, **settings: Any) -> dict[str, Any]:
         """Return images per second, share of the matrix rate, loader wait and peak memory."""
         told: list[tuple[float, Progress]] = []
 

@@ -21,6 +21,8 @@ if [ "$python" = python3 ] && compgen -G "$wheels/*.whl" >/dev/null; then
   site=$(mktemp -d)
   python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
     --target "$site" "$wheels"/*.whl || exit 1
+  # For its version alone: the code is that of this folder.
+  python3 -m pip install -q --no-index --no-deps --no-build-isolation --target "$site" . || exit 1
   export PYTHONPATH=$site
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 DO_NOT_TRACK=1

@@ -38,6 +38,13 @@ TABLES = (
     ("growth", "peak_gib_by_batch", "Peak memory at 1024 px, by batch", "GiB"),
     ("growth", "epoch_s_by_images", "An epoch at 512 px, by number of images", "s"),
 )
+GPU_TABLES = (
+    ("bfloat16", "Training in bfloat16, by batch"),
+    ("float32", "Training in float32 (convolutions in TF32), by batch"),
+    ("options", "Training at batch 32 in bfloat16"),
+    ("latents", "Encoding"),
+    ("beside", "Others on the same card"),
+)
 
 
 def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
@@ -93,12 +100,31 @@ def _nested(title: str, groups: dict[str, dict[str, float]]) -> str:
 def _gpu(measured: dict[str, Any] | None) -> str:
     if not measured:
         return f"GPU (`make bench-gpu`): {NOT_MEASURED}."
-    rows = [
-        [size, *(f"{value:g}" for value in row.values())]
-        for size, row in measured["batches"].items()
+    machine = measured["machine"]
+    blocks = [
+        f"{machine['device']} ({machine['matrix_tflop_per_s']:g} TFLOP/s of bfloat16 matrix "
+        f"products), PyTorch {machine['torch']}, CUDA {machine['cuda']}; {machine['size_px']} px, "
+        f"images {machine['images']}. Images per second:"
     ]
-    names = [name.replace("_", " ") for name in next(iter(measured["batches"].values()))]
-    return f"{measured['device']}:\n\n" + _rows(["batch", *names], rows)
+    for section, title in GPU_TABLES:
+        rows = measured.get(section, {})
+        names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+        header = [title, *(name.replace("_", " ") for name in names)]
+        blocks.append(
+            _rows(
+                header,
+                [[row, *(_figure(figures.get(n)) for n in names)] for row, figures in rows.items()],
+            )
+        )
+    ratios = measured["ratios"]
+    blocks.append(
+        _rows(["Ours at its best batch", "ratio"], [[n, f"{r:g}"] for n, r in ratios.items()])
+    )
+    return "\n\n".join(blocks)
+
+
+def _figure(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def _rows(header: list[str], rows: list[list[str]]) -> str:

@@ -65,6 +65,7 @@ def test_the_real_network_repeats_itself_to_the_bit(
 def test_a_lack_of_memory_halves_the_batch(cuda, large_films, monkeypatch, caplog):
     monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", CHANNELS)
     torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     steps = steps_on(cuda, 1024)
     steps.take(large_films[:1], 1)
     torch.cuda.synchronize()
@@ -84,6 +85,7 @@ def test_a_lack_of_memory_halves_the_batch(cuda, large_films, monkeypatch, caplo
 
 
 def test_one_step_is_that_of_the_cpu(cuda, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", CHANNELS)
     images = np.random.default_rng(0).integers(0, 256, (4, 128, 128), np.uint8)
     with deterministic_kernels(cuda):
@@ -95,7 +97,7 @@ def test_one_step_is_that_of_the_cpu(cuda, monkeypatch):
     pairs = zip(there.model.parameters(), here.model.parameters(), strict=True)
     for ours, theirs in pairs:
         error = (ours.grad.cpu() - theirs.grad).norm() / theirs.grad.norm()
-        assert error < 1e-2  # float32 on matrix units has 10 bits of mantissa
+        assert error < 1e-3
 
 
 def test_a_batch_arrives_as_it_was(cuda, large_films):

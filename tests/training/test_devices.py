@@ -55,10 +55,12 @@ def test_deterministic_kernels_are_for_the_block_only(monkeypatch):
     with pytest.raises(KeyError), deterministic_kernels(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
+        assert not torch.utils.deterministic.fill_uninitialized_memory
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         raise KeyError
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
