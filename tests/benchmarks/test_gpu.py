@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 def test_the_script_for_a_gpu_goes_through_on_a_cpu(tmp_path):
     environment = os.environ | {"RESULTS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     command = ["benchmarks/gpu.sh", "speed", "run"]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"PyTorch {torch.__version__}" in ran.stdout
     assert "the page is left as it is" in ran.stdout
