@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
+from cxrmodel.training import checkpoints
 from cxrmodel.training.checkpoints import CheckpointFolder
 
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
@@ -176,3 +178,50 @@ def test_lost_best_weights_start_training_afresh(fit, tmp_path, caplog, report_e
         resumed, _ = fit("broken", config, checkpoints="b")
     assert "weights of the best epoch" in caplog.text
     assert weights_of(resumed) == weights_of(unbroken)
+
+
+class Death(BaseException):
+    """What is raised in the place of a kill: by one operation on the disk, and all after it."""
+
+
+class Disk:
+    """Counts what training does to its checkpoints' folder, and dies before one operation."""
+
+    OPERATIONS = (
+        (Path, "replace"),
+        (Path, "unlink"),
+        (os, "fsync"),
+        (checkpoints, "save_file"),
+    )
+
+    def __init__(self, monkeypatch, dies_before=None):
+        self.done, self._dies_before = 0, dies_before
+        for owner, name in self.OPERATIONS:
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, operation):
+        def counted(*args, **kwargs):
+            if self.done == self._dies_before:
+                raise Death
+            self.done += 1
+            return operation(*args, **kwargs)
+
+        return counted
+
+
+def test_a_death_before_any_operation_on_the_disk_changes_nothing(fit, monkeypatch):
+    config = VAEConfig(
+        epochs=2, batch_size=7, latent_dim=4, lr=1e-3, weights="best", checkpoint_every_s=1e-6
+    )
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        unbroken, _ = fit("unbroken", config, checkpoints="unbroken-c")
+    assert disk.done > 30
+    for number in range(disk.done):
+        with monkeypatch.context() as patch:
+            Disk(patch, dies_before=number)
+            with pytest.raises(Death):
+                fit("broken", config, checkpoints=f"c-{number}")
+        resumed, _ = fit("broken", config, checkpoints=f"c-{number}")
+        for name in ("vae.safetensors", "vae_last.safetensors", "history.parquet"):
+            assert (resumed / name).read_bytes() == (unbroken / name).read_bytes(), number
