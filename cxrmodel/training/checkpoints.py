@@ -6,11 +6,13 @@ and the one before it are kept, so that a damaged file costs one interval of tra
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ FORMAT = 2
 HEADER = "checkpoint"
 EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number a dimension
 FIELDS = ("step", "history", "best_epoch", "batch_size")
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of some network file systems
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 logger = logging.getLogger(__name__)
@@ -169,7 +172,6 @@ class CheckpointFolder:
             return None
 
     def _write(self, name: str, checkpoint: Checkpoint) -> Path:
-        self.directory.mkdir(parents=True, exist_ok=True)
         record = {
             "format": FORMAT,
             "run_key": self._run_key,
@@ -178,19 +180,25 @@ class CheckpointFolder:
         }
         partial = self.directory / f"{name}.partial"
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             save_file(dict(checkpoint.tensors), partial, {HEADER: json.dumps(record)})
             _flush_to_disk(partial)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder is not there, or not ours
+                partial.unlink()
             raise ScratchSpaceError(
-                f"The checkpoint {partial} could not be written: {error}. "
-                "Free some space there, or choose another store.scratch."
+                f"The checkpoint {partial} could not be written: {error}. Free some space there, "
+                "make the folder writable, or choose another store.scratch."
             ) from error
         return partial
 
     def _publish(self, partial: Path, name: str) -> None:
         partial.replace(self.directory / name)
-        _flush_to_disk(self.directory)
+        try:
+            _flush_to_disk(self.directory)
+        except OSError as error:
+            if error.errno not in NO_FOLDER_FLUSH:
+                raise
 
     def _read(self, path: Path) -> Checkpoint:
         try:

@@ -94,6 +94,16 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change)
     assert weights_of(second) == weights_of(fresh)
 
 
+def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkeypatch):
+    fit("first", checkpoints="shared")
+    monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 4, 4, 8, 8, 8, 16))
+    with caplog.at_level(logging.WARNING):
+        second, _ = fit("second", checkpoints="shared")
+    assert "other settings or data" in caplog.text
+    fresh, _ = fit("fresh", checkpoints="own")
+    assert weights_of(second) == weights_of(fresh)
+
+
 def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, films, caplog):
     fit("first", checkpoints="shared")
     films.images = 255 - films.images
@@ -116,9 +126,39 @@ def test_a_damaged_last_checkpoint_costs_one_interval(fit, tmp_path, caplog, rep
 
 def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, films):
     good = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
-    with pytest.raises(DivergedError, match=r"Lower vae.lr \(now 1e\+06\), or set vae.precision"):
+    with pytest.raises(DivergedError, match="There is no checkpoint yet"):
         fit(config=good, checkpoints="never")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedies"),
+    [
+        ({"lr": 1e20}, ["Lower vae.lr (the learning rate is 1e+20)", "set vae.max_grad_norm to 1"]),
+        ({"lr": 1e20, "max_grad_norm": 1}, ["Lower vae.lr (the learning rate is 1e+20)"]),
+        (
+            {"lr": 1e20, "max_grad_norm": 1, "precision": "bfloat16"},
+            ["Lower vae.lr (the learning rate is 1e+20)", "set vae.precision to float32"],
+        ),
+        (
+            {"kl_weight": 1e39, "max_grad_norm": 1},
+            ["Lower vae.lr (the learning rate is 0.001)", "lower vae.kl_weight (now 1e+39)"],
+        ),
+    ],
+)
+def test_a_divergence_names_the_remedies_that_are_left(fit, settings, remedies):
+    with pytest.raises(DivergedError) as raised:
+        fit(config=CONFIG.model_copy(update={"epochs": 8, **settings}))
+    *_, last = str(raised.value).split(". ")
+    given = last.removesuffix(".").split(", or ")
+    assert [one.partition(" (now bf")[0].partition(", which")[0] for one in given] == remedies
+
+
+def test_a_rate_that_was_not_given_is_not_called_so(fit, monkeypatch):
+    monkeypatch.setattr("cxrmodel.training.vae_settings.largest_batch", lambda *_: 4)
+    config = CONFIG.model_copy(update={"lr": 1e20, "batch_size": "auto"})
+    with pytest.raises(DivergedError, match=r"Lower vae\.lr \(the learning rate is 2e\+20\)"):
+        fit(config=config)
 
 
 def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, report_every_step):
