@@ -9,6 +9,8 @@ from pathlib import Path
 from cxrmodel.errors import DataError
 from cxrmodel.report.comparison import read_finished_run, render_comparison
 
+EXIT_BAD_INPUT = 2  # as argparse's own
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page, and say where it is.
@@ -17,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, or 1 where a report cannot be read.
+        The exit code: 0, or 2 where a report cannot be read or the page cannot be written.
     """
     parser = argparse.ArgumentParser(prog="python flows/compare.py", description=__doc__)
     parser.add_argument(
@@ -29,10 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         page = render_comparison([read_finished_run(url) for url in options.reports])
+        options.output.write_text(page, encoding="utf-8")
     except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    options.output.write_text(page, encoding="utf-8")
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        print(
+            f"error: The page could not be written to {options.output}: {error.strerror}. Choose "
+            "another file with --output.",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_INPUT
     print(f"comparison: {options.output.absolute()}")
     return 0
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxrmodel.evaluation.bootstrap import draw_patients
 from cxrmodel.evaluation.intervals import NUM_RESAMPLES, Interval, percentile_interval
 from cxrmodel.evaluation.metrics import Metric, mean
-from cxrmodel.models.posterior import kl_by_dimension, num_active_units
+from cxrmodel.models.posterior import AggregatePosterior, kl_by_dimension, num_active_units
 from cxrmodel.models.similarity import MS_SSIM_MIN_PX
 
 MIN_IMAGES = 2
@@ -26,15 +26,18 @@ class AutoencoderEvaluation:
 
     Attributes:
         metrics: `val_l1`, `test_l1` (on [0, 1]), `test_psnr` (dB), `kl_nats` (summed over the
-            dimensions), `active_units`; and `test_ssim` and `test_ms_ssim`.
+            dimensions), `active_units`; `test_ssim` and `test_ms_ssim`; and `aggregate_kl_nats`,
+            the KL of the aggregate posterior of train from the prior.
         intervals: 95 % intervals by a bootstrap over patients, of the scores of reconstructions
             that have one.
         kl_per_dim: (Z,), nats, mean over test images; empty without a test image.
+        aggregate: The aggregate posterior of the train images, None without one.
     """
 
     metrics: dict[str, Metric]
     intervals: dict[str, Interval]
     kl_per_dim: NDArray[np.float64]
+    aggregate: AggregatePosterior | None
 
 
 def latent_columns(latents: pd.DataFrame, moment: str) -> NDArray[np.float64]:
@@ -65,11 +68,15 @@ def evaluate_autoencoder(
     if len(test) and np.isnan(found["ms_ssim"]).any():
         quality["test_ms_ssim"] = Metric.undefined(TOO_SMALL)
     kl = kl_to_prior(test)
+    aggregate = _aggregate(latents[latents["split"] == "train"])
     metrics = {
         "val_l1": mean(val_l1, "no validation image"),
         **quality,
         "kl_nats": mean(kl.sum(axis=1), "no test image"),
         "active_units": _active_units(latent_columns(test, "mu")),
+        "aggregate_kl_nats": Metric(aggregate.kl_to_prior())
+        if aggregate
+        else Metric.undefined("no train image"),
     }
     per_dim = kl.mean(axis=0) if len(kl) else np.zeros(0)
     intervals = {
@@ -78,7 +85,13 @@ def evaluate_autoencoder(
         if quality[f"test_{name}"].value is not None
     }
     known = {name: interval for name, interval in intervals.items() if interval is not None}
-    return AutoencoderEvaluation(metrics, known, per_dim)
+    return AutoencoderEvaluation(metrics, known, per_dim, aggregate)
+
+
+def _aggregate(train: pd.DataFrame) -> AggregatePosterior | None:
+    if train.empty:
+        return None
+    return AggregatePosterior.fit(latent_columns(train, "mu"), latent_columns(train, "logvar"))
 
 
 def _active_units(mu: NDArray[np.float64]) -> Metric:

@@ -3,16 +3,25 @@
 There a convolution and the activation behind it are one kernel of oneDNN, which saves a pass over
 what lies between them and the memory for it; a backward pass sums the gradient of the bias itself,
 for which oneDNN takes up to five times as long as for that of the weights.
+
+The operators are private to PyTorch. Once in a process they are tried beside the layers one by one:
+where another version of PyTorch lacks them, or they give something else, the layers run one by one,
+and a line in the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise, product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from cxrmodel.models import pixel_blocks
@@ -20,7 +29,25 @@ from cxrmodel.models import pixel_blocks
 KERNEL_SIZE, STRIDE, PADDING = 4, 2, 1
 NEGATIVE_SLOPE = 0.2
 CONVOLUTION = (nn.Conv2d, nn.ConvTranspose2d)
-ONE_KERNEL_TYPES = (torch.float32, torch.bfloat16)
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the largest value
+
+logger = logging.getLogger(__name__)
+
+_plain = False
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Run the layers one by one, as `nn.Sequential` does: to export a network, or to compare.
+
+    It holds for all threads of the process. The values are the same but for rounding.
+    """
+    global _plain  # noqa: PLW0603 - not a context variable: the backward pass has its own threads
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
 
 
 def halving(num_in: int, num_out: int) -> nn.Conv2d:
@@ -80,16 +107,73 @@ def _apply(layers: list[nn.Module], features: Tensor) -> Tensor:
 
 
 def _is_for_one_kernel(features: Tensor) -> bool:
+    if _plain or type(features) is not Tensor:  # as while a network is traced for export
+        return False
     if features.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     dtype = torch.get_autocast_dtype("cpu") if _is_autocast() else features.dtype
-    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    return dtype in ONE_KERNEL_TYPES
+    return dtype in TOLERANCE and _is_usable(dtype)
 
 
 def _is_autocast() -> bool:
     return torch.is_autocast_enabled("cpu")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_usable(dtype: torch.dtype) -> bool:
+    return _try_operators(dtype)  # a function of its own: a compiler looks through a cache
+
+
+@cache
+def _try_operators(dtype: torch.dtype) -> bool:
+    """Say whether the operators are there, and give what the layers give one by one."""
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False  # the processor's lack, not PyTorch's
+        error = max(_error(dtype, *kind) for kind in product((False, True), (None, NEGATIVE_SLOPE)))
+        problem = "" if error <= TOLERANCE[dtype] else f"the results differ by {error:.2g}"
+    except (AttributeError, RuntimeError, TypeError) as raised:  # not there, or of other arguments
+        problem = str(raised).partition("\n")[0]
+    if problem:
+        logger.warning(
+            "PyTorch %s has no kernel for a convolution and its activation in %s (%s): they run "
+            "one by one, more slowly.",
+            torch.__version__,
+            str(dtype).removeprefix("torch."),
+            problem,
+        )
+    return not problem
+
+
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def _error(dtype: torch.dtype, is_transposed: bool, slope: float | None) -> float:
+    """Return the largest difference of results and gradients, as a share of the largest value."""
+    shapes = (2, 3, 8, 8), ((3, 4) if is_transposed else (4, 3)) + (KERNEL_SIZE,) * 2, (4,)
+    given = [_wave(shape).to(dtype).requires_grad_() for shape in shapes]
+    with torch.autocast("cpu", enabled=False):
+        output = _ActivatedConvolution.apply(*given, is_transposed, slope)  # type: ignore[no-untyped-call]
+        features, weight, bias = given
+        convolve = functional.conv_transpose2d if is_transposed else functional.conv2d
+        expected = convolve(features, weight, bias, STRIDE, PADDING)
+        if slope is not None:
+            expected = functional.leaky_relu(expected, slope)
+        weights = _wave(tuple(expected.shape)).to(dtype)
+        found = [output, *torch.autograd.grad(output, given, weights)]
+        plain = [expected, *torch.autograd.grad(expected, given, weights)]
+    errors = [
+        ((one - two).abs().max() / two.abs().max()).item()
+        for one, two in zip(found, plain, strict=True)
+    ]
+    # NaN is no agreement; a gradient that is lacking or of another shape has raised.
+    return max(float("inf") if error != error else error for error in errors)  # noqa: PLR0124
+
+
+def _wave(shape: tuple[int, ...]) -> Tensor:
+    """Return values that differ from each other, without a random number."""
+    count = torch.Size(shape).numel()
+    values = torch.arange(count, dtype=torch.float32, device="cpu")
+    return (values * 0.7).sin().reshape(shape)
 
 
 def _in_one_kernel(

@@ -1,7 +1,12 @@
-"""What the posterior q(z | x) of an image is like; B images, Z latent dimensions."""
+"""What the posterior q(z | x) of an image is like, and that of all; B images, Z dimensions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 ACTIVE_VARIANCE = 0.01
@@ -33,3 +38,48 @@ def num_active_units(mu: Tensor) -> int:
     """
     variance = mu.cpu().double().var(dim=0, correction=0)
     return int((variance > ACTIVE_VARIANCE).sum())
+
+
+@dataclass(frozen=True)
+class AggregatePosterior:
+    """The Gaussian of the same mean and covariance as the mixture of q(z | x) over images.
+
+    Where it is far from the prior N(0, I), latents drawn from the prior are like those of no image.
+    Its KL from the prior is at most that of the mixture: M. Hoffman, M. Johnson, ELBO surgery,
+    NIPS workshop 2016, for the mixture's.
+
+    Attributes:
+        mean: (Z,), float64.
+        covariance: (Z, Z), float64.
+        mu_std: (Z,), standard deviation over images of the posterior mean alone.
+    """
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    mu_std: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, mu: NDArray[np.float64], logvar: NDArray[np.float64]) -> Self:
+        """Return that of at least one image, of (B, Z) means and log-variances."""
+        mean = mu.mean(axis=0)
+        between = (mu - mean).T @ (mu - mean) / len(mu)
+        within = np.diag(np.exp(logvar).mean(axis=0))
+        return cls(mean, between + within, np.sqrt(np.diag(between)))
+
+    def kl_to_prior(self) -> float:
+        """Return KL(N(mean, covariance) || N(0, I)) in nats, over all dimensions together."""
+        _, log_determinant = np.linalg.slogdet(self.covariance)
+        squares = np.trace(self.covariance) + self.mean @ self.mean
+        return float(0.5 * (squares - len(self.mean) - log_determinant))
+
+    def kl_by_dimension(self) -> NDArray[np.float64]:
+        """Return the same of each dimension alone, (Z,); they add up to less or equal."""
+        variance = np.diag(self.covariance)
+        found: NDArray[np.float64] = 0.5 * (variance + self.mean**2 - 1 - np.log(variance))
+        return found
+
+    def sample(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw (count, Z) latents."""
+        noise = rng.normal(size=(count, len(self.mean)))
+        found: NDArray[np.float64] = self.mean + noise @ np.linalg.cholesky(self.covariance).T
+        return found

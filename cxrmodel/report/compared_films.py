@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from cxrmodel.report.films import MAX_BYTES, ErrorScale, Film, View, grey
 from cxrmodel.report.jpeg import jpeg_url
 
 NUM_FILMS = 6
+MIN_VIEW_BYTES = 4_000  # of a view a hundred pixels wide; of very many runs the page grows instead
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class ComparedFilms:
     scale: ErrorScale
 
 
-def compare_films(runs: list[Examples], letters: str) -> ComparedFilms | None:
+def compare_films(runs: list[Examples], letters: Sequence[str]) -> ComparedFilms | None:
     """Return the first images that all runs show, None where there is none.
 
     Args:
         runs: What each run's report shows.
-        letters: What each run is called, a letter a run.
+        letters: What each run is called.
     """
     shown = [{film.image: row for row, film in enumerate(run.chosen)} for run in runs]
     common = [image for image in shown[0] if all(image in known for known in shown)][:NUM_FILMS]
@@ -42,7 +44,7 @@ def compare_films(runs: list[Examples], letters: str) -> ComparedFilms | None:
         for run, known in zip(runs, shown, strict=True)
     ]
     scale = ErrorScale(error_limit(same))
-    share = MAX_BYTES // (len(common) * (1 + 2 * len(runs)))
+    share = max(MIN_VIEW_BYTES, MAX_BYTES // (len(common) * (1 + 2 * len(runs))))
     films = [_film(row, same, letters, scale, share) for row in range(len(common))]
     return ComparedFilms(films, scale)
 
@@ -58,8 +60,10 @@ def _take(run: Examples, rows: list[int]) -> Examples:
     )
 
 
-def _film(row: int, runs: list[Examples], letters: str, scale: ErrorScale, max_bytes: int) -> Film:
-    called = list(zip(letters, runs, strict=False))
+def _film(
+    row: int, runs: list[Examples], letters: Sequence[str], scale: ErrorScale, max_bytes: int
+) -> Film:
+    called = list(zip(letters, runs, strict=True))
     pictures = [("Original", grey(runs[0].originals[row]))]
     pictures += [
         (f"Reconstruction {letter}", grey(run.reconstructions[row])) for letter, run in called

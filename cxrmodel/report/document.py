@@ -94,6 +94,9 @@ def _vae(tables: RunTables, results: Results) -> dict[str, Any]:
     return document | {
         "active_units": None if units is None else int(units),
         "epochs": len(tables.vae_history),
+        "aggregate_kl_nats_by_dim": autoencoder.aggregate.kl_by_dimension().tolist()
+        if autoencoder.aggregate
+        else None,
         "latent_dim": int(tables.latents.columns.str.match(r"^mu_\d+$").sum()),
         "intervals": _intervals(autoencoder.intervals),
     }

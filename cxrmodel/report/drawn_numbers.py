@@ -40,10 +40,16 @@ def draw_numbers(results: Results, tables: RunTables, gallery: Gallery) -> None:
             f"images with 95 % intervals; {IN_TABLE}",
             lambda theme: draw_subgroups(groups, theme),
         )
-    kl = results.autoencoder.kl_per_dim
-    if len(kl):
-        alt = f"KL in nats of each of the {len(kl)} latent dimensions, by decreasing size."
-        gallery.add("kl_per_dimension", alt, lambda theme: draw_kl_per_dimension(kl, theme))
+    kl, aggregate = results.autoencoder.kl_per_dim, results.autoencoder.aggregate
+    if len(kl) and aggregate:
+        distance = aggregate.kl_by_dimension()
+        alt = (
+            f"KL in nats of each of the {len(kl)} latent dimensions, by decreasing size, and of "
+            "the aggregate posterior there."
+        )
+        gallery.add(
+            "kl_per_dimension", alt, lambda theme: draw_kl_per_dimension(kl, distance, theme)
+        )
 
 
 def _draw_scores(results: Results, gallery: Gallery) -> None:

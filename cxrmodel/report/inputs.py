@@ -13,11 +13,21 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.nih import NIH
+from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.report.seed_run import NAME as SEED
+from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
+QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
+PER_EPOCH = {
+    "vae": (
+        *(f"{part}_{name}" for part in ("train", "val") for name in ("l1", "kl_nats")),
+        *("epoch", "posterior_variance", "active_units", "lr"),
+    ),
+    "classifier": ("epoch", "train_loss", "val_loss"),
+}
 LEDGERS = ("index", "images", "split")
 
 
@@ -120,18 +130,21 @@ class RunTables:
 
 
 def read_tables(inputs: RunInputs) -> RunTables:
-    """Read the stages' files."""
+    """Read the stages' files.
+
+    Raises:
+        DamagedArtifactError: The latents or a history are unreadable or lack a row or a column.
+    """
     index = inputs.index / "index.parquet"
     images = _read_images(inputs, index)
     names = images["image"].tolist()
-    latents = pd.read_parquet(inputs.latents / "latents.parquet").set_index("image")
     hashes = pd.read_parquet(inputs.baselines / "hashes.parquet").set_index("image")["hash"]
     return RunTables(
         images=images,
         excluded=_read_ledgers(inputs),
-        vae_history=pd.read_parquet(inputs.vae / "history.parquet"),
-        classifier_history=pd.read_parquet(inputs.classifier / "history.parquet"),
-        latents=latents.loc[names].reset_index(),
+        vae_history=read_table(inputs.vae / HISTORY_FILE, PER_EPOCH["vae"]),
+        classifier_history=read_table(inputs.classifier / HISTORY_FILE, PER_EPOCH["classifier"]),
+        latents=_read_latents(inputs.latents, names, ["split", "mu_00", "logvar_00", *QUALITY]),
         hashes=np.frombuffer(b"".join(hashes.loc[names]), np.uint8).reshape(len(names), -1),
         boxes=_read_boxes(inputs, images),
         classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
@@ -153,8 +166,20 @@ def _baseline_files(inputs: RunInputs) -> dict[str, Path]:
 def _read_seed_l1(inputs: RunInputs, names: list[str]) -> NDArray[np.float64] | None:
     if inputs.seed_latents is None:
         return None
-    errors = pd.read_parquet(inputs.seed_latents / "latents.parquet", columns=["image", "l1"])
-    return errors.set_index("image")["l1"].loc[names].to_numpy(dtype=np.float64)
+    errors = _read_latents(inputs.seed_latents, names, ["l1"])
+    return errors["l1"].to_numpy(dtype=np.float64)
+
+
+def _read_latents(directory: Path, names: list[str], columns: list[str]) -> pd.DataFrame:
+    path = directory / "latents.parquet"
+    latents = read_table(path, ["image", *columns]).set_index("image")
+    missing = pd.Index(names).difference(latents.index, sort=False)
+    if len(missing):
+        raise DamagedArtifactError(
+            f"{path} has no row of {len(missing)} of the split's {len(names)} images; the first is "
+            f"{missing[0]}. {REMEDY}."
+        )
+    return latents.loc[names].reset_index()
 
 
 def _read_images(inputs: RunInputs, index: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the latents mean: drawn from the prior, changed one by one, and near each other."""
+"""What the latents mean: drawn at random, changed one by one, and near each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.evaluation.resolution import shrink, to_unit
+from cxrmodel.models.posterior import AggregatePosterior
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.film_grid import PANEL_PX, FilmRow, draw_film_grid
 from cxrmodel.report.inputs import RunTables
@@ -39,21 +40,25 @@ def draw_latent_pictures(
     pixels: Pixels,
     gallery: Gallery,
 ) -> None:
-    """Draw prior samples, traversals and nearest neighbours."""
-    mu = latent_columns(tables.latents, "mu")
-    rng = np.random.default_rng(config.seed)
-    samples = decode(vae, rng.normal(size=(NUM_SAMPLES, mu.shape[1])))
-    row = FilmRow("", [], samples)
-    alt = f"{NUM_SAMPLES} films decoded from latents drawn from the prior."
-    gallery.add("samples", alt, lambda theme: draw_film_grid([row], theme), is_photograph=True)
-    kl = results.autoencoder.kl_per_dim
-    if not len(kl):
+    """Draw samples, traversals and nearest neighbours.
+
+    Samples and traversals are of the aggregate posterior of the train images: where it is far from
+    the prior, the decoder was trained on no latent near the prior's.
+    """
+    aggregate = results.autoencoder.aggregate
+    if aggregate is not None:
+        rng = np.random.default_rng(config.seed)
+        row = FilmRow("", [], decode(vae, aggregate.sample(NUM_SAMPLES, rng)))
+        alt = f"{NUM_SAMPLES} images decoded from latents drawn like those of the train images."
+        gallery.add("samples", alt, lambda theme: draw_film_grid([row], theme), is_photograph=True)
+        rows = _traverse(vae, aggregate)
+        alt = f"Images decoded from the mean latent, with one of {len(rows)} dimensions changed."
+        gallery.add(
+            "traversals", alt, lambda theme: draw_film_grid(rows, theme), is_photograph=True
+        )
+    if not (tables.images["split"] == "test").any():
         return
-    traversals = _traverse(vae, kl)
-    alt = f"Films decoded from latents that are zero except for one of {len(traversals)}."
-    gallery.add(
-        "traversals", alt, lambda theme: draw_film_grid(traversals, theme), is_photograph=True
-    )
+    mu = latent_columns(tables.latents, "mu")
     neighbours = _find_neighbours(config, mu, tables, pixels)
     alt = f"{len(neighbours)} test images, each with its nearest train images by latent."
     gallery.add(
@@ -69,17 +74,29 @@ def decode(vae: VAE, latents: Latents) -> NDArray[np.float32]:
     return np.concatenate(films)
 
 
-def _traverse(vae: VAE, kl: NDArray[np.float64]) -> list[FilmRow]:
-    """Move the dimensions with most KL from -3 to 3, the others at the prior's mean."""
+def _traverse(vae: VAE, aggregate: AggregatePosterior) -> list[FilmRow]:
     rows = []
-    for number, dimension in enumerate(np.argsort(-kl)[:NUM_TRAVERSED]):
-        latents = np.zeros((len(STEPS), len(kl)))
-        latents[:, dimension] = STEPS
-        titles = [f"{step:+d}" if step else "0" for step in STEPS] if number == 0 else []
-        rows.append(
-            FilmRow(f"z{dimension}\n{kl[dimension]:.2f} nats", titles, decode(vae, latents))
-        )
+    for number, dimension in enumerate(most_varied(aggregate)):
+        titles = [f"{step:+d} sd" if step else "mean" for step in STEPS] if number == 0 else []
+        films = decode(vae, traverse(aggregate, dimension))
+        rows.append(FilmRow(f"z{dimension}\nsd {aggregate.mu_std[dimension]:.2f}", titles, films))
     return rows
+
+
+def most_varied(aggregate: AggregatePosterior) -> list[int]:
+    """Return the dimensions whose posterior mean varies most between images, at most five."""
+    order = np.argsort(-aggregate.mu_std, kind="stable")
+    return [int(dimension) for dimension in order[:NUM_TRAVERSED]]
+
+
+def traverse(aggregate: AggregatePosterior, dimension: int) -> Latents:
+    """Return the mean latent (7, Z) with one dimension moved by -3 to 3 standard deviations of mu.
+
+    The mean of the aggregate posterior is the mean of mu over the same images.
+    """
+    latents = np.tile(aggregate.mean, (len(STEPS), 1))
+    latents[:, dimension] += np.array(STEPS) * aggregate.mu_std[dimension]
+    return latents
 
 
 def nearest_of_others(

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from cxrmodel.data.tables import SPLIT_FILE
 from cxrmodel.errors import DataError
+from cxrmodel.training.published import read_table
 
 if TYPE_CHECKING:
     from cxrmodel.data.pixels import Pixels
 
 WHITE = 255  # of a uint8 pixel
 MEAN_OF, MEAN_BATCH = 1_024, 16
+MORE_DATA = "a larger data set, or more of this one where data.fraction is below 1"
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -40,7 +42,8 @@ class SplitRows:
 
 def read_split(split: Path) -> pd.DataFrame:
     """Return the columns `image` and `split` of the split stage's folder, as strings."""
-    return pd.read_parquet(split / SPLIT_FILE, columns=["image", "split"])
+    columns = ["image", "split"]
+    return read_table(split / SPLIT_FILE, columns)[columns]
 
 
 def split_rows(split: Path, pixels: Pixels) -> SplitRows:
@@ -52,9 +55,7 @@ def split_rows(split: Path, pixels: Pixels) -> SplitRows:
     rows = read_split(split)
     train, val = (rows.loc[rows["split"] == part, "image"].tolist() for part in ("train", "val"))
     if not train:
-        raise DataError(
-            f"{split / SPLIT_FILE} has no train image. Use more of the data: raise data.fraction."
-        )
+        raise DataError(f"{split / SPLIT_FILE} has no train image. Use {MORE_DATA}.")
     return SplitRows(pixels.rows_of(train), pixels.rows_of(val))
 
 

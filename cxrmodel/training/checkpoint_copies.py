@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ OUT_OF_REACH = (
     botocore.exceptions.HTTPClientError,
 )
 STEP, BEST_EPOCH = "step", "best-epoch"
+SUFFIX = ".copy"  # of a local file that is on its way to the store
 _NAME = re.compile(rf"({STEP}|{BEST_EPOCH})-(\d{{10}})\.safetensors")
 
 logger = logging.getLogger(__name__)
@@ -68,21 +70,13 @@ class CheckpointCopies:
         if wait:
             self._wait()
 
-    def restore(self, last: Path, previous: Path, best: Path, *, step: int) -> bool:
-        """Fetch the copies that are further than a step, and the best epoch's; say whether any was.
+    def newer_than(self, step: int) -> list[str]:
+        """Return the names of the checkpoints that are further than a step, the newest first."""
+        return [name for number, name in self._found(STEP) if number > step]
 
-        Args:
-            last: Local path for the newest.
-            previous: Local path for the one before it.
-            best: Local path for the weights of the best epoch.
-            step: How far the local checkpoint is; 0 where there is none.
-        """
-        newer = [name for number, name in self._found(STEP) if number > step]
-        for name, path in zip(newer, (last, previous), strict=False):
-            self._attempt(f"fetch {name}", partial(self._fetch, name, path))
-        for _, name in self._found(BEST_EPOCH)[: 1 if newer else 0]:
-            self._attempt(f"fetch {name}", partial(self._fetch, name, best))
-        return bool(newer)
+    def fetch(self, name: str, local: Path) -> bool:
+        """Copy a checkpoint from the store to a local path, and say whether that worked."""
+        return self._attempt(f"fetch {name}", partial(self._folder.get, name, local))
 
     def clear(self) -> None:
         """Delete all of them: the training has been published."""
@@ -92,26 +86,27 @@ class CheckpointCopies:
 
     def _start(self, files: dict[str, Path], step: int) -> None:
         self._started_at = time.monotonic()
-        # Links keep these very files while the training goes on to replace them.
-        links = {name: path.with_name(f"{uuid.uuid4().hex}.copy") for name, path in files.items()}
-        for name, link in links.items():
-            os.link(files[name], link)
-        self._thread = threading.Thread(target=self._send, args=(links, step), daemon=True)
+        # These very files, while the training goes on to replace them.
+        kept = {name: path.with_name(f"{uuid.uuid4().hex}{SUFFIX}") for name, path in files.items()}
+        pairs = [(files[name], kept[name]) for name in files]
+        if not self._attempt(f"copy step {step}", lambda: _keep(pairs)):
+            _delete(kept.values())
+            return
+        self._thread = threading.Thread(target=self._send, args=(kept, step), daemon=True)
         self._thread.start()
 
-    def _send(self, links: dict[str, Path], step: int) -> None:
+    def _send(self, kept: dict[str, Path], step: int) -> None:
         try:
-            if self._attempt(f"copy step {step}", lambda: self._put(links)):
+            if self._attempt(f"copy step {step}", lambda: self._put(kept)):
                 self._attempt("delete older copies", self._prune)
         finally:
-            for link in links.values():
-                link.unlink(missing_ok=True)
+            _delete(kept.values())
 
-    def _put(self, links: dict[str, Path]) -> None:
+    def _put(self, kept: dict[str, Path]) -> None:
         there = self._folder.names()
-        for name, link in links.items():
+        for name, path in kept.items():
             if name not in there:
-                self._folder.put(link, name)
+                self._folder.put(path, name)
 
     def _prune(self) -> None:
         for kind in (STEP, BEST_EPOCH):
@@ -120,15 +115,6 @@ class CheckpointCopies:
     def _remove(self, names: list[str]) -> None:
         for name in names:
             self._folder.remove(name)
-
-    def _fetch(self, name: str, local: Path) -> None:
-        local.parent.mkdir(parents=True, exist_ok=True)
-        part = local.with_name(f"{uuid.uuid4().hex}.copy")
-        try:
-            self._folder.get(name, part)
-            part.replace(local)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _found(self, kind: str) -> list[tuple[int, str]]:
         matches = [_NAME.fullmatch(name) for name in self._names()]
@@ -154,3 +140,16 @@ class CheckpointCopies:
             logger.warning("Checkpoints in the store: could not %s (%s).", what, error)
             return False
         return True
+
+
+def _keep(pairs: list[tuple[Path, Path]]) -> None:
+    for path, kept in pairs:
+        try:
+            os.link(path, kept)
+        except OSError:  # FAT, some network and FUSE file systems have no hard links
+            shutil.copyfile(path, kept)
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -6,11 +6,13 @@ and the one before it are kept, so that a damaged file costs one interval of tra
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cxrmodel.errors import ScratchSpaceError
-from cxrmodel.training.checkpoint_copies import BEST_EPOCH, STEP, CheckpointCopies, copy_name
+from cxrmodel.training.checkpoint_copies import (
+    BEST_EPOCH,
+    STEP,
+    SUFFIX,
+    CheckpointCopies,
+    copy_name,
+)
 
 FORMAT = 2
 HEADER = "checkpoint"
 EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number a dimension
 FIELDS = ("step", "history", "best_epoch", "batch_size")
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of some network file systems
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 logger = logging.getLogger(__name__)
@@ -87,10 +96,9 @@ class CheckpointFolder:
         self._publish(partial, LAST)
         if self._copies:
             files = {copy_name(STEP, checkpoint.step): self.last}
-            if checkpoint.best_epoch:
-                files = {
-                    copy_name(BEST_EPOCH, checkpoint.best_epoch): self.directory / BEST
-                } | files
+            best = self.directory / BEST
+            if checkpoint.best_epoch and best.exists():  # else it was lost, as `load_best` warns
+                files = {copy_name(BEST_EPOCH, checkpoint.best_epoch): best} | files
             self._copies.send(files, checkpoint.step, wait=ends_attempt)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
@@ -102,14 +110,42 @@ class CheckpointFolder:
 
         Copies that are further than what lies here are fetched first.
         """
+        for leftover in self.directory.glob(f"*{SUFFIX}"):  # of an attempt that was killed
+            leftover.unlink(missing_ok=True)
         here = self._load_here()
-        if self._copies is None:
-            return here
-        names = (LAST, PREVIOUS, BEST)
-        fetched = self._copies.restore(
-            *(self.directory / name for name in names), step=here.step if here else 0
-        )
-        return self._load_here() if fetched else here
+        return self._load_copy(here.step if here else 0) or here
+
+    def _load_copy(self, step: int) -> Checkpoint | None:
+        """Put the newest usable copy that is further than a step in the place of the last one."""
+        for name in self._copies.newer_than(step) if self._copies else []:
+            checkpoint = self._fetch(name)
+            if checkpoint is None:
+                continue
+            best = copy_name(BEST_EPOCH, checkpoint.best_epoch)
+            # Before the checkpoint: a kill in between must not leave one without its best epoch.
+            if checkpoint.best_epoch and self._fetch(best):
+                self._publish(self._fetched(best), BEST)
+            self._publish(self._fetched(name), LAST)
+            return checkpoint
+        return None
+
+    def _fetch(self, name: str) -> Checkpoint | None:
+        """Copy a checkpoint from the store beside the local ones; None where it is not usable."""
+        assert self._copies is not None  # noqa: S101 - it has named the copy
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self._fetched(name)
+        if not self._copies.fetch(name, path):
+            path.unlink(missing_ok=True)
+            return None
+        try:
+            return self._read(path)
+        except UnusableCheckpointError as error:
+            logger.warning("Not continuing from the copy %s in the store: %s", name, error)
+            path.unlink()
+            return None
+
+    def _fetched(self, name: str) -> Path:
+        return self.directory / f"{name}{SUFFIX}"
 
     def _load_here(self) -> Checkpoint | None:
         found = [path for path in (self.last, self.directory / PREVIOUS) if path.exists()]
@@ -136,7 +172,6 @@ class CheckpointFolder:
             return None
 
     def _write(self, name: str, checkpoint: Checkpoint) -> Path:
-        self.directory.mkdir(parents=True, exist_ok=True)
         record = {
             "format": FORMAT,
             "run_key": self._run_key,
@@ -145,19 +180,25 @@ class CheckpointFolder:
         }
         partial = self.directory / f"{name}.partial"
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             save_file(dict(checkpoint.tensors), partial, {HEADER: json.dumps(record)})
             _flush_to_disk(partial)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder is not there, or not ours
+                partial.unlink()
             raise ScratchSpaceError(
-                f"The checkpoint {partial} could not be written: {error}. "
-                "Free some space there, or choose another store.scratch."
+                f"The checkpoint {partial} could not be written: {error}. Free some space there, "
+                "make the folder writable, or choose another store.scratch."
             ) from error
         return partial
 
     def _publish(self, partial: Path, name: str) -> None:
         partial.replace(self.directory / name)
-        _flush_to_disk(self.directory)
+        try:
+            _flush_to_disk(self.directory)
+        except OSError as error:
+            if error.errno not in NO_FOLDER_FLUSH:
+                raise
 
     def _read(self, path: Path) -> Checkpoint:
         try:

@@ -13,6 +13,7 @@ from cxrmodel.config import ClassifierConfig
 from cxrmodel.errors import DataError, DivergedError
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import Progress, ReportProgress
+from cxrmodel.training.batches import MORE_DATA
 from cxrmodel.training.classifier_losses import has_both, make_loss, mean_average_precision
 from cxrmodel.training.labelled_latents import LabelledLatents
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
@@ -110,8 +111,16 @@ class ClassifierTraining:
             raise DivergedError(
                 f"The classifier diverged: in epoch {epoch} of {self._config.epochs} the train "
                 f"loss is {train_loss} and the validation loss {val_loss}. "
-                f"Lower classifier.lr (now {self._config.lr:g}), or set classifier.standardize."
+                f"{self._remedies()}."
             )
+
+    def _remedies(self) -> str:
+        remedies = [f"Lower classifier.lr (now {self._config.lr:g})"]
+        if self._config.weight_decay:
+            remedies.append(f"lower classifier.weight_decay (now {self._config.weight_decay:g})")
+        if not self._config.standardize:
+            remedies.append("set classifier.standardize")
+        return ", or ".join(remedies)
 
     def _tell(self, *, is_last: bool = False) -> None:
         now, done = time.monotonic(), len(self.history)
@@ -140,8 +149,8 @@ def predict(model: Classifier, latents: Tensor) -> Tensor:
 
 def _check_parts(config: ClassifierConfig, num_train: int, val_labels: Tensor) -> None:
     if not num_train:
-        raise DataError("There is no train image among the latents. Raise data.fraction.")
-    more = "or use more of the data: raise data.fraction."
+        raise DataError(f"There is no train image among the latents. Use {MORE_DATA}.")
+    more = f"or use {MORE_DATA}."
     if config.weights == "best" and not len(val_labels):
         raise ValueError(
             "classifier.weights is 'best', and the split has no validation image to find the best "

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.tables import INDEX_FILE
-from cxrmodel.errors import DataError
+from cxrmodel.errors import DamagedArtifactError, DataError
+from cxrmodel.training.published import REMEDY, read_table
 
 LATENTS_FILE = "latents.parquet"
 
@@ -41,19 +43,27 @@ def read_labelled_latents(latents: Path, index: Path) -> LabelledLatents:
 
     Raises:
         DataError: An image has no labels.
+        DamagedArtifactError: A file is missing or unreadable, or the latents are not all numbers.
     """
-    table = pd.read_parquet(latents / LATENTS_FILE)
-    mu = table[[name for name in table.columns if name.startswith("mu_")]]
+    path = latents / LATENTS_FILE
+    table = read_table(path, ["image", "split", "mu_00"])
+    mu = table[[name for name in table.columns if name.startswith("mu_")]].to_numpy("float32")
+    broken = ~np.isfinite(mu).all(axis=1)
+    if broken.any():
+        raise DamagedArtifactError(
+            f"{path} has latents that are not finite, of {broken.sum()} of {len(table)} images; "
+            f"the first is {table['image'][broken].iloc[0]}. {REMEDY}."
+        )
     labels = pd.read_parquet(index / INDEX_FILE, columns=["image", *PATHOLOGIES])
     joined = labels.set_index("image").reindex(table["image"])
     unlabelled = joined.index[joined[PATHOLOGIES[0]].isna()]
     if len(unlabelled):
         raise DataError(
-            f"{len(unlabelled)} images of {latents / LATENTS_FILE} are not in "
+            f"{len(unlabelled)} images of {path} are not in "
             f"{index / INDEX_FILE}, the first is {unlabelled[0]}. Use an index of the same data."
         )
     return LabelledLatents(
         table[["image", "split"]],
-        torch.from_numpy(mu.to_numpy(dtype="float32").copy()),
+        torch.from_numpy(mu.copy()),
         torch.from_numpy(joined.to_numpy(dtype="float32").copy()),
     )

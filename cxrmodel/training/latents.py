@@ -25,7 +25,7 @@ from cxrmodel.errors import DataError
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.training.batches import in_batches, read_split
+from cxrmodel.training.batches import MORE_DATA, in_batches, read_split
 from cxrmodel.training.devices import (
     deterministic_kernels,
     keep_freed_memory,
@@ -215,7 +215,7 @@ def _schema(latent_dim: int) -> pa.Schema:
 
 def _check_fit(network: VAE, pixels: Pixels, images: pd.DataFrame, split: Path) -> None:
     if images.empty:
-        raise DataError(f"{split / SPLIT_FILE} has no image. Raise data.fraction.")
+        raise DataError(f"{split / SPLIT_FILE} has no image. Use {MORE_DATA}.")
     if network.image_size != pixels.size:
         raise ValueError(
             f"The autoencoder was trained on images of {network.image_size} px, and these have "

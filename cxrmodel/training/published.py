@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,6 +19,7 @@ from cxrmodel.errors import DamagedArtifactError
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.parquet"
 SHOWN_PROBLEMS = 3
+REMEDY = "Delete that folder and run its stage again"
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,11 +45,35 @@ def write_weights(path: Path, state: dict[str, Tensor]) -> None:
     save_file(state, path)
 
 
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a stage's Parquet file.
+
+    Args:
+        path: The file.
+        columns: What it must have; it may have more.
+
+    Raises:
+        DamagedArtifactError: The file is missing or unreadable, or lacks one of the columns.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedArtifactError(f"{path} cannot be read: {error}. {REMEDY}.") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise DamagedArtifactError(
+            f"{path} has no column {_first(missing)}: another version of this package wrote it, "
+            f"or something else; its columns are {_first(list(table.columns))}. {REMEDY}."
+        )
+    return table
+
+
 def read_architecture(directory: Path, fields: tuple[str, ...]) -> dict[str, int]:
     """Return the sizes that `config.json` gives the network.
 
     Raises:
-        DamagedArtifactError: The file is missing or unreadable, or lacks one of them.
+        DamagedArtifactError: The file is missing or unreadable, or lacks one of them, or one is no
+            size.
     """
     path = directory / CONFIG_FILE
     try:
@@ -55,7 +82,7 @@ def read_architecture(directory: Path, fields: tuple[str, ...]) -> dict[str, int
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedArtifactError(
             f"{path} does not describe a network: it needs 'architecture' with "
-            f"{', '.join(fields)} ({type(error).__name__}: {error})."
+            f"{', '.join(fields)} ({type(error).__name__}: {error}). {REMEDY}."
         ) from error
 
 
@@ -63,18 +90,26 @@ def read_weights(model: Network, path: Path) -> Network:
     """Fill a network with a file's weights and return it, in evaluation mode.
 
     Raises:
-        DamagedArtifactError: The file is missing or unreadable, or is of another network.
+        DamagedArtifactError: The file is missing or unreadable, is of another network, or holds a
+            weight that is not finite.
     """
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DamagedArtifactError(f"{path} cannot be read as weights: {error}.") from error
+        raise DamagedArtifactError(
+            f"{path} cannot be read as weights: {error}. {REMEDY}."
+        ) from error
     problems = _differences(model.state_dict(), state)
     if problems:
         raise DamagedArtifactError(
             f"{path} holds the weights of another network than {CONFIG_FILE} describes: "
-            f"{'; '.join(problems[:SHOWN_PROBLEMS])}"
-            f"{' …' if len(problems) > SHOWN_PROBLEMS else ''}."
+            f"{_first(problems, '; ')}. {REMEDY}."
+        )
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise DamagedArtifactError(
+            f"{path} holds weights that are not finite, in {_first(broken)}: the training that "
+            f"wrote it had diverged. {REMEDY}, with a lower learning rate."
         )
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
@@ -89,6 +124,11 @@ def _differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[
         if name in found and _description(found[name]) != _description(tensor)
     ]
     return [*missing, *unknown, *unlike]
+
+
+def _first(names: Sequence[str], separator: str = ", ") -> str:
+    more = " …" if len(names) > SHOWN_PROBLEMS else ""
+    return f"{separator.join(names[:SHOWN_PROBLEMS])}{more}"
 
 
 def _description(tensor: Tensor) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.progress import ReportProgress, silent
-from cxrmodel.training.batches import SplitRows, split_rows
+from cxrmodel.training.batches import MORE_DATA, SplitRows, split_rows
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import CheckpointFolder
 from cxrmodel.training.devices import (
@@ -121,7 +121,7 @@ def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
     if config.weights == "best" and not len(rows.val):
         raise ValueError(
             "vae.weights is 'best', and the split has no validation image to find the best epoch "
-            "with. Set it to 'last', or use more of the data: raise data.fraction."
+            f"with. Set it to 'last', or use {MORE_DATA}."
         )
 
 

@@ -16,6 +16,7 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.batches import SplitRows
 from cxrmodel.training.checkpoints import Checkpoint, EpochRecord
+from cxrmodel.training.published import empty_network
 from cxrmodel.training.randomness import Stream, seed_of
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) 
     is the device: a training may move, at the price of bit-for-bit repeatability.
     """
     names = np.asarray(pixels.names)
+    network = empty_network(VAE, image_size=pixels.size, **architecture(config))
     identity = {
         "config": config.key_fields(),
         "precision": precision,
         "size": pixels.size,
+        # Settings alone would not tell the network of another version of this package.
+        "weights": {name: list(weight.shape) for name, weight in network.named_parameters()},
         "train": names[rows.train].tolist(),
         "val": names[rows.val].tolist(),
         "pixels": zlib.crc32(pixels.read(rows.train[:NUM_SAMPLED_IMAGES]).tobytes()),

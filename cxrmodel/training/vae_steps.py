@@ -165,8 +165,7 @@ class VAESteps:
         if self.micro_batch == 1:
             raise MemoryError(
                 f"{self._device} has too little memory to train on one image of "
-                f"{self.model.image_size} pixels at a time. Lower images.size, or set "
-                "vae.precision to bfloat16."
+                f"{self.model.image_size} pixels at a time. {self._less_memory()}."
             ) from error
         self._optimizer.zero_grad(set_to_none=True)
         self.micro_batch = self.micro_batch // 2
@@ -178,6 +177,14 @@ class VAESteps:
             self.state.step + 1,
             self.micro_batch,
         )
+
+    def _less_memory(self) -> str:
+        remedies = ["Lower images.size"]
+        if not self._config.gradient_checkpointing:
+            remedies.append("set vae.gradient_checkpointing")
+        if self._config.precision != "bfloat16":
+            remedies.append("set vae.precision to bfloat16")
+        return ", or ".join(remedies)
 
     def _update_weights(self, means: Tensor, num_images: int) -> None:
         max_norm = self._config.max_grad_norm

@@ -133,6 +133,8 @@ class VAETraining:
 
     def _finish_epoch(self, began: Reading) -> None:
         trained = self._train_metrics()
+        if not self._steps.state.sums[2]:  # images that were learned from
+            raise self._diverged("no step of this epoch had a gradient that is finite")
         trained |= self._meter.read().rates_since(began)
         self._check_weights()
         validated = validate(
@@ -193,9 +195,20 @@ class VAETraining:
         )
         return DivergedError(
             f"The autoencoder diverged: at step {self._steps.state.step} of {self._num_steps} "
-            f"{what}. {last}. Lower vae.lr (now {self._config.lr:g}), or set vae.precision to "
-            f"float32 (now {self._config.precision})."
+            f"{what}. {last}. {self._remedies()}."
         )
+
+    def _remedies(self) -> str:
+        config = self._config
+        # Not "now": where vae.batch_size is auto, the rate is a multiple of what was set.
+        remedies = [f"Lower vae.lr (the learning rate is {config.lr:g})"]
+        if config.precision != "float32":
+            remedies.append(f"set vae.precision to float32 (now {config.precision})")
+        if config.max_grad_norm is None:
+            remedies.append("set vae.max_grad_norm to 1, which also skips single bad steps")
+        if config.kl_weight > 1:
+            remedies.append(f"lower vae.kl_weight (now {config.kl_weight:g})")
+        return ", or ".join(remedies)
 
     def _save(self, *, ends_attempt: bool = False) -> None:
         self._train_metrics()  # never keep a poisoned state

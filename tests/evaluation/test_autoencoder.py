@@ -38,6 +38,7 @@ def test_scores_by_hand():
             "test_ms_ssim": 0.95,
             "kl_nats": 1.000025,
             "active_units": 1,
+            "aggregate_kl_nats": 40.5,  # half the square of 9, of one train image
         }
     )
     assert found.kl_per_dim == pytest.approx([1, 0.000025])
@@ -82,11 +83,12 @@ def test_without_test_images_everything_of_test_is_undefined():
     )
     found = evaluate_autoencoder(latents, np.zeros(0, np.int64))
     undefined = {name for name, metric in found.metrics.items() if metric.value is None}
-    assert undefined == {"kl_nats", "active_units"} | {
+    assert undefined == {"kl_nats", "active_units", "aggregate_kl_nats"} | {
         f"test_{name}" for name in ("l1", "psnr", "ssim", "ms_ssim")
     }
     assert {metric.reason for metric in found.metrics.values() if metric.reason} == {
         "no test image",
+        "no train image",
         "fewer than two test images",
     }
     assert found.intervals == {}

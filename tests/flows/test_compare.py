@@ -1,6 +1,8 @@
 """Finished reports compared from the command line, as the report stage leaves them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
-from cxrmodel.report.comparison import compare_runs, differing_settings, read_finished_run
+from cxrmodel.report.comparison import (
+    compare_runs,
+    differing_settings,
+    letters_of,
+    read_finished_run,
+)
 from flows.compare import main
 
 NAMES = ("Edema", "Mass")
@@ -94,12 +101,183 @@ def test_urls_are_read_as_folders_are(reports, tmp_path):
 @pytest.mark.parametrize("missing", ["metrics.json", "test_predictions.parquet"])
 def test_what_is_no_report_is_named(reports, tmp_path, capsys, missing):
     (tmp_path / "b" / missing).unlink()
-    assert main([*reports, "--output", str(tmp_path / "page")]) == 1
+    assert main([*reports, "--output", str(tmp_path / "page")]) == 2
     assert f"{reports[1]} has no {missing}, so it is not the folder" in capsys.readouterr().err
 
 
+def change(report, edit):
+    """Let a function change what a report's metrics.json says."""
+    path = Path(report) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    edit(metrics)
+    path.write_text(json.dumps(metrics))
+
+
+def refusal(arguments, capsys):
+    """Run the command, which must refuse, and return the one line it says."""
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        (lambda m: m["classifier"].pop("macro_auroc"), "classifier.macro_auroc: Field required"),
+        (lambda m: m["classifier"]["per_class"]["Mass"].pop("threshold"), "Mass.threshold"),
+        (lambda m: m.pop("vae"), "vae: Field required"),
+        (lambda m: m.pop("provenance"), "provenance: Field required"),
+        (lambda m: m["split"].pop("num_test"), "split.num_test: Field required"),
+        (lambda m: m.update(classifier=None), "classifier: Input should be"),
+        (lambda m: m["vae"].update(test_l1="low"), "vae.test_l1: Input should be a valid number"),
+        (lambda m: m["config"].update(data=["films"]), "config.data: Input should be"),
+    ],
+)
+def test_metrics_of_another_version_are_named_by_file_and_field(reports, capsys, edit, place):
+    change(reports[1], edit)
+    line = refusal([*reports], capsys)
+    assert f"{reports[1]}/metrics.json is not of this version" in line
+    assert place in line
+    assert line.endswith("run the pipeline again with the same settings.")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"<html></html>"])
+def test_metrics_that_are_no_json_are_named(reports, capsys, content):
+    (Path(reports[1]) / "metrics.json").write_bytes(content)
+    assert f"{reports[1]}/metrics.json is not JSON" in refusal([*reports], capsys)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null"])
+def test_json_that_is_no_object_is_refused(reports, capsys, content):
+    (Path(reports[1]) / "metrics.json").write_text(content)
+    assert "metrics.json is not of this version" in refusal([*reports], capsys)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "test_predictions.parquet", "films.parquet"])
+def test_a_folder_in_the_place_of_a_file_is_named(reports, capsys, name):
+    (Path(reports[1]) / name).unlink(missing_ok=True)
+    (Path(reports[1]) / name).mkdir()
+    assert f"{reports[1]}/{name} cannot be read (IsADirectoryError" in refusal([*reports], capsys)
+
+
+@pytest.mark.parametrize(
+    "name", ["test_predictions.parquet", "films.parquet", "figures/samples.png"]
+)
+def test_a_damaged_file_is_named(reports, capsys, name):
+    path = Path(reports[1]) / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"neither a table nor a picture")
+    assert f"{reports[1]}/{name} cannot be read" in refusal([*reports], capsys)
+
+
+@pytest.mark.parametrize("column", ["image", "l1", "y_Mass"])
+def test_predictions_without_a_column_are_refused(reports, capsys, column):
+    path = Path(reports[1]) / "test_predictions.parquet"
+    pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    assert f"{path} has no column {column}" in refusal([*reports], capsys)
+
+
+def test_predictions_of_another_run_are_refused(reports, capsys):
+    path = Path(reports[1]) / "test_predictions.parquet"
+    pd.read_parquet(path).drop(columns=["y_Mass", "p_Mass"]).to_parquet(path)
+    assert "are of different runs: only one of them has Mass" in refusal([*reports], capsys)
+
+
+@pytest.mark.parametrize(
+    "url", ["nosuch://bucket/report", "http://127.0.0.1:9/report", "/no/such/folder", ""]
+)
+def test_a_place_without_a_report_is_refused(reports, capsys, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    assert refusal([reports[0], url], capsys).startswith("error: ")
+
+
+@pytest.mark.parametrize("output", ["", "no/such/folder/page.html", "a"])
+def test_a_page_that_cannot_be_written_is_refused(reports, capsys, tmp_path, output):
+    line = refusal([*reports, "--output", str(tmp_path / output)], capsys)
+    assert f"could not be written to {tmp_path / output}" in line
+
+
+def test_more_runs_than_letters_are_all_shown(reports, tmp_path):
+    page = tmp_path / "page.html"
+    assert main([*reports * 14, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    for letter in ("Z", "AA", "AB"):
+        assert f"<dt>{letter}</dt>" in text
+        assert f">{letter} \u2212 A</th>" in text
+    assert text.count('class="verdict"') == 27
+    assert letters_of(703)[-3:] == ["ZY", "ZZ", "AAA"]
+
+
+def test_a_report_given_twice_is_said_to_be_the_same(reports, tmp_path):
+    page = tmp_path / "page.html"
+    assert main([reports[0], reports[0], reports[1], "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("all numbers are the same; are these the same report?") == 1
+
+
+def test_runs_of_other_labels_show_them_all_and_say_so(reports, tmp_path):
+    path = Path(reports[1]) / "test_predictions.parquet"
+    new = {"y_Mass": "y_Hernia", "p_Mass": "p_Hernia"}
+    pd.read_parquet(path).rename(columns=new).to_parquet(path)
+
+    def rename(metrics):
+        classes = metrics["classifier"]["per_class"]
+        classes["Hernia"] = classes.pop("Mass")
+
+    change(reports[1], rename)
+    page = tmp_path / "page.html"
+    assert main([*reports, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Only one of them has Hernia, Mass, so there is no interval" in text
+    for name in ("Edema", "Mass", "Hernia"):
+        assert f'<th scope="row">{name}</th>' in text
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert not found.is_paired
+    assert list(found.auroc) == ["Edema"]
+
+
+def test_an_interval_is_that_of_its_own_pathology_whatever_the_order_in_the_file(reports):
+    names = ("Edema", "Mass")
+    first, other = (read_finished_run(url) for url in reports)
+    expected = compare_runs(first, other).auroc
+    for url in reports:
+        change(url, lambda m: m["classifier"].update(
+            per_class=dict(sorted(m["classifier"]["per_class"].items(), reverse=True))
+        ))  # fmt: skip
+    found = compare_runs(*(read_finished_run(url) for url in reports)).auroc
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_scores_that_are_null_are_shown_as_such(reports, tmp_path):
+    def empty(metrics):
+        metrics["classifier"].update({f"macro_{name}": None for name in HEADLINE_METRICS})
+        metrics["classifier"]["per_class"]["Mass"] = {"auroc": None, "threshold": None}
+        metrics["vae"]["test_l1"] = None
+
+    change(reports[1], empty)
+    page = tmp_path / "page.html"
+    assert main([*reports, "--output", str(page)]) == 0
+    assert "is undefined in one of them" in page.read_text(encoding="utf-8")
+
+
+def test_names_are_never_markup(reports, tmp_path):
+    evil = "<script>alert(1)</script>"
+    strange = (tmp_path / "<b>&\"'").resolve()
+    shutil.copytree(reports[1], strange)
+    change(strange, lambda m: m["config"].update(preset=evil))
+    change(strange, lambda m: m["config"]["vae"].update(lr=evil))
+    change(strange, lambda m: m["provenance"].update(code=evil))
+    page = tmp_path / "page.html"
+    assert main([reports[0], str(strange), "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert evil not in text
+    assert "<b>&" not in text
+    assert "<code>preset</code>" in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
+
+
 def test_one_report_is_too_few(reports, tmp_path, capsys):
-    assert main([reports[0], "--output", str(tmp_path / "page")]) == 1
+    assert main([reports[0], "--output", str(tmp_path / "page")]) == 2
     assert capsys.readouterr().err == (
         "error: A comparison needs two reports or more, and 1 was given.\n"
     )

@@ -1,10 +1,13 @@
+import logging
+import warnings
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from cxrmodel.models import convolutions
+from cxrmodel.models import convolutions, plain_convolutions
 from cxrmodel.models.convolutions import Convolutions, doubling, halving
 
 CHANNELS = (1, 4, 8, 8)
@@ -34,6 +37,18 @@ def assert_alike(found, expected, share):
         assert ours.dtype == theirs.dtype
         largest = theirs.abs().max().item()
         torch.testing.assert_close(ours, theirs, atol=share * largest + zero, rtol=0)
+
+
+@pytest.fixture
+def try_again():
+    """Forget what the operators were found to be, before and after."""
+    convolutions._try_operators.cache_clear()
+    yield
+    convolutions._try_operators.cache_clear()
+
+
+def refuse(*_):
+    raise AssertionError("no kernel of oneDNN is for this")
 
 
 @pytest.fixture
@@ -69,9 +84,6 @@ def test_in_bfloat16_they_are_so_but_for_a_rounding(make, memory_format):
 
 
 def test_what_has_no_such_kernel_goes_through_the_layers(monkeypatch, image):
-    def refuse(*_):
-        raise AssertionError("no kernel of oneDNN is for this")
-
     network = Convolutions(*layers_of(halving)).double()
     expected = nn.Sequential(*network)(image.double())
     monkeypatch.setattr(convolutions, "_in_one_kernel", refuse)
@@ -107,3 +119,88 @@ def test_weights_that_autocast_rounds_get_gradients_of_their_own_type(image):
         network(image).float().sum().backward()
     assert {weight.grad.dtype for weight in network.parameters()} == {torch.float32}
     assert network[0].bias.grad.tolist() == [512, 512]  # one a pixel of 2 images of 16 x 16
+
+
+def test_on_request_the_layers_run_one_by_one(monkeypatch, image):
+    network = Convolutions(*layers_of(halving))
+    expected = nn.Sequential(*network)(image)
+    with monkeypatch.context() as patch:
+        patch.setattr(convolutions, "_in_one_kernel", refuse)
+        with plain_convolutions(), plain_convolutions():
+            pass
+        with plain_convolutions():
+            assert torch.equal(network(image), expected)
+        with pytest.raises(AssertionError):
+            network(image)
+    with pytest.raises(ZeroDivisionError), plain_convolutions():
+        raise ZeroDivisionError
+    monkeypatch.setattr(convolutions, "_in_one_kernel", refuse)
+    with pytest.raises(AssertionError):
+        network(image)
+
+
+def test_a_network_is_exported_without_the_private_operators(image):
+    network = Convolutions(*layers_of(halving))
+    exported = torch.export.export(network, (image,)).module()
+    assert "mkldnn" not in exported.code
+    torch.testing.assert_close(exported(image), network(image))
+
+
+TRANSPOSED = torch.ops.mkldnn._convolution_transpose_pointwise
+
+
+def wrong_pointwise(*_):
+    return torch.zeros(2, 4, 4, 4)
+
+
+def other_arguments(features):
+    raise AssertionError("it is called with more")
+
+
+@pytest.mark.parametrize(
+    ("operators", "said"),
+    [
+        ({}, "has no attribute"),
+        (
+            {
+                "_convolution_pointwise": wrong_pointwise,
+                "_convolution_transpose_pointwise": TRANSPOSED,
+            },
+            "the results differ",
+        ),
+        ({"_convolution_pointwise": other_arguments}, "positional argument"),
+    ],
+)
+def test_without_the_operators_the_layers_run_one_by_one(
+    monkeypatch, image, caplog, try_again, operators, said
+):
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**operators))
+    network = Convolutions(*layers_of(halving))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(network(image), nn.Sequential(*network)(image))
+    (record,) = caplog.records
+    assert said in record.message
+    assert "in float32" in record.message
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
+def test_the_operators_are_tried_wherever_they_are_first_needed(image, caplog, try_again, context):
+    network = Convolutions(*layers_of(halving))
+    before = torch.get_rng_state()
+    with caplog.at_level(logging.WARNING), context(), torch.autocast("cpu", torch.bfloat16):
+        network(image)
+    assert caplog.records == []
+    assert convolutions._try_operators(torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_compiler_takes_the_trial_as_it_is(image, caplog, try_again):
+    network = Convolutions(*layers_of(halving))
+    torch.compiler.reset()
+    with caplog.at_level(logging.WARNING, logger="cxrmodel"), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Dynamo detected a call to a `functools.lru_cache")
+        compiled = torch.compile(network, backend="eager")
+        assert torch.equal(compiled(image), network(image))
+    assert [record for record in caplog.records if record.name.startswith("cxrmodel")] == []
+    assert convolutions._try_operators(torch.float32)

@@ -163,7 +163,7 @@ def test_curves_without_a_validation_image():
 @pytest.mark.parametrize("num_dimensions", [1, 64, 1000])
 def test_no_label_meets_another_in_the_kl(num_dimensions):
     kl = np.linspace(0, 3, num_dimensions)
-    assert drawn(lambda theme: draw_kl_per_dimension(kl, theme)) == []
+    assert drawn(lambda theme: draw_kl_per_dimension(kl, kl / 2, theme)) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 24])

@@ -16,7 +16,7 @@ def decoded(url):
 
 def test_a_drawing_is_inline_as_the_file_that_is_written(tmp_path):
     picture = make_picture(
-        "kl", "bars", lambda theme: draw_kl_per_dimension(np.ones(4), theme), tmp_path
+        "kl", "bars", lambda theme: draw_kl_per_dimension(np.ones(4), np.ones(4), theme), tmp_path
     )
     head, data = decoded(picture.light)
     assert head == "data:image/png;base64"

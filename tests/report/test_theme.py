@@ -24,7 +24,7 @@ def test_png_holds_no_text_or_time_and_themes_differ():
     pictures = {}
     for theme in (LIGHT, DARK):
         with drawing(theme):
-            pictures[theme.name] = png(rasterize(draw_kl_per_dimension(kl, theme)))
+            pictures[theme.name] = png(rasterize(draw_kl_per_dimension(kl, kl / 2, theme)))
         assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pictures[theme.name]))
     corner = {
         n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pictures.items()
@@ -36,7 +36,7 @@ def test_drawing_leaves_a_users_settings_as_they_were():
     mpl.get_backend()  # chosen on first use
     before = mpl.rcParams.copy()
     with drawing(DARK):
-        rasterize(draw_kl_per_dimension(np.ones(3), DARK))
+        rasterize(draw_kl_per_dimension(np.ones(3), np.ones(3), DARK))
     assert mpl.rcParams == before
 
 

@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 
 import fsspec
 import pytest
@@ -85,6 +87,56 @@ def test_the_best_weights_travel_too(store, tmp_path):
     other = folder(tmp_path / "other", store)
     assert other.load().best_epoch == 1
     assert other.load_best().step == 2
+
+
+def test_best_weights_that_are_lost_cost_no_copy_of_the_rest(store, tmp_path):
+    one = folder(tmp_path / "one", store)
+    one.save_best(checkpoint(2, best_epoch=1))
+    one.save(checkpoint(2, best_epoch=1), ends_attempt=True)
+    store.remove("best-epoch-0000000001.safetensors")
+    other = folder(tmp_path / "other", store)
+    assert other.load().step == 2
+    other.save(checkpoint(3, best_epoch=1), ends_attempt=True)
+    assert store.names() == ["step-0000000002.safetensors", "step-0000000003.safetensors"]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV])
+def test_a_disk_without_hard_links_has_copies_too(store, tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    save(folder(tmp_path / "one", store), 3)
+    assert folder(tmp_path / "other", store).load().step == 3
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["last.safetensors"]
+
+
+def test_a_file_that_is_not_there_costs_a_warning_and_no_more(store, tmp_path, caplog):
+    copies = CheckpointCopies(store, 1e-9)
+    (tmp_path / "there").write_text("a checkpoint")
+    files = {"there": tmp_path / "there", "missing": tmp_path / "missing"}
+    with caplog.at_level(logging.WARNING):
+        copies.send(files, 3, wait=True)
+    assert "could not copy step 3" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_damaged_copy_never_displaces_a_good_checkpoint(store, tmp_path, caplog):
+    save(folder(tmp_path / "one", store), 9)
+    CheckpointFolder(tmp_path / "here", "key").save(checkpoint(5))
+    (tmp_path / "damaged").write_bytes(b"not a checkpoint")
+    store.put(tmp_path / "damaged", "step-0000000009.safetensors")
+    with caplog.at_level(logging.WARNING):
+        assert folder(tmp_path / "here", store).load().step == 5
+    assert "Not continuing from the copy step-0000000009.safetensors" in caplog.text
+    assert CheckpointFolder(tmp_path / "here", "key").load().step == 5
+
+
+def test_what_a_killed_attempt_was_sending_does_not_stay(store, tmp_path):
+    save(folder(tmp_path, store), 3)
+    (tmp_path / "0123abcd.copy").write_bytes(b"a checkpoint")
+    assert folder(tmp_path, store).load().step == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
 
 
 def test_names_that_are_not_ours_are_left_alone(store, tmp_path):

@@ -1,6 +1,8 @@
+import errno
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 
@@ -116,6 +118,27 @@ def test_a_full_disk_is_a_named_error_and_leaves_the_last_one(folder, monkeypatc
         folder.save(checkpoint_of(2))
     assert folder.load().step == 1
     assert [path.name for path in folder.directory.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_cannot_flush_a_folder_keeps_checkpoints_too(folder, monkeypatch, code):
+    flush = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    folder.save(checkpoint_of(1))
+    assert folder.load().step == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_named_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    folder = CheckpointFolder(tmp_path / "file" / "checkpoints", "this run")
+    with pytest.raises(ScratchSpaceError, match=r"choose another store\.scratch"):
+        folder.save(checkpoint_of(1))
 
 
 WRITE_FOR_EVER = """

@@ -205,10 +205,47 @@ def test_an_image_without_labels_is_named(fit, index):
         fit()
 
 
-def test_divergence_is_named(fit, latents):
-    change(latents, mu_00=np.float32(math.inf))
-    with pytest.raises(DivergedError, match=r"in epoch 1 of 20.*Lower classifier\.lr"):
+def test_divergence_is_named(fit):
+    lr = r"in epoch 1 of 20.*Lower classifier\.lr \(now 1e\+30\)"
+    with pytest.raises(DivergedError, match=rf"{lr}, or set classifier\.standardize\.$"):
+        fit(lr=1e30)
+    with pytest.raises(DivergedError, match=rf"{lr}\.$"):
+        fit(lr=1e30, standardize=True)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_latents_that_are_not_finite_are_no_divergence(fit, latents, value):
+    values = np.zeros(NUM_IMAGES, np.float32)
+    values[7:9] = value
+    change(latents, mu_00=values)
+    with pytest.raises(DamagedArtifactError, match=r"of 2 of 240 images; the first is 0007\.png"):
         fit()
+
+
+@pytest.mark.parametrize("missing", ["split", "mu_00"])
+def test_latents_without_a_column_are_refused(fit, latents, missing):
+    path = latents / "latents.parquet"
+    pd.read_parquet(path).drop(columns=missing).to_parquet(path, index=False)
+    with pytest.raises(DamagedArtifactError, match=rf"latents\.parquet has no column {missing}"):
+        fit()
+
+
+def test_a_truncated_table_is_refused(fit, latents):
+    path = latents / "latents.parquet"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DamagedArtifactError, match=r"latents\.parquet cannot be read"):
+        fit()
+
+
+def test_a_classifier_of_another_number_of_labels_is_refused(fit):
+    directory, _ = fit(epochs=1)
+    config = json.loads((directory / "config.json").read_text())
+    config["architecture"]["num_labels"] = 13
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        DamagedArtifactError, match=r"float32 \(14, 256\) instead of .* \(13, 256\)"
+    ):
+        load_classifier(directory)
 
 
 def test_progress_is_told(fit):

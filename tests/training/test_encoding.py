@@ -50,6 +50,24 @@ def test_missing_and_unknown_tensors_are_named(fit):
         load_vae(directory)
 
 
+def test_weights_that_are_not_finite_are_refused(fit):
+    directory, _ = fit()
+    state = load_file(directory / "vae.safetensors")
+    state["encoder.to_mu.bias"][1] = float("nan")
+    save_file(state, directory / "vae.safetensors")
+    with pytest.raises(
+        DamagedArtifactError, match=r"vae\.safetensors holds .* not finite, in encoder\.to_mu\.bias"
+    ):
+        load_vae(directory)
+
+
+def test_truncated_weights_are_refused(fit):
+    path = fit()[0] / "vae.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DamagedArtifactError, match=r"vae\.safetensors cannot be read as weights"):
+        load_vae(path.parent)
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"architecture": {"image_size": 64}}'])
 def test_a_config_that_describes_no_network_is_refused(fit, content):
     directory, _ = fit()

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
+from cxrmodel.training import checkpoints
 from cxrmodel.training.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.gpu
@@ -94,6 +96,16 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change)
     assert weights_of(second) == weights_of(fresh)
 
 
+def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkeypatch):
+    fit("first", checkpoints="shared")
+    monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 4, 4, 8, 8, 8, 16))
+    with caplog.at_level(logging.WARNING):
+        second, _ = fit("second", checkpoints="shared")
+    assert "other settings or data" in caplog.text
+    fresh, _ = fit("fresh", checkpoints="own")
+    assert weights_of(second) == weights_of(fresh)
+
+
 def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, films, caplog):
     fit("first", checkpoints="shared")
     films.images = 255 - films.images
@@ -116,9 +128,39 @@ def test_a_damaged_last_checkpoint_costs_one_interval(fit, tmp_path, caplog, rep
 
 def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, films):
     good = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
-    with pytest.raises(DivergedError, match=r"Lower vae.lr \(now 1e\+06\), or set vae.precision"):
+    with pytest.raises(DivergedError, match="There is no checkpoint yet"):
         fit(config=good, checkpoints="never")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedies"),
+    [
+        ({"lr": 1e20}, ["Lower vae.lr (the learning rate is 1e+20)", "set vae.max_grad_norm to 1"]),
+        ({"lr": 1e20, "max_grad_norm": 1}, ["Lower vae.lr (the learning rate is 1e+20)"]),
+        (
+            {"lr": 1e20, "max_grad_norm": 1, "precision": "bfloat16"},
+            ["Lower vae.lr (the learning rate is 1e+20)", "set vae.precision to float32"],
+        ),
+        (
+            {"kl_weight": 1e39, "max_grad_norm": 1},
+            ["Lower vae.lr (the learning rate is 0.001)", "lower vae.kl_weight (now 1e+39)"],
+        ),
+    ],
+)
+def test_a_divergence_names_the_remedies_that_are_left(fit, settings, remedies):
+    with pytest.raises(DivergedError) as raised:
+        fit(config=CONFIG.model_copy(update={"epochs": 8, **settings}))
+    *_, last = str(raised.value).split(". ")
+    given = last.removesuffix(".").split(", or ")
+    assert [one.partition(" (now bf")[0].partition(", which")[0] for one in given] == remedies
+
+
+def test_a_rate_that_was_not_given_is_not_called_so(fit, monkeypatch):
+    monkeypatch.setattr("cxrmodel.training.vae_settings.largest_batch", lambda *_: 4)
+    config = CONFIG.model_copy(update={"lr": 1e20, "batch_size": "auto"})
+    with pytest.raises(DivergedError, match=r"Lower vae\.lr \(the learning rate is 2e\+20\)"):
+        fit(config=config)
 
 
 def test_divergence_names_the_last_good_checkpoint(fit, tmp_path, monkeypatch, report_every_step):
@@ -178,3 +220,50 @@ def test_lost_best_weights_start_training_afresh(fit, tmp_path, caplog, report_e
         resumed, _ = fit("broken", config, checkpoints="b")
     assert "weights of the best epoch" in caplog.text
     assert weights_of(resumed) == weights_of(unbroken)
+
+
+class Death(BaseException):
+    """What is raised in the place of a kill: by one operation on the disk, and all after it."""
+
+
+class Disk:
+    """Counts what training does to its checkpoints' folder, and dies before one operation."""
+
+    OPERATIONS = (
+        (Path, "replace"),
+        (Path, "unlink"),
+        (os, "fsync"),
+        (checkpoints, "save_file"),
+    )
+
+    def __init__(self, monkeypatch, dies_before=None):
+        self.done, self._dies_before = 0, dies_before
+        for owner, name in self.OPERATIONS:
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, operation):
+        def counted(*args, **kwargs):
+            if self.done == self._dies_before:
+                raise Death
+            self.done += 1
+            return operation(*args, **kwargs)
+
+        return counted
+
+
+def test_a_death_before_any_operation_on_the_disk_changes_nothing(fit, monkeypatch):
+    config = VAEConfig(
+        epochs=2, batch_size=7, latent_dim=4, lr=1e-3, weights="best", checkpoint_every_s=1e-6
+    )
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        unbroken, _ = fit("unbroken", config, checkpoints="unbroken-c")
+    assert disk.done > 30
+    for number in range(disk.done):
+        with monkeypatch.context() as patch:
+            Disk(patch, dies_before=number)
+            with pytest.raises(Death):
+                fit("broken", config, checkpoints=f"c-{number}")
+        resumed, _ = fit("broken", config, checkpoints=f"c-{number}")
+        for name in ("vae.safetensors", "vae_last.safetensors", "history.parquet"):
+            assert (resumed / name).read_bytes() == (unbroken / name).read_bytes(), number

@@ -136,16 +136,24 @@ def _scatter(
     )
 
 
-def draw_kl_per_dimension(kl: NDArray[np.float64], theme: Theme) -> Figure:
+def draw_kl_per_dimension(
+    kl: NDArray[np.float64], aggregate: NDArray[np.float64], theme: Theme
+) -> Figure:
     """Draw the KL of each latent dimension, in nats, by decreasing size.
 
     Args:
         kl: (Z,), nats, mean over test images.
+        aggregate: (Z,), nats, of the aggregate posterior.
         theme: Colours.
     """
+    order = np.argsort(-kl, kind="stable")
+    places = np.arange(1, len(kl) + 1)
     figure = new_figure(2.7)
     axes = place(figure, 0.75, 0.15, WIDTH_IN - 0.9, 1.95)
-    axes.bar(np.arange(1, len(kl) + 1), np.sort(kl)[::-1], width=0.72, color=theme.first)
+    axes.bar(places, kl[order], width=0.72, color=theme.first, label="images, mean")
+    label = "all images together"
+    axes.bar(places, aggregate[order], width=0.36, color=theme.second, label=label)
+    axes.legend(loc="best")
     axes.set_xlim(0.3, len(kl) + 0.7)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
