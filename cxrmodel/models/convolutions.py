@@ -107,7 +107,9 @@ def _apply(layers: list[nn.Module], features: Tensor) -> Tensor:
 
 
 def _is_for_one_kernel(features: Tensor) -> bool:
-    if _plain or type(features) is not Tensor:  # as while a network is traced for export
+    # A compiler fuses by itself, and some releases mistake the shapes of these operators; while a
+    # network is traced for export, features are of another type.
+    if _plain or torch.compiler.is_compiling() or type(features) is not Tensor:
         return False
     if features.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -119,13 +121,8 @@ def _is_autocast() -> bool:
     return torch.is_autocast_enabled("cpu")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_usable(dtype: torch.dtype) -> bool:
-    return _try_operators(dtype)  # a function of its own: a compiler looks through a cache
-
-
 @cache
-def _try_operators(dtype: torch.dtype) -> bool:
+def _is_usable(dtype: torch.dtype) -> bool:
     """Say whether the operators are there, and give what the layers give one by one."""
     try:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():

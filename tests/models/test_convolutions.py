@@ -42,9 +42,9 @@ def assert_alike(found, expected, share):
 @pytest.fixture
 def try_again():
     """Forget what the operators were found to be, before and after."""
-    convolutions._try_operators.cache_clear()
+    convolutions._is_usable.cache_clear()
     yield
-    convolutions._try_operators.cache_clear()
+    convolutions._is_usable.cache_clear()
 
 
 def refuse(*_):
@@ -191,7 +191,7 @@ def test_the_operators_are_tried_wherever_they_are_first_needed(image, caplog, t
     with caplog.at_level(logging.WARNING), context(), torch.autocast("cpu", torch.bfloat16):
         network(image)
     assert caplog.records == []
-    assert convolutions._try_operators(torch.bfloat16)
+    assert convolutions._is_usable(torch.bfloat16)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -203,4 +203,4 @@ def test_a_compiler_takes_the_trial_as_it_is(image, caplog, try_again):
         compiled = torch.compile(network, backend="eager")
         assert torch.equal(compiled(image), network(image))
     assert [record for record in caplog.records if record.name.startswith("cxrmodel")] == []
-    assert convolutions._try_operators(torch.float32)
+    assert convolutions._is_usable(torch.float32)
