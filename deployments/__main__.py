@@ -141,7 +141,15 @@ def main(arguments: list[str]) -> None:
     except PrefectHTTPStatusError as error:
         _fail(f"the server answers {error.response.status_code}: {error.response.text}")
     except httpx.TransportError as error:
-        _fail(f"the server at {PREFECT_API_URL.value()} does not answer: {error}")
+        _fail(
+            f"the server at {_without_password(PREFECT_API_URL.value())} does not answer: {error}"
+        )
+
+
+def _without_password(url: str | None) -> str:
+    scheme, slashes, rest = str(url).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _explain(error: ValidationError) -> str:

@@ -147,16 +147,13 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
     try:
         _refuse_unknown(arguments, more_flags)
         file = _settings_file(arguments)
-    except SettingsFileError:
-        raise
-    except SettingsError as error:
-        raise _with_help(error, program) from error
-    try:
         settings = _CommandLine(_arguments=arguments, _file=file)  # type: ignore[call-arg]
         sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
         config = PipelineConfig(**sections)
     except ValidationError as error:
         raise SettingsError(_explain_settings(error, file, arguments)) from error
+    except SettingsFileError:
+        raise  # it is of no flag, so no help on flags is pointed to
     except SettingsError as error:
         raise _with_help(error, program) from error
     return Request(config, tuple(settings.refresh or ()), settings.dry_run)

@@ -1,6 +1,7 @@
 """What the command line of `python -m deployments` says, before any server is asked."""
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cxrmodel.config import PipelineConfig
 from deployments.__main__ import main
@@ -99,3 +100,26 @@ def test_a_wrong_value_is_told_and_no_secret_repeated(capsys, arguments, message
     assert stopped.value.code == 2
     assert text.startswith(f"error: {message}")
     assert "hunter2" not in text
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(capsys):
+    url = "http://me:hunter2@127.0.0.1:1/api"
+    with (
+        temporary_settings(updates={PREFECT_API_URL: url}),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main(["--pool-type=process"])
+    text = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert text.startswith("error: the server at http://127.0.0.1:1/api does not answer")
+    assert "hunter2" not in text
+
+
+def test_a_notification_block_has_a_type_and_a_name(capsys):
+    with (
+        temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main(["--pool-type=process", "--notify=team"])
+    assert stopped.value.code == 2
+    assert "--notify team: give it as TYPE/NAME" in capsys.readouterr().err
