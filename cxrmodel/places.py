@@ -46,11 +46,14 @@ def normal_store(text: str) -> str:
     """
     place = normal_place(text)
     if CHAIN in place:
-        raise ValueError("It is an archive or a chain, which cannot be written to. Give a folder "
-                         "or the URL of a bucket.")  # fmt: skip
+        raise ValueError(
+            "It is an archive or a chain, which cannot be written to. Give a folder "
+            "or the URL of a bucket."
+        )
     if place.startswith(tuple(f"{scheme}://" for scheme in WEB)):
-        raise ValueError("It is on a web server, which can only be read. Give a folder or the URL "
-                         "of a bucket.")  # fmt: skip
+        raise ValueError(
+            "It is on a web server, which can only be read. Give a folder or the URL of a bucket."
+        )
     return place
 
 
@@ -107,8 +110,10 @@ def _archive(link: str) -> str:
 
 def _folder_or_url(link: str) -> str:
     if os.name == "posix" and WINDOWS.match(link):
-        raise ValueError("It is a path of Windows, and this machine has none. Give the path by "
-                         "which this machine reaches that folder, such as /mnt/c/…")  # fmt: skip
+        raise ValueError(
+            "It is a path of Windows, and this machine has none. Give the path by "
+            "which this machine reaches that folder, such as /mnt/c/…"
+        )
     found = SCHEME.fullmatch(link)
     if found is None:
         return _path(link)
@@ -118,8 +123,10 @@ def _folder_or_url(link: str) -> str:
     if slashes:
         return f"{_known(scheme)}://{rest if scheme in WEB else rest.rstrip('/')}"
     if scheme in available_protocols() and rest.startswith("/"):
-        raise ValueError(f"It lacks a slash: a URL begins with {scheme}://. A folder of such a "
-                         "name is written with ./ before it.")  # fmt: skip
+        raise ValueError(
+            f"It lacks a slash: a URL begins with {scheme}://. A folder of such a "
+            "name is written with ./ before it."
+        )
     return _path(link)
 
 
@@ -127,8 +134,10 @@ def _of_this_machine(rest: str) -> str:
     host = rest.partition("/")[0]
     if host in THIS_MACHINE or host.startswith("~"):
         return rest.removeprefix("localhost")
-    raise ValueError(f"It names a machine {host!r}: file:// is followed by a path that begins with "
-                     f"a slash, as in file:///{rest}")  # fmt: skip
+    raise ValueError(
+        f"It names a machine {host!r}: file:// is followed by a path that begins with "
+        f"a slash, as in file:///{rest}"
+    )
 
 
 def _known(scheme: str) -> str:
