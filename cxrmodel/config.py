@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cxrmodel.settings import KEY_EXEMPT, WITHOUT_CREDENTIALS, Section
+from cxrmodel.places import lies_in, normal_folder, normal_place, normal_store
+from cxrmodel.settings import KEY_EXEMPT, Section, not_one_of
 
 Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "baselines", "report"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"
 NUM_DOWNSAMPLINGS = 6
+MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
+DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+
+# Folders that the pipeline itself makes, below the store's root and in scratch.
+STORE_FOLDERS = (*get_args(Stage), "_results", "_checkpoints")
+SCRATCH_FOLDERS = ("artifacts", "drafts", "images", "ray", "sources", "work")
+
+
+def _known_device(name: str) -> str:
+    if re.fullmatch(r"gpu(:\d+)?", name.lower()):
+        raise ValueError(f"{name!r} is called {name.lower().replace('gpu', 'cuda')!r} here.")
+    if not re.fullmatch(DEVICE, name):
+        raise ValueError(not_one_of(name, DEVICES))
+    return name
 
 
 class DataConfig(Section):
     """Where the data set is, and how much of it to use."""
 
-    root: Annotated[str, KEY_EXEMPT, WITHOUT_CREDENTIALS] = PHANTOM_ROOT
+    root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)] = PHANTOM_ROOT
     """Folder or fsspec URL of the data set; `phantom` generates synthetic chest films."""
 
-    csv: Annotated[str | None, KEY_EXEMPT, WITHOUT_CREDENTIALS] = None
+    csv: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
     """Path or URL of the metadata CSV, where it is not below the root."""
 
     dataset: Literal["auto", "nih", "chexpert"] = "auto"
@@ -36,7 +53,7 @@ class DataConfig(Section):
     fraction: float = Field(1.0, gt=0, le=1)
     """Share of the images to use, drawn stratified on any abnormality."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of that draw."""
 
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
@@ -67,7 +84,7 @@ class SplitConfig(Section):
     """`patient`: disjoint by patient; `official`: NIH's lists; `rows`: the notebook's, which
     leaks patients."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the draw."""
 
 
@@ -121,7 +138,7 @@ class VAEConfig(Section):
     weights: Literal["last", "best"] = "last"
     """Which epoch's weights to publish: the last, or the best by validation loss."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the initial weights, the order of images and the sampling of z."""
 
     checkpoint_every_s: Annotated[float, KEY_EXEMPT, Field(gt=0)] = 300
@@ -167,7 +184,7 @@ class ClassifierConfig(Section):
     patience: int | None = Field(None, gt=0)
     """Stop after so many epochs without a better one; empty: train all of them."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the initial weights and of the order of rows."""
 
     @model_validator(mode="after")
@@ -192,25 +209,27 @@ class ReportConfig(Section):
     tsne_perplexity: float = Field(30, gt=0)
     """Perplexity of the t-SNE, lowered where there are too few images for it."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the drawn examples and of the t-SNE."""
 
 
 class StoreConfig(Section):
     """Where results are kept."""
 
-    root: Annotated[str, WITHOUT_CREDENTIALS] = "outputs/store"
+    root: Annotated[str, AfterValidator(normal_store)] = "outputs/store"
     """Folder or fsspec URL that keeps every artifact and cache record."""
 
-    scratch: str = "outputs/scratch"
+    scratch: Annotated[str, AfterValidator(normal_folder)] = "outputs/scratch"
     """Node-local folder for decoded pixels and checkpoints; may be emptied between runs."""
 
 
 class RuntimeConfig(Section):
     """The machine; nothing here changes a result's meaning."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    device: Annotated[
+        str, AfterValidator(_known_device), Field(json_schema_extra={"pattern": DEVICE})
+    ] = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; with Ray `auto`, `cpu` or `cuda`."""
 
     num_workers: int | None = Field(None, gt=0)
     """Threads that read and decode images; empty: one a core, or eight a core where images come
@@ -222,6 +241,20 @@ class RuntimeConfig(Section):
 
     ray_workers: int | None = Field(None, gt=0)
     """Processes there; empty: one a GPU, or one a machine where there is none."""
+
+    @property
+    def device_here(self) -> str:
+        """Device of what this process computes itself: with Ray the best that it has."""
+        return "auto" if self.ray_address and self.device != "cpu" else self.device
+
+    @model_validator(mode="after")
+    def _ray_chooses_among_gpus(self) -> Self:
+        if self.ray_address and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"runtime.device is {self.device!r}, and with runtime.ray_address Ray gives each "
+                "worker its device. Set runtime.device to 'auto', 'cpu' or 'cuda'."
+            )
+        return self
 
 
 class PipelineConfig(Section):
@@ -239,3 +272,29 @@ class PipelineConfig(Section):
     report: ReportConfig = ReportConfig()
     store: Annotated[StoreConfig, KEY_EXEMPT] = StoreConfig()
     runtime: Annotated[RuntimeConfig, KEY_EXEMPT] = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _places_lie_apart(self) -> Self:
+        data, root, scratch = self.data.root, self.store.root, self.store.scratch
+        if data != PHANTOM_ROOT:
+            for name, place in (("store.root", root), ("store.scratch", scratch)):
+                if lies_in(place, data):
+                    raise ValueError(
+                        f"{name} {place} lies in data.root {data}: what is written there would be "
+                        "read as images. Choose a folder outside it."
+                    )
+        if lies_in(root, scratch) and lies_in(scratch, root):
+            raise ValueError(
+                f"store.root and store.scratch are both {root}: what may be emptied must not hold "
+                "results. Choose another store.scratch."
+            )
+        places = {"data.root": data, "store.root": root, "store.scratch": scratch}
+        for owner, folders in (("store.root", STORE_FOLDERS), ("store.scratch", SCRATCH_FOLDERS)):
+            for name, place in places.items():
+                taken = next((x for x in folders if lies_in(place, f"{places[owner]}/{x}")), None)
+                if name != owner and place != PHANTOM_ROOT and taken:
+                    raise ValueError(
+                        f"{name} {place} lies in {places[owner]}/{taken}, which is {owner}'s own "
+                        "folder and may be cleaned. Choose another place."
+                    )
+        return self

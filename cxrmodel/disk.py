@@ -1,9 +1,10 @@
-"""Full disks: an error that says which, how much room it has, and what to do."""
+"""Disks that are full or cannot be written: an error that says which, and what to do."""
 
 from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,29 @@ def explain_full_disk(**folders: Path) -> Iterator[None]:
             f"A disk is full: {error}. Free some room, or choose another folder ({rooms}), and run "
             "again: what is finished stays, and nothing half-written is taken for a result."
         ) from error
+
+
+def check_writable(**folders: Path) -> None:
+    """Make each folder where it is not there yet, and try to write in it.
+
+    Args:
+        folders: Local folders, by the setting that names them.
+
+    Raises:
+        DiskFullError: The disk of one of them is full.
+        ValueError: One of them cannot be written in: a file has its name, or its disk is
+            read-only, or belongs to somebody else.
+    """
+    for setting, folder in folders.items():
+        try:
+            with explain_full_disk(**{setting: folder}):
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+        except OSError as error:
+            raise ValueError(
+                f"{setting}: cannot write in {folder}: {error.strerror}. Choose another folder."
+            ) from error
 
 
 def _room(folder: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -227,6 +228,8 @@ class Store:
 
     def _fetched(self, artifact: Artifact) -> Path:
         local = self.scratch / "artifacts" / artifact.stage / artifact.key
+        local.mkdir(parents=True, exist_ok=True)
+        os.utime(local)  # it is in use: no cleaner may take it for an old one
         for name, record in artifact.files.items():
             path = local / name
             if path.is_file() and path.stat().st_size == record.bytes:

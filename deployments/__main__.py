@@ -12,24 +12,26 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
-from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig
-from cxrmodel.settings import explain
+from cxrmodel.places import is_folder
+from cxrmodel.settings import problems_of
 from deployments import garbage, local, reconcile
 from deployments.automations import automations, every_automation
 from deployments.definitions import deployments
 from deployments.pools import WorkPool
 from deployments.results import RecordsBlock
-from deployments.target import PoolType, Target, is_local, placed
+from deployments.target import PoolType, Target, placed
 from flows import command_line
+from flows.arguments import Parser
 
+PROGRAM = "python -m deployments"
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deployments",
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
         description="Create or update the work pool, the deployments and the automations.",
         epilog="Every other flag is one of flows/main.py, such as --config configs/seed.yaml or "
         "--store.root s3://bucket/cxr: the settings that the deployments start from. "
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "starts a server, a worker and all this on one machine.",
         allow_abbrev=False,
     )
-    parser.add_argument("--pool-type", choices=get_args(PoolType), required=True)
+    parser.add_argument("--pool-type", choices=get_args(PoolType), help="what runs a job; needed")
     parser.add_argument("--pool", default="cxr-gpu", help="name of the work pool")
     parser.add_argument(
         "--suffix", default="", help="deploy as train-SUFFIX and so on, beside another version"
@@ -58,8 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _target(arguments: argparse.Namespace) -> Target:
     for entry in arguments.env:
-        if "=" not in entry:
+        if not entry.partition("=")[0] or "=" not in entry:
             raise ValueError(f"--env {entry}: give it as NAME=VALUE")
+    for entry in arguments.volume:
+        if not all(entry.partition(":")):
+            raise ValueError(f"--volume {entry}: give it as SOURCE:TARGET")
     return Target(
         pool_type=arguments.pool_type,
         pool=arguments.pool,
@@ -75,7 +80,7 @@ def _target(arguments: argparse.Namespace) -> Target:
 def resources(config: PipelineConfig, target: Target) -> list[reconcile.Resource]:
     """Return what a target needs on the server, in the order to make it, but for automations."""
     root = config.store.root
-    block = [] if is_local(root) else [RecordsBlock(root)]
+    block = [] if is_folder(root) else [RecordsBlock(root)]
     return [*block, WorkPool(target), *deployments(config, target)]
 
 
@@ -92,9 +97,13 @@ def deploy(arguments: list[str]) -> None:
     Raises:
         ValueError: An argument does not fit the others, or the server.
     """
-    known, settings = _parser().parse_known_args(arguments)
+    parser = _parser()
+    known, settings = parser.parse_known_args(arguments)
+    config = command_line.parse(settings, PROGRAM, parser.flags).config
+    if known.pool_type is None:
+        parser.error(f"--pool-type is needed: one of {', '.join(get_args(PoolType))}")
     target = _target(known)
-    config = placed(command_line.parse(settings)[0], target)
+    config = placed(config, target)
     if not PREFECT_API_URL.value():
         raise ValueError(
             "PREFECT_API_URL is not set: there is no server to deploy to. "
@@ -124,15 +133,30 @@ def main(arguments: list[str]) -> None:
         else:
             deploy(arguments)
     except ValidationError as error:
-        _fail(explain(error), EXIT_BAD_SETTINGS)
-    except (ValueError, FileNotFoundError, SettingsError) as error:
+        _fail(_explain(error), EXIT_BAD_SETTINGS)
+    except (ValueError, FileNotFoundError) as error:
         _fail(str(error), EXIT_BAD_SETTINGS)
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except PrefectHTTPStatusError as error:
         _fail(f"the server answers {error.response.status_code}: {error.response.text}")
     except httpx.TransportError as error:
-        _fail(f"the server at {PREFECT_API_URL.value()} does not answer: {error}")
+        _fail(
+            f"the server at {_without_password(PREFECT_API_URL.value())} does not answer: {error}"
+        )
+
+
+def _without_password(url: str | None) -> str:
+    scheme, slashes, rest = str(url).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _explain(error: ValidationError) -> str:
+    problems = problems_of(error, Target.model_fields)
+    return "\n".join(
+        f"--{name.replace('_', '-')}: {text}" if name else text for name, text in problems
+    )
 
 
 def _fail(message: str, code: int = EXIT_FAILED) -> None:

@@ -158,6 +158,8 @@ def every_automation() -> list[AutomationResource]:
 
 def _block_id(reference: str, client: SyncPrefectClient) -> UUID:
     slug, _, name = reference.partition("/")
+    if not slug or not name:
+        raise ValueError(f"--notify {reference}: give it as TYPE/NAME of `prefect block ls`")
     try:
         return client.read_block_document_by_name(name, slug).id
     except ObjectNotFound:

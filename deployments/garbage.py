@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import fsspec
+from pydantic import ValidationError
 
-from cxrmodel.config import Stage, StoreConfig
+from cxrmodel.config import SCRATCH_FOLDERS, PipelineConfig, Stage
+from cxrmodel.settings import explain
 from cxrmodel.store import DIGEST_CHARS, MANIFEST
+from flows.arguments import Parser
 from tasks.records import FOLDER
 from tasks.vae import CHECKPOINTS
 
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
 RECORD = re.compile(rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}")  # as tasks.stage names it
 PARTIAL = ".partial"
-SCRATCH_FOLDERS = ("drafts", "work", "images", "sources")
+COPIES = "artifacts"  # of a remote store's files, a folder a stage
+MAX_DAYS = 36_500
 MIB = 1 << 20
 
 
@@ -159,47 +163,70 @@ def _keys_in(path: str, content: bytes | Exception) -> list[str]:
 def old_scratch(scratch: Path, older_than: timedelta) -> list[Entry]:
     """Return what is old in scratch: what killed runs have left, and what none has opened since.
 
-    Decoded images and listings cost only the time to make them again.
+    Decoded images, listings and copies of a remote store's files cost only the time to make or
+    fetch them again; each is new again whenever a run opens it.
+
+    Raises:
+        ValueError: There is no such folder.
     """
+    if not scratch.is_dir():
+        raise ValueError(f"--store.scratch {scratch}: there is no such folder.")
     cutoff = datetime.now(UTC) - older_than
-    folders = [
-        folder for name in SCRATCH_FOLDERS if scratch.joinpath(name).is_dir()
-        for folder in scratch.joinpath(name).iterdir()
-    ]  # fmt: skip
-    entries = [_scratch_entry(folder) for folder in folders]
-    return [entry for entry in entries if entry.modified < cutoff]
+    parents = [scratch / name for name in SCRATCH_FOLDERS if name != COPIES]
+    parents += _folders_in(scratch / COPIES)
+    entries = [_scratch_entry(path) for parent in parents for path in _paths_in(parent)]
+    return [entry for entry in entries if entry and entry.modified < cutoff]
 
 
-def _scratch_entry(folder: Path) -> Entry:
-    paths = [folder, *folder.rglob("*")]
-    infos = [{"size": path.stat().st_size, "mtime": path.stat().st_mtime} for path in paths]
-    return _entry(str(folder), None, infos)
+def _paths_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in _paths_in(folder) if path.is_dir()]
+
+
+def _scratch_entry(path: Path) -> Entry | None:
+    """Return what is there, or None where a run has just removed it."""
+    infos = []
+    for part in (path, *path.rglob("*")):
+        try:
+            status = part.lstat()  # a link's own, wherever it may lead
+        except FileNotFoundError:
+            continue
+        infos.append({"size": status.st_size, "mtime": status.st_mtime})
+    return _entry(str(path), None, infos) if infos else None
 
 
 def _remove_scratch(entry: Entry) -> None:
     path = Path(entry.path)
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 def _days(text: str) -> timedelta:
-    days = float(text)
-    if days < 1:
-        raise argparse.ArgumentTypeError("at least 1 day, so that no running flow loses its files")
+    try:
+        days = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days") from None
+    if not 1 <= days <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(
+            f"at least 1 day, so that no running flow loses its files, and at most {MAX_DAYS:,}"
+        )
     return timedelta(days=days)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m deployments gc",
         description="Remove artifacts that no cache record refers to, and what killed runs left.",
         allow_abbrev=False,
     )
-    parser.add_argument("--store.root", dest="root", required=True, help="folder or URL")
+    parser.add_argument("--store.root", dest="root", help="folder or URL; needed")
     parser.add_argument(
-        "--store.scratch", dest="scratch", type=Path, help="clean this node's scratch folder too"
+        "--store.scratch", dest="scratch", help="clean this node's scratch folder too"
     )
     parser.add_argument(
         "--older-than-days", type=_days, default=_days("30"), help="keep younger things; 30"
@@ -217,15 +244,24 @@ def command(arguments: list[str]) -> Iterator[str]:
     """Collect as the arguments say, and yield a line for each thing removed.
 
     Raises:
-        ValueError: The store has no records, or one that cannot be read.
+        ValueError: An argument is wrong, or the store has no records, or one that cannot be read.
     """
-    options = _parser().parse_args(arguments)
-    root = StoreConfig(root=options.root).root
-    garbage = Garbage(root, options.older_than_days)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    parser.refuse(unknown)
+    if options.root is None:
+        parser.error("--store.root is needed: the folder or URL of the store")
+    given = {"root": options.root, **({"scratch": options.scratch} if options.scratch else {})}
+    try:
+        store = PipelineConfig.model_validate({"store": given}).store
+    except ValidationError as error:
+        parser.error(explain(error, PipelineConfig))
+    garbage = Garbage(store.root, options.older_than_days)
     after = options.forget_after_days
     forgotten = garbage.old_records(after) if after else []
     found = garbage.find(forgotten)
-    scratch = old_scratch(options.scratch, options.older_than_days) if options.scratch else []
+    folder = Path(store.scratch)
+    scratch = old_scratch(folder, options.older_than_days) if options.scratch else []
     if not options.dry_run:
         for entry in forgotten:
             garbage.remove(entry)

@@ -8,13 +8,13 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import RemoteFileSystem
 
-from deployments.target import is_local
+from cxrmodel.places import is_folder
 from tasks.records import FOLDER, block_name, records_url
 
 
 def environment(root: str) -> dict[str, str]:
     """Return the environment that points a job's records at its store."""
-    if is_local(root):
+    if is_folder(root):
         return {"PREFECT_LOCAL_STORAGE_PATH": f"{root}/{FOLDER}"}
     slug = RemoteFileSystem.get_block_type_slug()
     return {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": f"{slug}/{RecordsBlock(root).name}"}

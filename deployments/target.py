@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from cxrmodel.config import PipelineConfig
+from cxrmodel.config import PHANTOM_ROOT, PipelineConfig
+from cxrmodel.places import absolute, is_folder
 from deployments.release import PROJECT
 
 PoolType = Literal["process", "docker", "kubernetes"]
@@ -81,19 +80,18 @@ def placed(config: PipelineConfig, target: Target) -> PipelineConfig:
     Raises:
         ValueError: The store would be a folder inside a Kubernetes pod.
     """
-    root = config.store.root
-    if is_local(root):
-        if target.pool_type == "kubernetes":
-            raise ValueError(
-                f"--store.root {root} would be a folder inside each pod. Give a URL that every pod "
-                "reaches, such as s3://bucket/cxr"
-            )
-        root = str(target.directory / root)
-    scratch = str(target.directory / config.store.scratch)
-    store = config.store.model_copy(update={"root": root, "scratch": scratch})
-    return config.model_copy(update={"store": store})
-
-
-def is_local(root: str) -> bool:
-    """Say whether a store's root is a folder."""
-    return isinstance(fsspec.core.url_to_fs(root)[0], LocalFileSystem)
+    data, store = config.data, config.store
+    if target.pool_type == "kubernetes" and is_folder(store.root):
+        raise ValueError(
+            f"--store.root {store.root} would be a folder inside each pod. Give a URL that every "
+            "pod reaches, such as s3://bucket/cxr"
+        )
+    here = target.directory
+    root = data.root if data.root == PHANTOM_ROOT else absolute(data.root, here)
+    csv = data.csv and absolute(data.csv, here)
+    places = {"root": absolute(store.root, here), "scratch": absolute(store.scratch, here)}
+    sections = {
+        "data": data.model_copy(update={"root": root, "csv": csv}),
+        "store": store.model_copy(update=places),
+    }
+    return config.model_copy(update=sections)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-import yaml
 from prefect.runtime import flow_run
 from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
@@ -21,22 +20,28 @@ from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
     CliToggleFlag,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
-from cxrmodel.settings import explain
+from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
 from cxrmodel.store import Artifact, Store
 from flows.dry_run import Stages, describe_run
+from flows.settings_file import SettingsFile, SettingsFileError, read_settings_file
 from tasks.records import records_beside
 
 T = TypeVar("T")
 
 USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
+PROGRAM = "python flows/main.py"
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+SETTINGS = setting_names(PipelineConfig)
+SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
+COMMANDS = ("config", "refresh", "dry-run", "help")
+FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
 
 
 class Request(NamedTuple):
@@ -76,8 +81,9 @@ class _CommandLine(PipelineConfig, BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        cli_prog_name="python flows/main.py",
+        cli_prog_name=PROGRAM,
         cli_avoid_json=True,
+        cli_exit_on_error=False,
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
         nested_model_default_partial_update=True,
@@ -105,40 +111,98 @@ class _CommandLine(PipelineConfig, BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line, then the YAML file; never the environment."""
-        arguments = init_settings.init_kwargs["_arguments"]  # type: ignore[attr-defined]
+        arguments, file = (init_settings.init_kwargs[name] for name in ("_arguments", "_file"))  # type: ignore[attr-defined]
         command_line: CliSettingsSource[Any] = CliSettingsSource(
             settings_cls, cli_parse_args=arguments, formatter_class=_Help
         )
-        return command_line, YamlConfigSettingsSource(settings_cls, _config_file(arguments))
+        return command_line, InitSettingsSource(settings_cls, file.values if file else {})
 
 
-def _config_file(arguments: list[str]) -> Path | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
-    path: Path | None = parser.parse_known_args(arguments)[0].config
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"--config: there is no file {path.absolute()}")
-    return path
+def _settings_file(arguments: list[str]) -> SettingsFile | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    try:
+        given: str | None = parser.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError as error:
+        raise SettingsError(str(error)) from error
+    if given is None:
+        return None
+    if not given:
+        raise SettingsError("--config: the name of the file is empty")
+    return read_settings_file(Path(given).expanduser(), SETTINGS)
 
 
-def parse(arguments: list[str]) -> Request:
+def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str] = ()) -> Request:
     """Return the settings, the stages to refresh, and whether only to plan.
 
+    Args:
+        arguments: Of the command line.
+        program: How its help is asked for, without `--help`.
+        more_flags: Flags that it has beside those of the pipeline.
+
     Raises:
-        FileNotFoundError: The configuration file does not exist.
-        ValidationError: A setting is unknown or has an impossible value.
+        SettingsError: A setting is unknown or has an impossible value, or the file of `--config`
+            cannot be used. The message says which and where, a line each.
     """
-    settings = _CommandLine(_arguments=arguments)  # type: ignore[call-arg]
-    sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
-    return Request(PipelineConfig(**sections), tuple(settings.refresh or ()), settings.dry_run)
+    try:
+        _refuse_unknown(arguments, more_flags)
+        file = _settings_file(arguments)
+        settings = _CommandLine(_arguments=arguments, _file=file)  # type: ignore[call-arg]
+        sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
+        config = PipelineConfig(**sections)
+    except ValidationError as error:
+        raise SettingsError(_explain_settings(error, file, arguments)) from error
+    except SettingsFileError:
+        raise  # it is of no flag, so no help on flags is pointed to
+    except SettingsError as error:
+        raise _with_help(error, program) from error
+    return Request(config, tuple(settings.refresh or ()), settings.dry_run)
+
+
+def _refuse_unknown(arguments: list[str], more_flags: Sequence[str]) -> None:
+    for flag in _flags_of(arguments):
+        if flag.removeprefix("--") in SECTIONS:
+            raise SettingsError(f"{flag} is a section: its settings are given as {flag}.NAME")
+        if flag not in FLAGS:
+            guess = did_you_mean(flag, [*FLAGS, *more_flags])
+            raise SettingsError(f"{flag}: there is no such flag{guess}")
+
+
+def _flags_of(arguments: list[str]) -> list[str]:
+    return [word.partition("=")[0] for word in arguments if word.startswith("--")]
+
+
+def _with_help(error: SettingsError, program: str) -> SettingsError:
+    text = str(error).removeprefix("error parsing CLI: ").removeprefix("argument ")
+    hint = ""
+    if text.endswith("expected one argument"):
+        hint = " (a value that begins with a dash is given as in --NAME=-VALUE)"
+    return SettingsError(f"{text}{hint}\nSee {program} --help for every setting.")
+
+
+def _explain_settings(
+    error: ValidationError, file: SettingsFile | None, arguments: list[str]
+) -> str:
+    """Return what is wrong with which setting, and where it was given, a line each."""
+    given = _flags_of(arguments)
+    of_file = [name for name in (file.lines if file else ()) if f"--{name}" not in given]
+    lines = []
+    for name, text in problems_of(error, [*SETTINGS, "refresh", "dry-run"]):
+        if file and name in of_file:
+            lines.append(f"{file.path}, line {file.lines[name]}: {name}: {text}")
+        elif file and any(other in text for other in of_file if "." in other):
+            lines.append(f"{file.path}: {text}")
+        else:
+            lines.append(f"--{name}: {text}" if name else text)
+    return "\n".join(lines)
 
 
 def run(pipeline: Pipeline, stages: Stages) -> None:
     """Run the pipeline as the command line says, or say what that would do, and exit."""
     try:
         request = parse(sys.argv[1:])
-    except (FileNotFoundError, SettingsError, ValidationError, yaml.YAMLError) as error:
-        _fail(_explain(error), EXIT_BAD_SETTINGS)
+    except SettingsError as error:
+        _fail(str(error), EXIT_BAD_SETTINGS)
     if request.dry_run:
         print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
         return
@@ -168,7 +232,7 @@ def _prefect_for_one_run(config: PipelineConfig) -> Iterator[None]:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return explain(error)
+        return explain(error, PipelineConfig)
     return str(error) or type(error).__name__
 
 

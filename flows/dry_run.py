@@ -130,9 +130,12 @@ def _scratch(config: PipelineConfig, plan: Plan, pixels: Reading | None, needs: 
 
 
 def _memory(config: PipelineConfig, needs: Training) -> str:
+    there = "a Ray worker has what its machine gives it"
+    if needs.bytes_there is not None:
+        there = f"the device has {_size(needs.bytes_there)}"
     return (
         f"about {_size(needs.bytes)} to train at batch {needs.batch_size}, "
-        f"{config.images.size} px; the device has {_size(needs.bytes_there)}"
+        f"{config.images.size} px; {there}"
     )
 
 

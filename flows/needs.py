@@ -55,7 +55,7 @@ class Training:
         precision: Its arithmetic there.
         batch_size: Images a step.
         bytes: Memory it takes, about.
-        bytes_there: Memory of the device.
+        bytes_there: Memory of the device; None where it is one of a Ray cluster.
         checkpoint_bytes: Room of its checkpoints in scratch, at most.
     """
 
@@ -63,7 +63,7 @@ class Training:
     precision: str
     batch_size: int
     bytes: int
-    bytes_there: int
+    bytes_there: int | None
     checkpoint_bytes: int
 
 
@@ -85,7 +85,7 @@ def reading(config: PipelineConfig, steps: list[Step], index: Path) -> Reading:
 
 
 def training(config: PipelineConfig) -> Training:
-    """Return what training takes on this machine.
+    """Return what training takes on this machine, or for each worker of a Ray cluster.
 
     Memory is that of the weights, their gradients and Adam's two moments; of what a step saves for
     its backward pass, an image at a time, and 1.5 times as much for gradients; and of the process.
@@ -93,19 +93,22 @@ def training(config: PipelineConfig) -> Training:
     Raises:
         ValueError: The machine has no such device.
     """
-    where = resolve_device(config.runtime.device)
-    precision = resolve_precision(config.vae.precision, where)
-    model = initial_vae(config.vae, config.images.size, where)
-    batch_size = resolve_config(config.vae, config.images.size, where, precision).batch_size
+    runtime, vae = config.runtime, config.vae
+    where = resolve_device(runtime.device_here)
+    precision = resolve_precision(vae.precision, where)
+    model = initial_vae(vae, config.images.size, where)
+    if runtime.ray_address and vae.batch_size == "auto":
+        vae = vae.model_copy(update={"batch_size": 1})  # only its workers know what they have
+    batch_size = resolve_config(vae, config.images.size, where, precision).batch_size
     weights = sum(weight.nbytes for weight in model.parameters())
     step = int(STEP_FACTOR * batch_size * saved_bytes(model, precision))
     process = PROCESS_BYTES if where.type == "cpu" else 0
     return Training(
-        device=str(where),
-        precision=precision,
+        device=f"{runtime.device}, of a Ray cluster" if runtime.ray_address else str(where),
+        precision=vae.precision if runtime.ray_address else precision,
         batch_size=batch_size,
         bytes=STATES_PER_WEIGHT * weights + step + process,
-        bytes_there=memory_bytes(where),
+        bytes_there=None if runtime.ray_address else memory_bytes(where),
         checkpoint_bytes=CHECKPOINT_WEIGHTS * weights,
     )
 

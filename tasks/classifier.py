@@ -23,7 +23,7 @@ def train_classifier(
             store.directory(latents),
             store.directory(index),
             run.directory,
-            device=runtime.device,
+            device=runtime.device_here,
             report=run.report,
         )
         return run.commit(summary)

@@ -26,17 +26,19 @@ def encode_images(
 ) -> Artifact:
     """Write mean, log-variance and reconstruction error of every image of the split."""
     with stage_run(store) as run, ExitStack() as stack:
-        encoder = None
         if runtime.ray_address:
             stack.enter_context(connected(runtime.ray_address))
             open_pixels = partial(pixels.open, store, runtime, silent)
             job = EncodingJob(config, open_pixels, partial(store.directory, vae))
             workers = divide(runtime.device, runtime.ray_workers)
             encoder = encoder_on_cluster(job, workers, run.report)
+            images = pixels.undecoded(store, runtime)  # the workers read them
+        else:
+            encoder, images = None, pixels.open(store, runtime, run.report)
         summary = extract_latents(
             config,
             store.directory(vae),
-            pixels.open(store, runtime, run.report),
+            images,
             store.directory(split),
             run.directory,
             parts=run.work,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cxrmodel.config import ImagesConfig, RuntimeConfig
 from cxrmodel.data.pixels import Pixels, open_pixels
-from cxrmodel.progress import ReportProgress
+from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.store import Artifact, Store
 
 
@@ -30,6 +30,11 @@ class PixelSource:
     def fingerprint(self) -> str:
         """Digest of every image's name, status and checksum."""
         return self.images.only("images.parquet").fingerprint
+
+    def undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
+        """Open the pixels without decoding any: an image is decoded when it is read."""
+        source = replace(self, config=self.config.model_copy(update={"cache": False}))
+        return source.open(store, runtime, silent)
 
     def open(self, store: Store, runtime: RuntimeConfig, report: ReportProgress) -> Pixels:
         """Open the decoded pixels, decoding them again where scratch has lost them."""

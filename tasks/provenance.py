@@ -87,12 +87,14 @@ def pace(inputs: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in section.model_dump().items()
         if name in PACE_SETTINGS
     }
-    return {"machine": machine(runtime.device), **settings}
+    return {"machine": machine(runtime), **settings}
 
 
-def machine(device: str) -> str:
-    """Describe the hardware that a setting of `runtime.device` chooses."""
-    where = resolve_device(device)
+def machine(runtime: RuntimeConfig) -> str:
+    """Describe the hardware that a stage runs on; of a Ray cluster, what is asked of it."""
+    if runtime.ray_address:  # only its workers know what they have
+        return f"Ray, {runtime.ray_workers or 'all'} workers, {runtime.device}"
+    where = resolve_device(runtime.device)
     if where.type == "cuda":
         return str(torch.cuda.get_device_name(where))
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()

@@ -10,6 +10,7 @@ from prefect.tasks import exponential_backoff
 from cxrmodel.config import PHANTOM_ROOT, DataConfig, RuntimeConfig
 from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.disk import check_writable
 from cxrmodel.progress import Progress
 from cxrmodel.store import Store
 from tasks.reporting import progress_reporter
@@ -27,6 +28,8 @@ from tasks.stage import is_transient
 )
 def find_source(config: DataConfig, store: Store, runtime: RuntimeConfig) -> Source:
     """List the data set's files and fingerprint them, drawing phantoms first where configured."""
+    local = {"store.root": Path(store.root)} if store.is_local else {}
+    check_writable(**{"store.scratch": store.scratch}, **local)
     if config.root == PHANTOM_ROOT:
         root = _draw_phantoms(config.phantom_images, store.scratch, runtime)
         config = config.model_copy(update={"root": str(root)})

@@ -12,7 +12,7 @@ from cxrmodel.data.index import build_index
 from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.data.reader import ImageReader
 from cxrmodel.data.source import scan_source
-from cxrmodel.disk import explain_full_disk
+from cxrmodel.disk import check_writable, explain_full_disk
 from cxrmodel.errors import DiskFullError, ScratchSpaceError
 from cxrmodel.store import Store
 
@@ -152,3 +152,14 @@ class TestDecodedImages:
         assert (cache.statuses() == "ok").all()
         for row in (0, *finished.tolist(), 59):
             np.testing.assert_array_equal(cache.pixels()[row], reader.decode(row).pixels)
+
+
+def test_a_folder_that_cannot_be_written_in_is_told_by_its_setting(small_disk, tmp_path):
+    check_writable(**{"store.scratch": tmp_path / "new" / "scratch"})
+    assert list((tmp_path / "new" / "scratch").iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk.folder)], check=True)
+    with pytest.raises(ValueError, match=r"store\.scratch: cannot write in .*: Read-only file sys"):
+        check_writable(**{"store.scratch": small_disk.folder / "scratch"})
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"store\.root: cannot write in .*/file: File exists"):
+        check_writable(**{"store.root": tmp_path / "file"})

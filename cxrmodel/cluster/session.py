@@ -99,7 +99,13 @@ def divide(device: str, number: int | None) -> Workers:
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     on_gpu = device.startswith("cuda") or (device == "auto" and gpus > 0)
-    workers = number or (gpus if on_gpu else len(ray.nodes()))
+    if on_gpu and not gpus:
+        raise ClusterError(
+            f"runtime.device is {device!r}, and the Ray cluster has no GPU. Set it to 'auto' or "
+            "'cpu', or join another cluster with runtime.ray_address."
+        )
+    machines = sum(node["Alive"] for node in ray.nodes())
+    workers = number or (gpus if on_gpu else max(1, min(machines, cpus)))
     if workers > (gpus if on_gpu else cpus):
         raise ClusterError(
             f"runtime.ray_workers is {workers}, and the cluster has {cpus} cores and {gpus} GPUs. "

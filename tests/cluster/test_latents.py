@@ -58,6 +58,8 @@ def test_the_cluster_is_divided_among_the_workers(cluster):
     assert divide("cpu", 2) == Workers(2, cpus=1, gpus=0)
     with pytest.raises(ClusterError, match="ray_workers is 3, and the cluster has 2 cores"):
         divide("cpu", 3)
+    with pytest.raises(ClusterError, match=r"'cuda', and the Ray cluster has no GPU\. Set it to"):
+        divide("cuda", None)
 
 
 def test_a_cluster_that_is_not_there_is_a_named_error():

@@ -5,6 +5,7 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import boto3
 import pytest
@@ -13,9 +14,12 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from cxrmodel.config import STORE_FOLDERS, Stage
 from cxrmodel.store import Store
 from deployments import garbage
 from deployments.__main__ import main
+from tasks.records import FOLDER
+from tasks.vae import CHECKPOINTS
 
 OLD_DAYS = 40
 RECORD_KEY = "vae-" + "a" * 64
@@ -204,10 +208,62 @@ def test_scratch_loses_decoded_images_and_listings_that_no_run_has_opened(store,
     assert not list((store.scratch / "sources").iterdir())
 
 
-def test_less_than_a_day_is_refused(store, capsys):
-    with pytest.raises(SystemExit):
-        main(["gc", f"--store.root={store.root}", "--older-than-days=0"])
-    assert "at least 1 day" in capsys.readouterr().err
+def test_scratch_loses_copies_of_a_remote_store_that_no_run_has_opened(store, folders, tmp_path):
+    remote = Store("memory://copies", store.scratch)
+    opened, old = publish(remote, "opened"), publish(remote, "old", stage="split")
+    copies = [remote.directory(artifact) for artifact in (opened, old)]
+    age(store.scratch)
+    remote.directory(opened)
+    lines = collect(store, f"--store.scratch={store.scratch}")
+    assert [copy.exists() for copy in copies] == [True, False]
+    assert any(line.startswith(f"removed {copies[1]}  ") for line in lines)
+    assert (remote.directory(old) / "weights.bin").read_text() == "old"  # fetched again
+
+
+def test_scratch_loses_the_notes_of_old_trainings_on_a_cluster(store, folders):
+    (store.scratch / "ray" / "TorchTrainer_old").mkdir(parents=True)
+    age(store.scratch)
+    collect(store, f"--store.scratch={store.scratch}")
+    assert not list((store.scratch / "ray").iterdir())
+
+
+def test_a_link_in_scratch_is_removed_and_not_what_it_leads_to(store, folders, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (store.scratch / "images").mkdir(parents=True, exist_ok=True)
+    for name, target in (("linked", kept), ("dangling", tmp_path / "nowhere")):
+        link = store.scratch / "images" / name
+        link.symlink_to(target)
+        os.utime(link, (0, 0), follow_symlinks=False)
+    collect(store, f"--store.scratch={store.scratch}")
+    assert not list((store.scratch / "images").iterdir())
+    assert kept.is_dir()
+
+
+@pytest.mark.parametrize(
+    "days, message", [("0", "at least 1 day"), ("inf", "at most 36,500"), ("x", "not a number")]
+)
+def test_an_impossible_age_is_refused(store, capsys, days, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["gc", f"--store.root={store.root}", f"--older-than-days={days}"])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_scratch_folder_that_is_not_there_is_told(store, folders, tmp_path):
+    with pytest.raises(ValueError, match=r"--store\.scratch .*nowhere: there is no such folder"):
+        collect(store, f"--store.scratch={tmp_path}/nowhere")
+
+
+def test_places_are_read_as_in_a_run(store, folders, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (store.scratch / "drafts" / "vae-1").mkdir(parents=True)
+    age(store.scratch)
+    lines = list(
+        garbage.command([f"--store.root=file://{store.root}/", "--store.scratch=~/scratch"])
+    )
+    assert lines[0].startswith(f"removed {folders[1]}  ")
+    assert not list((store.scratch / "drafts").iterdir())
 
 
 def test_the_error_is_one_line(store, capsys):
@@ -239,3 +295,7 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
     server.stop()
     assert [entry.path for entry in found] == [f"cxr-garbage/store/vae/{dead.key}"]
     assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}
+
+
+def test_the_settings_know_every_folder_that_the_store_makes():
+    assert {FOLDER, CHECKPOINTS, *get_args(Stage)} == set(STORE_FOLDERS)

@@ -1,9 +1,12 @@
 """Flags and files into settings, and the help that names each of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import DataConfig, PipelineConfig, SplitConfig
 from flows.command_line import parse, run_name
@@ -77,19 +80,141 @@ def test_a_run_is_named_by_data_set_split_and_preset(root):
     assert name == "ChestXray14-official-fast"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--config: there is no file .*absent\.yaml"):
-        parse(["--config", str(tmp_path / "absent.yaml")])
+@pytest.fixture
+def refusal(tmp_path):
+    """What is said of wrong arguments, and of a file with some content."""
+
+    def refused(*arguments: str, content: str | bytes | None = None) -> str:
+        if content is not None:
+            file = tmp_path / "settings.yaml"
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+            arguments = (f"--config={file}", *arguments)
+        with pytest.raises(SettingsError) as caught:
+            parse(list(arguments))
+        return str(caught.value).replace(f"{tmp_path}/", "")
+
+    return refused
 
 
-def test_an_unknown_setting_of_a_file_is_refused(tmp_path):
+def test_a_file_that_cannot_be_read_is_named(refusal, tmp_path):
+    absent = str(tmp_path / "absent.yaml")
+    assert refusal("--config", absent) == "--config: there is no file absent.yaml"
+    assert refusal("--config", str(tmp_path)).endswith("is not a file")
+    assert refusal("--config=").startswith("--config: the name of the file is empty")
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "settings.yaml").write_text("vae: {epochs: 3}")
+    assert parse(["--config=~/settings.yaml"]).config.vae.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("vae: {epoch: 3}", "line 1: there is no setting vae.epoch; did you mean vae.epochs?"),
+        ("vea:\n  epochs: 3", "line 1: there is no setting vea; did you mean vae?"),
+        (
+            "preset: a\nepochs: 3",
+            "line 2: there is no setting epochs; did you mean vae.epochs or classifier.epochs?",
+        ),
+        ("dry-run: true", "line 1: there is no setting dry-run"),
+        (
+            "images:\n  fit: cropp",
+            "line 2: images.fit: 'cropp' is not one of crop, pad, resize; did you mean crop?",
+        ),
+        (
+            "vae:\n  lr: 1\n  epochs: many",
+            "line 3: vae.epochs: Input should be a valid integer, unable to parse string as an "
+            "integer, got 'many'",
+        ),
+        (
+            "preset: 5",
+            "line 1: preset: Input should be a valid string; in YAML put it in quotes, got 5",
+        ),
+    ],
+)
+def test_a_wrong_setting_of_a_file_is_told_with_its_line(refusal, content, message):
+    assert refusal(content=content) == f"settings.yaml, {message}"
+
+
+def test_settings_of_a_file_that_do_not_go_together_are_told_with_the_file(refusal):
+    text = refusal(content="classifier: {patience: 3, weights: last}")
+    assert text.startswith("settings.yaml: classifier.patience waits for a better epoch")
+
+
+def test_a_flag_is_told_as_a_flag_and_heals_what_the_file_says(refusal, tmp_path):
+    text = refusal("--vae.epochs=1e3", content="vae: {epochs: 3, lr: -1}")
+    assert text.splitlines() == [
+        "--vae.epochs: Input should be a valid integer, unable to parse string as an integer, "
+        "got '1e3'",
+        "settings.yaml, line 1: vae.lr: Input should be greater than 0, got -1",
+    ]
     file = tmp_path / "settings.yaml"
-    file.write_text("vae: {epoch: 3}\n")
-    with pytest.raises(ValidationError, match=r"vae\.epoch"):
-        parse(["--config", str(file)])
+    assert parse([f"--config={file}", "--vae.lr=1"]).config.vae.lr == 1
 
 
-def test_an_unknown_flag_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        parse(["--vae.epoch", "3"])
-    assert "unrecognized arguments: --vae.epoch" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--vae.epoch", "3"], "--vae.epoch: there is no such flag; did you mean --vae.epochs?"),
+        (
+            ["--epochs=3"],
+            "--epochs: there is no such flag; did you mean --vae.epochs or --classifier.epochs?",
+        ),
+        (["--vae", "{}"], "--vae is a section: its settings are given as --vae.NAME"),
+        (["--dry-rum"], "--dry-rum: there is no such flag; did you mean --dry-run?"),
+        (["stray"], "unrecognized arguments: stray"),
+        (
+            ["--vae.lr", "-1e-3"],
+            "--vae.lr: expected one argument (a value that begins with a dash is given as in "
+            "--NAME=-VALUE)",
+        ),
+    ],
+)
+def test_a_wrong_flag_is_told_with_the_nearest_and_where_help_is(refusal, arguments, message):
+    hint = "See python flows/main.py --help for every setting."
+    assert refusal(*arguments).splitlines() == [message, hint]
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--vae.lr=nan", "Input should be a finite number, got 'nan'"),
+        ("--vae.lr=inf", "Input should be a finite number, got 'inf'"),
+        ("--vae.lr=-1", "Input should be greater than 0, got '-1'"),
+        ("--images.size=1000", "Input should be a multiple of 64, such as 960 or 1024, got '1000'"),
+        ("--runtime.device=gpu:1", "'gpu:1' is called 'cuda:1' here."),
+        (
+            "--runtime.device=cda",
+            "'cda' is not one of auto, cpu, cuda, cuda:0, mps; did you mean cuda?",
+        ),
+        (
+            "--refresh=vea",
+            "'vea' is not one of index, images, split, vae, latents, classifier, baselines, "
+            "report; did you mean vae?",
+        ),
+        ("--data.root=", "It is empty. Give a folder or a URL, or leave this setting out."),
+    ],
+)
+def test_an_impossible_value_is_told_with_what_is_possible(refusal, argument, message):
+    flag = argument.partition("=")[0]
+    assert refusal(argument) == f"{flag}: {message}"
+
+
+@pytest.mark.parametrize(
+    "argument", ["--data.root=s3://me:hunter2@bucket/x", "--preset=s3://me:hunter2@bucket/x"]
+)
+def test_a_password_is_never_repeated(refusal, argument):
+    assert "hunter2" not in refusal(argument)
+
+
+def test_the_process_says_it_on_one_line_and_ends_with_2(tmp_path):
+    file = tmp_path / "list.yaml"
+    file.write_text("- vae\n")
+    main = Path(__file__).parents[2] / "flows" / "main.py"
+    command = [sys.executable, str(main), "--config", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {file}, line 1: settings are sections")
+    assert len(ended.stderr.splitlines()) == 1

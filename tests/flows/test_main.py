@@ -81,7 +81,7 @@ def test_a_root_that_does_not_exist_is_named_last(pipeline_of, tmp_path):
 def test_impossible_settings_are_named_before_anything_starts(pipeline_of, tmp_path):
     run = pipeline_of(tmp_path).run("--vae.lr=-1")
     assert run.code == 2
-    assert run.stderr == "error: --vae.lr: Input should be greater than 0\n"
+    assert run.stderr == "error: --vae.lr: Input should be greater than 0, got '-1'\n"
 
 
 def test_divergence_is_named_last(pipeline_of, tmp_path):

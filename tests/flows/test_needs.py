@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cxrmodel.config import ImagesConfig, PipelineConfig, RuntimeConfig, StoreConfig, VAEConfig
 from cxrmodel.models.vae import VAE
@@ -50,6 +51,16 @@ def test_time_of_a_stage_that_does_not_grow_with_images_needs_a_run_of_like_size
     measured(tmp_path, "report", "a", seconds=50, images=100)
     assert expected_seconds(str(tmp_path), step("report", 200)) == 100
     assert expected_seconds(str(tmp_path), step("report", 201)) is None
+
+
+def test_a_driver_without_a_gpu_can_plan_for_a_cluster_that_has_some(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    runtime = RuntimeConfig(device="cuda", ray_address="head:6379")
+    vae = VAEConfig(batch_size="auto", precision="auto")
+    config = PipelineConfig(vae=vae, images=ImagesConfig(size=64), runtime=runtime)
+    needs = training(config)
+    assert (needs.device, needs.precision) == ("cuda, of a Ray cluster", "auto")
+    assert (needs.batch_size, needs.bytes_there) == (1, None)
 
 
 def test_memory_is_near_what_the_benchmark_measured():

@@ -1,9 +1,13 @@
 """How much a stage has to do, and what its pace depends on, as manifests record it."""
 
+import pytest
+import torch
+
 from cxrmodel.config import ClassifierConfig, ImagesConfig, RuntimeConfig, SplitConfig, VAEConfig
 from cxrmodel.store import Artifact
 from tasks.pixels import PixelSource
-from tasks.provenance import num_images, pace
+from tasks.provenance import num_images, pace, provenance
+from tasks.vae import train_vae
 
 INDEX = Artifact(stage="index", key="i", files={}, summary={"num_images": 90})
 SPLIT = Artifact(
@@ -36,3 +40,12 @@ def test_pace_depends_on_hardware_and_a_few_settings():
     other = {**inputs, "config": VAEConfig(epochs=99, lr=1, seed=7)}
     assert pace(other) == found
     assert pace({**inputs, "config": VAEConfig(batch_size=2)}) != found
+
+
+def test_with_ray_the_device_is_not_looked_for_on_this_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    runtime = RuntimeConfig(device="cuda", ray_address="head:6379", ray_workers=2)
+    inputs = {"config": VAEConfig(), "split": SPLIT, "runtime": runtime}
+    assert provenance(train_vae.fn, inputs)["work"]["pace"]["machine"] == "Ray, 2 workers, cuda"
+    with pytest.raises(ValueError, match=r"runtime\.device is 'cuda', and this machine has"):
+        provenance(train_vae.fn, {**inputs, "runtime": RuntimeConfig(device="cuda")})

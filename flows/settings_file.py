@@ -1,0 +1,184 @@
+"""The YAML file of settings: what it says, and on which line, so that an error can tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic_settings.exceptions import SettingsError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from cxrmodel.settings import did_you_mean
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 10_000  # each alias counted as what it stands for
+TEXT, WHOLE_NUMBER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
+NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML counts 010 in eights, 1:30 in sixties
+
+
+class SettingsFileError(SettingsError):
+    """A file of settings cannot be used; the message says which, on which line, and why."""
+
+
+class SettingsFile(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        path: The file.
+        values: Its settings, a dictionary for each section.
+        lines: The line of each, by its dotted name.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+
+def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
+    """Read a file of settings.
+
+    Args:
+        path: The file.
+        names: Dotted names of all settings; sections and their settings.
+
+    Raises:
+        SettingsFileError: There is no such file, it is not YAML, or it holds something else than
+            sections with settings, each once.
+    """
+    text = _text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise SettingsFileError(_explained(path, text, error)) from error
+    except RecursionError as error:
+        raise SettingsFileError(f"{path}: its values are nested too deeply.") from error
+    if root is None:
+        raise SettingsFileError(f"{path}: it is empty. Give it settings, or leave --config out.")
+    found = SettingsFile(path, {}, {})
+    _check_size(path, root)
+    _read_section(found, root, "", list(names))
+    return found
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        raise SettingsFileError(f"--config: there is no file {path.absolute()}")
+    if not path.is_file():
+        raise SettingsFileError(f"--config: {path.absolute()} is not a file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsFileError(f"--config: cannot read {path}: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise SettingsFileError(f"{path}: it has {len(content):,} bytes, too many for settings.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsFileError(
+            f"{path}, line {line}: it is not UTF-8 (byte 0x{content[error.start]:02x}). "
+            "Save the file as UTF-8."
+        ) from error
+
+
+def _explained(path: Path, text: str, error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"{path}, line {line}: the character U+{int(error.character):04X} is not allowed."
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f"{path}: {error}"
+    mark = error.problem_mark or error.context_mark
+    where = f"{path}, line {mark.line + 1}" if mark else str(path)
+    hint = " Indent with spaces." if "\\t" in (error.problem or "") else ""
+    problem = error.problem or ""
+    what = f"{error.context}, {problem}" if problem.startswith("but ") else problem
+    return f"{where}: {what or error.context}.{hint}"
+
+
+def _check_size(path: Path, root: Node) -> None:
+    """Refuse a file whose aliases unfold to more than anybody would write."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # what it is counted as within itself
+            sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
+        return sizes[id(node)]
+
+    if size(root) > MAX_VALUES:
+        raise SettingsFileError(
+            f"{path}: with its aliases written out it has more than {MAX_VALUES:,} values. "
+            "Write the settings without aliases."
+        )
+
+
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, SequenceNode) else []
+
+
+def _read_section(found: SettingsFile, node: Node, before: str, names: list[str]) -> None:
+    if not isinstance(node, MappingNode):
+        what = f"{before.rstrip('.')} is a section" if before else "settings are sections"
+        raise SettingsFileError(
+            f"{found.path}, line {_line(node)}: {what}, and here is {_kind(node)}. "
+            f"Write it as in `{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value."
+        )
+    _refuse_repeated(found.path, node)
+    values = found.values.setdefault(before.rstrip("."), {}) if before else found.values
+    for key, value in node.value:
+        name = f"{before}{key.value}"
+        if name not in names:
+            raise SettingsFileError(
+                f"{found.path}, line {_line(key)}: there is no setting {name}"
+                f"{did_you_mean(name, names)}"
+            )
+        found.lines[name] = _line(key)
+        if any(other.startswith(f"{name}.") for other in names):
+            _read_section(found, value, f"{name}.", names)
+        else:
+            values[key.value] = _value(found.path, value)
+
+
+def _refuse_repeated(path: Path, node: MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if key.tag != TEXT:
+            shown = key.value if isinstance(key, ScalarNode) else _kind(key)
+            raise SettingsFileError(
+                f"{path}, line {_line(key)}: {shown} is not a name of a setting."
+            )
+        if key.value in lines:
+            raise SettingsFileError(
+                f"{path}, line {_line(key)}: {key.value} is there twice, on line "
+                f"{lines[key.value]} too. Keep one of them."
+            )
+        lines[key.value] = _line(key)
+
+
+def _value(path: Path, node: Node) -> Any:
+    if node.tag == WHOLE_NUMBER and NOT_AS_WRITTEN.fullmatch(node.value):
+        raise SettingsFileError(
+            f"{path}, line {_line(node)}: YAML reads {node.value} as another number. Write it as "
+            "a decimal one, without a zero before it."
+        )
+    try:
+        return yaml.SafeLoader("").construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise SettingsFileError(f"{path}, line {_line(node)}: {error.problem}.") from error
+    except ValueError as error:  # of a number or a date that is none
+        raise SettingsFileError(f"{path}, line {_line(node)}: {error}.") from error
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, ScalarNode):
+        return f"the value {node.value!r}" if node.value else "nothing"
+    return "a list" if isinstance(node, SequenceNode) else "a mapping"

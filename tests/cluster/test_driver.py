@@ -1,0 +1,69 @@
+"""What the process that starts a stage on a cluster does itself."""
+
+import shutil
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrmodel.config import LatentsConfig, RuntimeConfig, VAEConfig
+from cxrmodel.data.image_cache import ImageCache
+from cxrmodel.progress import silent
+from cxrmodel.store import Artifact, Store
+from cxrmodel.training.vae import fit_vae
+from tasks import latents
+from tasks.pixels import PixelSource
+from tasks.stage import PLANNER, StageRun
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+
+
+class WithoutPrefect:
+    """Runs a stage's body in a draft of the store."""
+
+    @contextmanager
+    def stage_run(self, store):
+        with store.write("latents", "0" * 16) as draft:
+            work = store.scratch / "parts"
+            yield StageRun(draft.directory, work, silent, draft, {}, time.monotonic())
+
+
+def published(store: Store, stage: str, folder: Path) -> Artifact:
+    with store.write(stage, "0" * 16) as draft:
+        shutil.copytree(folder, draft.directory, dirs_exist_ok=True)
+        return draft.commit({}, {})
+
+
+def test_only_the_workers_decode_what_they_encode(cluster, prepared, tmp_path, monkeypatch):
+    (tmp_path / "vae").mkdir()
+    vae = VAEConfig(epochs=1, batch_size=8, latent_dim=4)
+    pixels, folder = prepared.open_pixels(), tmp_path / "vae"
+    fit_vae(vae, pixels, prepared.split, folder, checkpoints=tmp_path / "c", device="cpu")
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    made = {
+        stage: published(store, stage, prepared.folder / stage)
+        for stage in ("index", "images", "split")
+    }
+    source = PixelSource(prepared.root, prepared.images, made["index"], made["images"])
+
+    def refuse(*_):
+        raise AssertionError("this process decodes")
+
+    monkeypatch.setattr(ImageCache, "build", refuse)  # the workers are other processes
+    monkeypatch.setattr(latents, "connected", lambda _: nullcontext())  # the fixture is already
+    runtime = RuntimeConfig(device="cpu", ray_address="auto", ray_workers=1)
+    token = PLANNER.set(WithoutPrefect())
+    try:
+        result = latents.encode_images.fn(
+            LatentsConfig(batch_size=8),
+            published(store, "vae", folder),
+            source,
+            made["split"],
+            store,
+            runtime,
+        )
+    finally:
+        PLANNER.reset(token)
+    assert len(pd.read_parquet(store.directory(result) / "latents.parquet")) == 40
