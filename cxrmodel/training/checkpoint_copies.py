@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from cxrmodel.errors import StoreError
 from cxrmodel.remote_folder import RemoteFolder
 
 KEPT = 2  # the last one, and the one before it in case the last is damaged
@@ -24,6 +25,7 @@ OUT_OF_REACH = (
     aiohttp.ClientError,
     botocore.exceptions.BotoCoreError,
     botocore.exceptions.HTTPClientError,
+    StoreError,
 )
 STEP, BEST_EPOCH = "step", "best-epoch"
 _NAME = re.compile(rf"({STEP}|{BEST_EPOCH})-(\d{{10}})\.safetensors")
