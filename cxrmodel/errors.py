@@ -15,7 +15,11 @@ class FileChangedError(DataError):
     """A file is not the one that was listed: it was replaced since."""
 
 
-class ChecksumError(DataError):
+class UnreadableFileError(DataError):
+    """One file cannot be read, however often it is tried; it costs no other."""
+
+
+class ChecksumError(UnreadableFileError):
     """What a store sends of a file does not have the checksum that it states."""
 
 
@@ -31,6 +35,10 @@ class ImageError(CxrModelError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class StoreError(CxrModelError):
+    """The store of results cannot be used as it is set."""
 
 
 class DiskFullError(CxrModelError):

@@ -12,7 +12,6 @@ from typing import TypeVar
 import aiohttp
 from botocore.exceptions import (  # type: ignore[import-untyped]
     ClientError,
-    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
 )
@@ -30,7 +29,6 @@ BROKEN = (
     HTTPClientError,
     BotoConnectionError,
     IncompleteReadError,
-    FlexibleChecksumError,
     ResponseParserError,
     aiohttp.ClientError,
     ConnectionError,
@@ -77,5 +75,8 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, OSError) and isinstance(error.__cause__, ClientError):
         error = error.__cause__  # s3fs puts an OSError around it
     if isinstance(error, ClientError):
-        return status_of(error) >= SERVER_ERROR or error.response["Error"].get("Code", "") in BUSY
+        return (
+            status_of(error) >= SERVER_ERROR
+            or error.response.get("Error", {}).get("Code", "") in BUSY
+        )
     return isinstance(error, BROKEN)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+)
 from fsspec import AbstractFileSystem
 
-from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.patience import NUM_READS, patiently
 
 logger = logging.getLogger(__name__)
@@ -46,9 +52,13 @@ class RemoteFiles:
             DamagedArtifactError: It came damaged `NUM_READS` times.
         """
         for _ in range(NUM_READS):
-            self._ask("Reading", path, lambda: self._fs.get_file(path, str(local)))
-            if is_right(local):
-                return
+            try:
+                self._ask("Reading", path, lambda: self._fs.get_file(path, str(local)))
+            except FlexibleChecksumError:  # the store's own says what `is_right` would
+                pass
+            else:
+                if is_right(local):
+                    return
             logger.warning("%s came damaged: reading it again", path)
         raise DamagedArtifactError(
             f"{self._fs.unstrip_protocol(path)} does not have the checksum of its manifest. "
@@ -57,7 +67,38 @@ class RemoteFiles:
 
     def _ask(self, doing: str, path: str, send: Callable[[], Any]) -> Any:
         what = f"{doing} {self._fs.unstrip_protocol(path)}"
-        try:
+        with explained(what):
             return patiently(what, send)
-        except PermissionError as error:
-            raise PermissionError(f"{what} was refused: {error}") from error
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Make whatever a file system raises say what was done where; an error keeps its kind.
+
+    Args:
+        what: As in `Writing s3://bucket/store/vae`.
+
+    Raises:
+        StoreError: The store cannot be used as it is set, or not by its file system.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionError(f"{what} was refused: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what}: it is not there ({error})") from error
+    except FlexibleChecksumError:  # it is asked for again
+        raise
+    except OSError as error:
+        # It names a file of this machine, or `patiently` has said it.
+        if error.filename is not None or str(error).startswith(what):
+            raise
+        if isinstance(error, ConnectionError):
+            raise ConnectionError(f"{what} failed: {error}") from error
+        number = () if error.errno is None else (error.errno,)
+        raise OSError(*number, f"{what} failed: {error}") from error
+    except (BotoCoreError, ClientError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{what} failed: {type(error).__name__}: {error}. Look at store.root, and at the "
+            "credentials and address that the environment gives its client."
+        ) from error

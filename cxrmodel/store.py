@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
 from cxrmodel.disk import explain_full_disk
-from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.remote_files import RemoteFiles
 from cxrmodel.remote_folder import RemoteFolder
 
@@ -124,10 +124,19 @@ class Store:
     Args:
         root: Folder or fsspec URL; made when first written to.
         scratch: Node-local folder for drafts and for copies of remote files.
+
+    Raises:
+        StoreError: No file system for such a URL is known or installed.
     """
 
     def __init__(self, root: str, scratch: str | Path) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(root)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(root)
+        except (ImportError, ValueError, TypeError, IsADirectoryError) as error:
+            raise StoreError(
+                f"store.root = {root} cannot be opened: {error}. Give a folder, or the URL of a "
+                "protocol whose package is installed, as s3://bucket/prefix."
+            ) from error
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._remote = RemoteFiles(self._fs)
         self.root = root
@@ -199,8 +208,10 @@ class Store:
 
         Raises:
             DamagedArtifactError: A file is missing or differs from its record.
+            DiskFullError: The disk of scratch is full.
         """
-        local = Path(self._path(artifact)) if self.is_local else self._fetched(artifact)
+        with explain_full_disk(**{"store.scratch": self.scratch}):
+            local = Path(self._path(artifact)) if self.is_local else self._fetched(artifact)
         for name, record in artifact.files.items():
             path = local / name
             size = path.stat().st_size if path.is_file() else None

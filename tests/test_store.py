@@ -2,11 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import fsspec
 import pytest
+from botocore.exceptions import NoCredentialsError
 
-from cxrmodel.errors import DamagedArtifactError
+from cxrmodel import patience
+from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.store import MANIFEST, Artifact, Store
 
 
@@ -126,3 +129,30 @@ def test_a_store_can_be_moved(tmp_path):
     moved = Store(str(tmp_path / "moved"), tmp_path / "scratch")
     assert moved.problems(artifact) == []
     assert (moved.directory(artifact) / "a.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("root", ["gopher://x/store", "zip://x/store"])
+def test_a_root_that_no_file_system_opens_says_so(root, tmp_path):
+    with pytest.raises(StoreError, match=rf"store\.root = {root} cannot be opened: .*s3://bucket"):
+        Store(root, tmp_path)
+
+
+def test_whatever_a_file_system_raises_says_what_was_done_where(tmp_path, monkeypatch):
+    store = Store("memory://store", tmp_path)
+    folder = store.remote_folder("copies")
+    local = tmp_path / "x"
+    local.touch()
+    for error, kind, message in (
+        (KeyError("ETag"), StoreError, "failed: KeyError: 'ETag'"),
+        (NoCredentialsError(), StoreError, "Unable to locate credentials.*Look at store.root"),
+        (OSError("odd"), OSError, "failed: odd"),
+        (ConnectionResetError("away"), ConnectionError, "failed: away"),
+        (PermissionError("no"), PermissionError, "was refused: no"),
+        (FileNotFoundError("no bucket"), FileNotFoundError, "it is not there .no bucket"),
+    ):
+        monkeypatch.setattr(patience, "PATIENCE_S", 0)
+        monkeypatch.setattr(store._fs, "put_file", Mock(side_effect=error))
+        with pytest.raises(kind, match=rf"Writing memory:///?store/copies/x.*{message}"):
+            folder.put(local, "x")
+        with pytest.raises(kind, match=rf"Writing memory:///?store/copies/x.*{message}"):
+            store._remote.put(local, f"{store._root}/copies/x")

@@ -64,7 +64,8 @@ class Reason(StrEnum):
     )
     UNREADABLE = (
         "unreadable",
-        "The file is gone, of another size than when it was listed, or comes damaged each time.",
+        "The file is gone, of another size than when it was listed, comes damaged each time, or "
+        "cannot be unpacked.",
     )
     REPLACED = "replaced", "The file was replaced after it was listed."
 

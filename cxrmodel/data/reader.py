@@ -20,7 +20,7 @@ from cxrmodel.data.image_header import check_bytes
 from cxrmodel.data.images import DecodedImage, decode_image
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.tables import LISTING_FILE, OK
-from cxrmodel.errors import ChecksumError, FileChangedError, ImageError
+from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
 
 REMOTE_WORKERS_A_CORE = 8  # one decodes while the others wait for the network
 IN_FLIGHT_BYTES = 64 << 20
@@ -116,7 +116,7 @@ class ImageReader:
         except FileChangedError as error:
             was = f"it was version {self._versions[row]} when it was listed"
             raise ImageError(Reason.REPLACED, was) from error
-        except ChecksumError as error:
+        except UnreadableFileError as error:
             raise ImageError(Reason.UNREADABLE, str(error)) from error
         except OSError as error:
             error.add_note(f"while reading {self._uris[row]} of {self._root.root}")

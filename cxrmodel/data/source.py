@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
-import fsspec
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.files.root import ListedFile, Root, explained
+from cxrmodel.data.files.archives import archive_hint
+from cxrmodel.data.files.root import ListedFile, Root, read_location
 from cxrmodel.data.metadata import find_tables, read_file
 from cxrmodel.data.patient_ids import patient_salt
 from cxrmodel.data.tables import (
@@ -96,21 +96,20 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
 
 
 def _no_images(root: Root) -> str:
-    links = root.skipped_links and (
-        f" {root.skipped_links:,} symbolic links there lead out of it and were not followed."
+    oddities = "".join(f" {sentence}" for sentence in root.oddities.sentences(root.root))
+    advice = archive_hint(root.root) or (
+        " Set data.root to the folder or URL that holds the images, or to `phantom` for synthetic "
+        "ones."
     )
     return (
         f"There are no images in {root.root}: no file below it, at any depth, ends in "
-        f"{', '.join(IMAGE_SUFFIXES)}."
-        f"{links or ''} Set data.root to the folder or URL that holds the images, "
-        "or to `phantom` for synthetic ones."
+        f"{', '.join(IMAGE_SUFFIXES)}.{oddities}{advice}"
     )
 
 
 def _read_entries(config: DataConfig, root: Root, files: list[ListedFile]) -> list[bytes]:
     if config.csv is not None:
-        with explained(config.csv, "read"), fsspec.open(config.csv, "rb") as stream:
-            return [bytes(stream.read())]
+        return [read_location(config.csv)]
     only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in files)
     return [read_file(root, uri) for uri in find_tables(config, root, files, only_dicom)]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from cxrmodel.errors import StoreError
 from cxrmodel.remote_folder import RemoteFolder
 
 KEPT = 2  # the last one, and the one before it in case the last is damaged
@@ -25,6 +26,7 @@ OUT_OF_REACH = (
     aiohttp.ClientError,
     botocore.exceptions.BotoCoreError,
     botocore.exceptions.HTTPClientError,
+    StoreError,
 )
 STEP, BEST_EPOCH = "step", "best-epoch"
 SUFFIX = ".copy"  # of a local file that is on its way to the store

@@ -93,10 +93,10 @@ def test_a_single_csv_with_the_columns_is_found_under_any_name(make_root, tmp_pa
     assert (scan(root, tmp_path).directory / "entries.csv").read_bytes() == csv.read_bytes()
 
 
-def test_links_out_of_the_root_are_not_followed(make_root, tmp_path):
+def test_links_are_followed_and_no_folder_twice(make_root, tmp_path):
     root = make_root(2)
-    touch(tmp_path / "outside/secret.png")
-    (root / "images/link.png").symlink_to(tmp_path / "outside/secret.png")
+    touch(tmp_path / "outside/other.png")
+    (root / "images/link.png").symlink_to(tmp_path / "outside/other.png")
     (root / "more").symlink_to(tmp_path / "outside")
     (root / "loop").symlink_to(root)
     (root / "images/alias.png").symlink_to(root / "images/00000001_000.png")
@@ -105,6 +105,8 @@ def test_links_out_of_the_root_are_not_followed(make_root, tmp_path):
         "images/00000001_000.png",
         "images/00000001_001.png",
         "images/alias.png",
+        "images/link.png",
+        "more/other.png",
     ]
 
 
@@ -121,9 +123,11 @@ class TestErrors:
 
     def test_no_images_names_the_root_and_what_was_looked_for(self, tmp_path, write_csv):
         csv = write_csv(tmp_path / "data/Data_Entry.csv", [])
-        touch(tmp_path / "outside/a.png")
         (csv.parent / "images").symlink_to(tmp_path / "outside")
-        message = r"no images in .*/data: no file below it.*\.png.* 1 symbolic links .*data\.root"
+        message = (
+            r"no images in .*/data: no file below it.*\.png.* links that lead nowhere .*: 1 in .*"
+            r"\(images\)\. Bring back .* Set data\.root"
+        )
         with pytest.raises(DataError, match=message):
             scan(csv.parent, tmp_path)
 

@@ -11,10 +11,12 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+Headers = list[tuple[str, str]]
 Kind = Literal["reply", "latency", "hang", "reset", "truncate", "stall", "corrupt", "encrypted"]
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
 NOT_FORWARDED = {"connection", "expect", "keep-alive", "transfer-encoding"}
@@ -31,7 +33,6 @@ class Fault:
             middle, `stall` stops sending there without a word; `corrupt` flips one byte there, and
             `encrypted` too, and says that the ETag is no MD5, since a key was used.
         match: Regular expression that finds `LIST /bucket?...`, `GET /bucket/key`, `PUT ...`.
-        agent: Of the client: `Botocore`, `object_store`; any where empty.
         times: How often; always where None.
         share: Share of the matching requests, drawn from a fixed seed.
         injected: How often it has been done.
@@ -39,7 +40,6 @@ class Fault:
 
     kind: Kind
     match: str = ""
-    agent: str = ""
     times: int | None = None
     share: float = 1.0
     seconds: float = 0.05
@@ -48,11 +48,11 @@ class Fault:
     injected: int = 0
     _draws: random.Random = field(default_factory=lambda: random.Random(0), repr=False)
 
-    def hits(self, request: str, agent: str) -> bool:
+    def hits(self, request: str) -> bool:
         """Decide for one request, and count."""
         if self.times is not None and self.injected >= self.times:
             return False
-        if self.agent not in ("", agent) or not re.search(self.match, request):
+        if not re.search(self.match, request):
             return False
         if self._draws.random() >= self.share:
             return False
@@ -69,7 +69,9 @@ class FaultProxy:
         endpoint: URL to give to clients.
         faults: Applied to each request, the first that hits; edit it at any time.
         counts: Requests by kind: LIST, GET, HEAD, PUT, POST, DELETE.
-        agents: GET requests by client: Botocore, object_store.
+        ask: Changes the path and query of each request that is forwarded, for a server that knows
+            less than the one behind.
+        answer: Changes headers and body of each answer likewise.
         requests: All of them in order, as `GET /bucket/key`.
         open_connections: Connections of clients at this moment.
         peak_connections: The most there ever were at once.
@@ -79,7 +81,8 @@ class FaultProxy:
         self.upstream = urlsplit(upstream).netloc
         self.faults: list[Fault] = []
         self.counts: Counter[str] = Counter()
-        self.agents: Counter[str] = Counter()
+        self.ask: Callable[[str], str] = lambda target: target
+        self.answer: Callable[[Headers, bytes], tuple[Headers, bytes]] = lambda *reply: reply
         self.requests: list[str] = []
         self.open_connections = self.peak_connections = 0
         self.lock = threading.Lock()
@@ -99,7 +102,6 @@ class FaultProxy:
         """Forget what was counted so far."""
         with self.lock:
             self.counts.clear()
-            self.agents.clear()
             self.requests.clear()
             self.peak_connections = self.open_connections
 
@@ -115,16 +117,15 @@ class FaultProxy:
             self.open_connections += change
             self.peak_connections = max(self.peak_connections, self.open_connections)
 
-    def fault_for(self, method: str, target: str, agent: str) -> Fault | None:
+    def fault_for(self, method: str, target: str) -> Fault | None:
         """Count a request and return the fault that hits it, if one does."""
         is_list = method == "GET" and re.search(r"[?&](list-type|prefix|max-keys)=", target)
         kind = "LIST" if is_list else method
         request = f"{kind} {target}"
         with self.lock:
             self.counts[kind] += 1
-            self.agents[agent] += kind == "GET"
             self.requests.append(request)
-            return next((fault for fault in self.faults if fault.hits(request, agent)), None)
+            return next((fault for fault in self.faults if fault.hits(request)), None)
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -165,8 +166,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        agent = self.headers.get("User-Agent", "").partition("/")[0]
-        fault = self.proxy.fault_for(self.command, self.path, agent)
+        fault = self.proxy.fault_for(self.command, self.path)
         if fault is None:
             self.send(*self.ask(body))
         elif fault.kind == "reply":
@@ -184,7 +184,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return what the upstream server answers: status, headers and body."""
-        self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        target = self.proxy.ask(self.path)
+        self.upstream.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in NOT_FORWARDED:
                 self.upstream.putheader(name, value)
@@ -192,7 +193,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         reply = self.upstream.getresponse()
         content = reply.read()
         headers = [pair for pair in reply.getheaders() if pair[0].lower() not in NOT_FORWARDED]
-        return reply.status, headers, content
+        headers, changed = self.proxy.answer(headers, content)
+        if changed != content:
+            headers = [pair for pair in headers if pair[0].lower() != "content-length"]
+        return reply.status, headers, changed
 
     def send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.send_head(status, headers, len(body))

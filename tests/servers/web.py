@@ -1,10 +1,12 @@
 """A web server of static files on loopback, with faults to set."""
 
+import gzip
 import http.server
 import io
 import re
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 
 class WebServer:
@@ -15,6 +17,9 @@ class WebServer:
         answers: Status to answer for a path, instead of the file.
         lists: Whether a folder is shown as a page of links.
         ranges: Whether a part of a file can be asked for.
+        chunked: Whether files are sent without saying how long they are.
+        gzipped: End of the names of files that are sent compressed, whatever was asked for.
+        links: Further links on the page of the top folder.
         requests: Method and path of each request so far.
     """
 
@@ -22,10 +27,15 @@ class WebServer:
         self.answers: dict[str, int] = {}
         self.lists = lists
         self.ranges = True
+        self.chunked = False
+        self.gzipped = ".none"
+        self.links: list[str] = []
         self.requests: list[tuple[str, str]] = []
         outer = self
 
         class Handler(http.server.SimpleHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def __init__(self, *args):
                 super().__init__(*args, directory=str(folder))
 
@@ -35,6 +45,8 @@ class WebServer:
                     self.send_error(outer.answers[self.path])
                     return None
                 file, asked = Path(self.translate_path(self.path)), self.headers.get("Range", "")
+                if file.is_file() and (outer.chunked or file.name.endswith(outer.gzipped)):
+                    return self.send_without_length(file)
                 part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
                 if part and outer.ranges and file.is_file():
                     return self.send_part(file.read_bytes(), int(part[1]), int(part[2] or 1 << 62))
@@ -49,14 +61,26 @@ class WebServer:
                 self.end_headers()
                 return io.BytesIO(part)
 
+            def send_without_length(self, file):
+                content = file.read_bytes()
+                self.send_response(200)
+                if file.name.endswith(outer.gzipped):
+                    content = gzip.compress(content)
+                    self.send_header("Content-Encoding", "gzip")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                return io.BytesIO(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content))
+
             def list_directory(self, path):
-                if outer.lists:
-                    return super().list_directory(path)
+                found = sorted(Path(path).iterdir()) if outer.lists else []
+                links = [quote(each.name) + "/" * each.is_dir() for each in found]
+                links += outer.links if self.path == "/" else []
+                page = "".join(f'<a href="{each}">x</a>\n' for each in links)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(page)))
                 self.end_headers()
-                return None
+                return io.BytesIO(page.encode())
 
             def log_message(self, *args):
                 pass

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxrmodel.data.files.root import Root
-from cxrmodel.errors import ChecksumError, DataError
+from cxrmodel.errors import DataError, UnreadableFileError
 
 TEXT_TAGS = {
     "patient_id": "PatientID",
@@ -79,7 +79,7 @@ def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
     for limit in HEAD_BYTES:
         try:
             head = root.read(uri, limit)
-        except (FileNotFoundError, ChecksumError):
+        except (FileNotFoundError, UnreadableFileError):
             return {}
         tags, is_whole = read_tags(head, [*TEXT_TAGS.values(), *SPACING_TAGS])
         if is_whole or limit >= num_bytes:

@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+import html
+import lzma
+import struct
+import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import quote, unquote
 
 import aiohttp
 import fsspec
 
-from cxrmodel.errors import ChecksumError, DataError
+from cxrmodel.data.files.archives import ARCHIVES, UNPACK, archive_hint, is_compressed_tar
+from cxrmodel.data.files.oddities import Oddities, Oddity
+from cxrmodel.errors import ChecksumError, DataError, UnreadableFileError
 
 NUM_CONNECTIONS = 16
-FORBIDDEN = (401, 403)
+FORBIDDEN, NOT_THERE = (401, 403), (404, 410)
 VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "CRC", "mtime", "LastModified", "Last-Modified", "created"
 )  # fmt: skip
 
 EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 """Protocols whose package an extra of this project installs."""
+
+WEB = ("http", "https")
+CACHES = ("simplecache", "filecache", "blockcache", "cached")
+CONCURRENT = (*WEB, "gs", "gcs", "az", "abfs", "zip")
+"""Protocols from which several threads may read at once.
+
+The network's send from one event loop, and `zipfile` has a lock. Nobody promises it of others, and
+`tarfile` and one connection of FTP give a thread the bytes that another one asked for: from those,
+one file is read at a time.
+"""
+
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, struct.error
+)  # fmt: skip
+NOT_UNPACKED = (NotImplementedError, RuntimeError, LookupError, AttributeError, ValueError)
+"""Of a member: a method that zipfile lacks, a password, a link in a tar archive to nothing."""
+
+BAD_BZ2 = ("Invalid data stream",)
+
+DEAD_LINK = Oddity(
+    "Left out, as links of the web server that lead nowhere", "Mend its pages, or the files."
+)
+CLOSED = Oddity("Left out, as folders that may not be read", "Ask for the right to read them.")
+VANISHED = Oddity(
+    "Left out, as gone while they were listed", "Run again when nobody changes the data set."
+)
+UNSIZED = Oddity(
+    "Read in full to learn their size, as the web server does not tell it",
+    "A server that sends Content-Length is listed faster.",
+)
 
 
 class FsspecPrefix:
@@ -32,20 +69,46 @@ class FsspecPrefix:
         url: As fsspec understands it, chains such as `zip::https://host/films.zip` included.
         suffixes: Ends of the names, in lower case, of the files to list.
 
+    Attributes:
+        oddities: What the last listing left out or had to read.
+
     Raises:
-        DataError: The protocol is unknown or its package not installed, or an archive is none.
+        DataError: The protocol is unknown or its package not installed, or an archive is none or
+            of a kind that cannot be read in place.
         OSError: It cannot be reached.
     """
 
     def __init__(self, url: str, suffixes: tuple[str, ...]) -> None:
+        self.url, self.suffixes = url, suffixes
+        self.oddities = Oddities()
+        outer, _, inner = url.partition("::")
+        protocol = outer.partition(":")[0]
+        self._is_web, self._is_archive = protocol in WEB, protocol in ARCHIVES
+        if protocol in CACHES:
+            raise DataError(
+                f"{url} would be read from copies of which nobody knows whether they are still "
+                f"those of {inner}. Set data.root to {inner}: decoded images are kept in scratch."
+            )
+        if protocol == "tar" and is_compressed_tar(url):
+            raise DataError(
+                f"{url} is compressed as a whole: no image in it can be read alone. {UNPACK}"
+            )
         # A cached archive would be the one that lay there when this process first opened it.
-        options = {"skip_instance_cache": True} if url.startswith("zip:") else {}
+        options = {"skip_instance_cache": True} if self._is_archive else {}
         try:
             self._fs, self._path = fsspec.core.url_to_fs(url, **options)
-        except (ImportError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"Cannot open {url}: {error}{extra_hint(error, url)}") from error
-        self.url, self.suffixes = url, suffixes
-        self._is_web = url.startswith(("http://", "https://"))
+            if self._is_archive:
+                self._fs.ls("")  # fsspec's table of members is not ready for threads before
+        except (ImportError, ValueError, *DAMAGED) as error:
+            hint = extra_hint(error, url) or archive_hint(url)
+            raise DataError(f"Cannot open {url}: {error}{hint}") from error
+        self._turn: AbstractContextManager[Any] = (
+            nullcontext() if protocol in CONCURRENT else threading.Lock()
+        )
+
+    def __reduce__(self) -> tuple[type[FsspecPrefix], tuple[str, tuple[str, ...]]]:
+        """Open anew in another process."""
+        return FsspecPrefix, (self.url, self.suffixes)
 
     def objects(self) -> Iterator[tuple[str, int, str]]:
         """Yield name, size in bytes and version of each file to list.
@@ -55,24 +118,59 @@ class FsspecPrefix:
             FileNotFoundError: There is no such place.
             OSError: It cannot be reached.
         """
-        self._fs.invalidate_cache()  # fsspec remembers listings for as long as the process lives
-        with web_errors():
-            found = self._fs.find(self._path, detail=True)
-        self._fs.invalidate_cache()
+        self.oddities = Oddities()
         listed = {
             path: info
-            for path, info in found.items()
+            for path, info in self._found().items()
             if info.get("type") == "file" and path.casefold().endswith(self.suffixes)
         }
         if self._is_web:
             if not listed:
                 raise DataError(
                     f"{self.url} lists no images and no tables: as data.root, a web server has to "
-                    "show each folder as a page of links."
+                    f"show each folder as a page of links.{archive_hint(self.url)}"
                 )
-            listed = self._described(list(listed))
+            listed = self._described([html.unescape(path) for path in listed])
         for path, info in listed.items():
             yield self._name(path), int(info["size"]), _version(info)
+
+    def _found(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each file, by path."""
+        is_walked = getattr(self._fs.find, "__func__", None) is fsspec.AbstractFileSystem.find
+        self._fs.invalidate_cache()  # fsspec remembers listings for as long as the process lives
+        with web_errors(), self._turn:
+            found: dict[str, dict[str, Any]] = (
+                self._walked()
+                if is_walked or self._is_web
+                else self._fs.find(self._path, detail=True)
+            )
+        self._fs.invalidate_cache()
+        return found
+
+    def _walked(self) -> dict[str, dict[str, Any]]:
+        """List folder by folder: fsspec's own walk omits what it cannot list, without a word."""
+        found = {}
+        folders, known = [self._path], {self._path.rstrip("/")}
+        while folders:
+            folder = folders.pop()
+            try:
+                with web_errors():
+                    entries = self._fs.ls(folder, detail=True)
+            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                if folder == self._path:
+                    raise
+                is_closed = isinstance(error, PermissionError)
+                kind = CLOSED if is_closed else DEAD_LINK if self._is_web else VANISHED
+                self.oddities.add(kind, folder)
+                continue
+            for info in entries:
+                path = info["name"].rstrip("/")
+                if info["type"] != "directory":
+                    found[info["name"]] = info
+                elif path not in known:
+                    known.add(path)
+                    folders.append(info["name"])
+        return found
 
     def read(self, name: str, limit: int | None = None, *, version: str = "") -> bytes:
         """Return a file's bytes, or the first `limit` of them, of whatever version.
@@ -81,21 +179,31 @@ class FsspecPrefix:
             FileNotFoundError: It is gone.
             PermissionError: Access is denied.
             ChecksumError: The archive that holds it is damaged there.
+            UnreadableFileError: The archive holds it in a way that cannot be unpacked here.
             OSError: It cannot be reached.
         """
         # A range costs one request; without one, some file systems first ask for the size.
-        part = {} if limit is None else {"start": 0, "end": limit}
-        name = quote(name) if self._is_web else name
+        options: dict[str, Any] = {} if limit is None else {"start": 0, "end": limit}
+        if self._is_web:
+            name = quote(name)
+            options["headers"] = {"Accept-Encoding": "identity"}  # a range is of the file's bytes
         try:
-            with web_errors():
-                return bytes(self._fs.cat_file(f"{self._path.rstrip('/')}/{name}", **part)[:limit])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            with web_errors(), self._turn:
+                path = f"{self._path.rstrip('/')}/{name}"
+                return bytes(self._fs.cat_file(path, **options)[:limit])
+        except DAMAGED as error:
             raise ChecksumError(f"{name} of {self.url} is damaged: {error}") from error
+        except (*NOT_UNPACKED, OSError) as error:
+            # bz2 alone calls damage an OSError, without a number.
+            if not self._is_archive or (isinstance(error, OSError) and error.args != BAD_BZ2):
+                raise
+            raise UnreadableFileError(f"{error}. {UNPACK} ({name} of {self.url})") from error
 
     def exists(self) -> bool:
         """Tell whether anything is still there."""
         self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._path))
+        with self._turn:
+            return bool(self._fs.exists(self._path))
 
     def _name(self, path: str) -> str:
         name = path.removeprefix(f"{self._path.rstrip('/')}/")
@@ -103,8 +211,26 @@ class FsspecPrefix:
 
     def _described(self, paths: list[str]) -> dict[str, dict[str, Any]]:
         """Ask for sizes and versions, which a page of links does not tell."""
-        with web_errors(), ThreadPoolExecutor(NUM_CONNECTIONS, "describe") as pool:
-            return dict(zip(paths, pool.map(self._fs.info, paths), strict=True))
+        with ThreadPoolExecutor(NUM_CONNECTIONS, "describe") as pool:
+            described = zip(paths, pool.map(self._info, paths), strict=True)
+            return {path: info for path, info in described if info}
+
+    def _info(self, path: str) -> dict[str, Any]:
+        """Return what the web server says of a file, or nothing where the link is dead."""
+        with web_errors():
+            try:
+                info: dict[str, Any] = self._fs.info(path)
+            except FileNotFoundError as error:  # so fsspec calls whatever goes wrong
+                cause = error.__cause__
+                if isinstance(cause, aiohttp.ClientResponseError) and cause.status in NOT_THERE:
+                    self.oddities.add(DEAD_LINK, path)
+                    return {}
+                raise (cause or error) from None
+            if info["size"] is None:  # sent in chunks, or compressed on the way
+                self.oddities.add(UNSIZED, path)
+                content = self._fs.cat_file(path)
+                info = {"CRC": zlib.crc32(content), **info, "size": len(content)}
+            return info
 
 
 @contextmanager

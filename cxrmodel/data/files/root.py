@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ftplib
+import struct
+import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
 from botocore.exceptions import (  # type: ignore[import-untyped]
     BotoCoreError,
     HTTPClientError,
@@ -14,8 +19,11 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
+from cxrmodel.data.files.archives import archive_hint
 from cxrmodel.data.files.fsspec_files import FsspecPrefix, extra_hint, web_errors
 from cxrmodel.data.files.local_files import LocalFolder
+from cxrmodel.data.files.oddities import Oddities
+from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.data.tables import IMAGE_SUFFIXES
 from cxrmodel.errors import DataError
@@ -24,6 +32,21 @@ LOCAL_PROTOCOLS = ("file:", "local:")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError
+
+UNFORESEEN = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
+    RuntimeError, TypeError, ValueError, BotoCoreError, ftplib.Error, struct.error, zlib.error,
+)  # fmt: skip
+"""What comes out of a file system that meets a server or file it was not made for."""
+
+UNFORESEEN_OF_PACKAGES = {
+    "azure.core.exceptions": "AzureError",
+    "gcsfs.retry": "HttpError",
+    "google.auth.exceptions": "GoogleAuthError",
+    "paramiko.ssh_exception": "SSHException",
+    "smbprotocol.exceptions": "SMBException",
+}
+"""The same of packages that are not always installed, by module."""
 
 CREDENTIALS = (
     "Credentials come from the cloud's own chain (for S3: environment, profile or role; "
@@ -57,18 +80,53 @@ def explained(location: str, action: str) -> Iterator[None]:
     try:
         with web_errors():
             yield
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise DataError(f"Cannot {action} {location}: it does not exist ({error}).") from error
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(f"Cannot {action} {location}: {error}.{archive_hint(location)}") from error
     except PermissionError as error:
         hint = f" {CREDENTIALS}" if "://" in location else ""
         raise DataError(f"Cannot {action} {location}: access is denied ({error}).{hint}") from error
     except UNREACHABLE as error:
         raise ConnectionError(f"Cannot {action} {location}: {error}") from error
-    except BotoCoreError as error:
-        raise DataError(f"Cannot {action} {location}: {error}. {CREDENTIALS}") from error
-    except (ImportError, ValueError) as error:  # a protocol that is unknown or not installed
-        hint = extra_hint(error, location)
-        raise DataError(f"Cannot {action} {location}: {error}{hint}") from error
+    except unforeseen() as error:
+        raise DataError(_unforeseen(error, location, action)) from error
+
+
+def unforeseen() -> tuple[type[Exception], ...]:
+    """Return what file systems raise that nobody foresaw, of the packages loaded by now."""
+    loaded = ((sys.modules.get(module), name) for module, name in UNFORESEEN_OF_PACKAGES.items())
+    return (*UNFORESEEN, *(getattr(module, name) for module, name in loaded if module))
+
+
+def _unforeseen(error: Exception, location: str, action: str) -> str:
+    hint = extra_hint(error, location)
+    if hint or isinstance(error, ImportError):  # a protocol whose package is not installed
+        return f"Cannot {action} {location}: {error}{hint}"
+    advice = (
+        CREDENTIALS
+        if isinstance(error, BotoCoreError)
+        else "If the address is right, copy the data set to a folder and set data.root to that."
+    )
+    return f"Cannot {action} {location}: {type(error).__name__}: {error}. {advice}"
+
+
+def read_location(location: str) -> bytes:
+    """Return the bytes of a file anywhere.
+
+    Args:
+        location: Path or fsspec URL.
+
+    Raises:
+        DataError: It is not there, or access is denied.
+        OSError: It cannot be reached.
+    """
+    with explained(location, "read"):
+        if location.startswith(S3_PROTOCOLS):
+            folder, _, name = location.rpartition("/")
+            return S3Prefix(folder).read(name)
+        with fsspec.open(location, "rb") as stream:
+            return bytes(stream.read())
 
 
 class Root:
@@ -92,18 +150,20 @@ class Root:
         self.is_local = isinstance(self._files, LocalFolder)
 
     @property
-    def skipped_links(self) -> int:
-        """Links of the last listing that lead out of the root, and that are not followed."""
-        return self._files.skipped_links if isinstance(self._files, LocalFolder) else 0
+    def oddities(self) -> Oddities:
+        """What the last listing left out or found elsewhere."""
+        return Oddities() if isinstance(self._files, S3Prefix) else self._files.oddities
 
     def files(self) -> list[ListedFile]:
         """List the images, tables and lists below the root, sorted, in one sweep."""
         with explained(self.root, "list"):
-            return sorted(
+            files = sorted(
                 ListedFile(_printable(uri), size, version)
                 for uri, size, version in self._files.objects()
                 if uri.casefold().endswith(LISTED_SUFFIXES)
             )
+        self.oddities.log(self.root)
+        return files
 
     def read(self, uri: str, limit: int | None = None, *, version: str = "") -> bytes:
         """Return a file's bytes, or the first `limit` of them, in one request.
@@ -116,11 +176,16 @@ class Root:
         Raises:
             FileNotFoundError: It is gone.
             FileChangedError: It has another version than the given one.
-            ChecksumError: It keeps coming damaged.
+            UnreadableFileError: It keeps coming damaged, or cannot be unpacked.
+            DataError: The file system failed in a way that nobody foresaw.
             PermissionError: Access is refused.
             OSError: It cannot be reached.
         """
-        return self._files.read(uri, limit, version=version)
+        try:
+            return self._files.read(uri, limit, version=version)
+        except unforeseen() as error:
+            location = f"{self.root.rstrip('/')}/{uri}"
+            raise DataError(_unforeseen(error, location, "read")) from error
 
     def exists(self) -> bool:
         """Tell whether the root is still there."""
@@ -128,10 +193,14 @@ class Root:
 
 
 def _files_below(root: str) -> LocalFolder | S3Prefix | FsspecPrefix:
-    if root.startswith("s3://"):
+    if root.startswith(S3_PROTOCOLS):
         return S3Prefix(root)
     if root.startswith(LOCAL_PROTOCOLS) or not ("://" in root or "::" in root):
-        return LocalFolder(Path(LocalFileSystem._strip_protocol(root)), LISTED_SUFFIXES)
+        path = Path(LocalFileSystem._strip_protocol(root))
+        if path.is_file():
+            hint = archive_hint(root) or " Set data.root to the folder that holds the images."
+            raise DataError(f"{root} is a file, and data.root a folder or URL.{hint}")
+        return LocalFolder(path, LISTED_SUFFIXES)
     return FsspecPrefix(root, LISTED_SUFFIXES)
 
 

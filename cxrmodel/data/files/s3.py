@@ -5,27 +5,32 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import (  # type: ignore[import-untyped]
     ClientError,
     CredentialRetrievalError,
+    FlexibleChecksumError,
     NoCredentialsError,
     PartialCredentialsError,
 )
-from botocore.session import Session  # type: ignore[import-untyped]
 
-from cxrmodel.data.files.s3_fetch import MD5, Fetcher
-from cxrmodel.errors import ChecksumError, FileChangedError
+from cxrmodel.errors import ChecksumError, DataError, FileChangedError
 from cxrmodel.patience import NUM_READS, patiently, status_of
 
+PROTOCOLS = ("s3://", "s3a://")
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
 MAX_CONNECTIONS = 256  # threads that read are fewer
 
+MD5 = re.compile(r"[0-9a-f]{32}")
+MODIFIED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 REFUSED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"}
 NOT_FOUND, CHANGED, EMPTY = 404, 412, 416
@@ -37,41 +42,84 @@ class S3Prefix:
     """What lies below `s3://bucket/prefix`; safe to use from threads, and after a fork.
 
     Endpoint, region and credentials come from AWS's own chain. A request that the store is too
-    busy for, or that breaks off, is repeated with growing waits; a refusal never. Botocore lists,
-    repeats and explains; whole objects are asked for through a `Fetcher` first.
+    busy for, or that breaks off, is repeated with growing waits; a refusal never.
 
     Args:
         url: `s3://bucket/prefix`.
+
+    Raises:
+        DataError: The URL names no bucket.
     """
 
     def __init__(self, url: str) -> None:
-        self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        self.bucket, _, prefix = url.partition("://")[2].partition("/")
+        if not self.bucket:
+            raise DataError(f"{url} names no bucket: write s3://BUCKET/PREFIX.")
         self.prefix = f"{prefix.strip('/')}/".lstrip("/")
-        self._connections: dict[int, tuple[Any, Fetcher]] = {}
-        self._connection()
+        self._clients: dict[int, Any] = {}
+        self._client()
 
     def __reduce__(self) -> tuple[type[S3Prefix], tuple[str]]:
         """Connect anew in another process."""
         return S3Prefix, (f"s3://{self.bucket}/{self.prefix}",)
 
-    def _connection(self) -> tuple[Any, Fetcher]:
-        """Return what this process reads with: a fork must not share its parent's connections."""
-        connection = self._connections.get(os.getpid())
-        if connection is None:
-            connection = self._connections.setdefault(os.getpid(), _connect())
-        return connection
+    def _client(self) -> Any:
+        """Return this process's client: a fork must not share its parent's connections."""
+        client = self._clients.get(os.getpid())
+        if client is None:
+            client = self._clients.setdefault(os.getpid(), _connect())
+        return client
 
     def objects(self) -> Iterator[tuple[str, int, str]]:
-        """Yield name (relative to the prefix), size in bytes and ETag of every object, sorted."""
-        more: dict[str, str] = {}
+        """Yield name (relative to the prefix), size in bytes and version of every object, sorted.
+
+        The version is the ETag, or the time of modification where the store sends no ETag.
+
+        Raises:
+            DataError: The store does not say what a listing of S3 has to say.
+        """
+        num_without_etag = 0
+        for found in self._listed():
+            etag = found.get("ETag", "").strip('"')
+            num_without_etag += not etag
+            try:
+                version = etag or found["LastModified"].isoformat()
+                yield found["Key"].removeprefix(self.prefix), found["Size"], version
+            except KeyError as error:
+                raise DataError(self._lacks(f"{error} of {found.get('Key')!r}")) from error
+        if num_without_etag:
+            logger.warning(
+                "The listing of s3://%s/%s gives no ETag for %s objects: whether one was replaced "
+                "is told by its time of modification, and a changed byte may not be noticed.",
+                self.bucket, self.prefix, f"{num_without_etag:,}",
+            )  # fmt: skip
+
+    def _listed(self) -> Iterator[dict[str, Any]]:
+        operation, more = "list_objects_v2", {"ContinuationToken": ""}
+        page = self._request(operation, Prefix=self.prefix)
         while True:
-            page = self._request("list_objects_v2", Prefix=self.prefix, **more)
-            for found in page.get("Contents", ()):
-                name = found["Key"].removeprefix(self.prefix)
-                yield name, found["Size"], found["ETag"].strip('"')
+            found = page.get("Contents", [])
+            yield from found
             if not page.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            previous = more
+            if "NextContinuationToken" in page:
+                more = {"ContinuationToken": page["NextContinuationToken"]}
+            else:  # the store knows version 1 of listings alone, which goes on after a key
+                operation = "list_objects"
+                more = {
+                    "Marker": page.get("NextMarker") or max((f["Key"] for f in found), default="")
+                }
+            if more == previous or not any(more.values()):
+                raise DataError(self._lacks("a NextContinuationToken or NextMarker that leads on"))
+            page = self._request(operation, Prefix=self.prefix, **more)
+
+    def _lacks(self, what: str) -> str:
+        return (
+            f"Cannot list s3://{self.bucket}/{self.prefix}: the store's answer lacks {what}, which "
+            "every listing of S3 has. Copy the data set to a folder, or to a store that lists "
+            "as S3 does."
+        )
 
     def read(self, name: str, limit: int | None = None, *, version: str = "") -> bytes:
         """Return an object's bytes, or the first `limit` of them, in one request if all goes well.
@@ -81,39 +129,31 @@ class S3Prefix:
         Args:
             name: Relative to the prefix.
             limit: The most bytes to return.
-            version: The ETag it must have, whole, as listed.
+            version: Which it must have, whole, as listed.
 
         Raises:
             FileNotFoundError: The object or the bucket is gone.
-            FileChangedError: It has another ETag than `version`.
+            FileChangedError: It has another version.
             ChecksumError: It came damaged `NUM_READS` times in a row.
             PermissionError: Access is refused.
             OSError: The store is out of reach.
         """
-        key = f"{self.prefix}{name}"
-        _, fetcher = self._connection()
-        body = fetcher.fetch(key, version)
-        if body is None:
-            # A part cannot be verified.
-            part = f"bytes=0-{max(limit, 1) - 1}" if limit is not None and not version else ""
-            body = self._read_patiently(key, version, part)
-        return body[:limit]
-
-    def _read_patiently(self, key: str, version: str, part: str) -> bytes:
-        asked = {"IfMatch": f'"{version}"'} if version else {}
-        if part:
-            asked["Range"] = part
-        _, fetcher = self._connection()
+        key, asked = f"{self.prefix}{name}", _condition(version)
+        if limit is not None and not version:
+            asked["Range"] = f"bytes=0-{max(limit, 1) - 1}"  # a part cannot be verified
+        kind = "MD5 than its ETag"
         for _ in range(NUM_READS):
-            body, md5 = self._request("get_object", Key=key, **asked)
-            if not md5:
-                return bytes(body)
-            if hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
-                fetcher.follow(key)
-                return bytes(body)
+            try:
+                reply = self._request("get_object", Key=key, **asked)
+            except FlexibleChecksumError:  # one that the store keeps beside the ETag
+                kind = "checksum than the store's"
+            else:
+                body, md5 = bytes(reply["Body"]), _md5_of(reply, version)
+                if not md5 or hashlib.md5(body, usedforsecurity=False).hexdigest() == md5:
+                    return body[:limit]
             logger.warning("s3://%s/%s came damaged: reading it again", self.bucket, key)
         raise ChecksumError(
-            f"s3://{self.bucket}/{key} came {NUM_READS} times with another MD5 than its ETag: "
+            f"s3://{self.bucket}/{key} came {NUM_READS} times with another {kind}: "
             "it is damaged in the store, or on its way here."
         )
 
@@ -123,57 +163,65 @@ class S3Prefix:
             page = self._request("list_objects_v2", Prefix=self.prefix, MaxKeys=1)
         except FileNotFoundError:
             return False
-        return bool(page["KeyCount"])
+        return bool(page.get("Contents"))
 
-    def _request(self, operation: str, **arguments: Any) -> Any:
-        action = f"s3:{'ListBucket' if operation == 'list_objects_v2' else 'GetObject'}"
+    def _request(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Return the reply; `Body` is read, since a connection may break off there too."""
+        action = f"s3:{'GetObject' if operation == 'get_object' else 'ListBucket'}"
         where = f"s3://{self.bucket}/{arguments.get('Key', '')}"
 
-        def send() -> Any:
-            client, _ = self._connection()
-            reply = getattr(client, operation)(Bucket=self.bucket, **arguments)
-            return _body(reply) if "Body" in reply else reply
+        def send() -> dict[str, Any]:
+            reply: dict[str, Any] = getattr(self._client(), operation)(
+                Bucket=self.bucket, **arguments
+            )
+            if "Body" in reply:
+                with closing(reply["Body"]) as stream:  # as a context it is the unchecked stream
+                    reply["Body"] = stream.read()
+            return reply
 
         try:
             return patiently(f"{action} on {where}", send)
         except ClientError as error:
             if operation == "get_object" and status_of(error) == EMPTY:
-                return b"", ""
+                return {"Body": b"", "ETag": ""}
             raise _explained(error, action, where) from error
         except NO_CREDENTIALS as error:
             raise PermissionError(f"{action} on {where}: {error}") from error
 
 
-def _connect() -> tuple[Any, Fetcher]:
-    # Retries are `patiently`'s: botocore's own do not cover the body, and stop after a count.
+def _connect() -> Any:
+    # Retries are `patiently`'s: boto3's own do not cover the body, and stop after a count.
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         max_pool_connections=MAX_CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": 1},
     )
-    session = Session()
-    # Nobody here reads a time of modification, and parsing them is most of what a listing costs.
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-    client = session.create_client("s3", config=config)
-    return client, Fetcher(client, session)
+    return boto3.session.Session().client("s3", config=config)
 
 
-def _body(reply: dict[str, Any]) -> tuple[bytes, str]:
-    """Return the bytes of a reply, and their MD5 where its ETag is that."""
-    with closing(reply["Body"]) as stream:  # as a context it is the bare, unchecked stream
-        body = stream.read()
-    etag = reply["ETag"].strip('"')
+def _condition(version: str) -> dict[str, Any]:
+    """Return what makes the store refuse an object of another version."""
+    if MODIFIED.fullmatch(version):  # the header knows no fractions of a second
+        latest = datetime.fromisoformat(version) + timedelta(microseconds=999_999)
+        return {"IfUnmodifiedSince": latest.astimezone(UTC)}
+    return {"IfMatch": f'"{version}"'} if version else {}
+
+
+def _md5_of(reply: dict[str, Any], version: str) -> str:
+    """Return the MD5 of a whole object where its ETag, in the reply or as listed, is that."""
+    etag = reply.get("ETag", version).strip('"')
     # With a key of one's own the ETag looks like an MD5 and is not that of the content.
     keyed = "kms" in reply.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in reply
     is_md5 = MD5.fullmatch(etag) and not keyed and "ContentRange" not in reply
-    return body, etag if is_md5 else ""
+    return etag if is_md5 else ""
 
 
 def _explained(error: ClientError, action: str, where: str) -> Exception:
     """Return what a refusal means, as an exception that says what was asked of which bucket."""
-    code = error.response["Error"].get("Code", "")
-    told = f"{code}: {error.response['Error'].get('Message') or 'no reason given'}"
+    reply = error.response.get("Error", {})
+    code = reply.get("Code", "")
+    told = f"{code}: {reply.get('Message') or 'no reason given'}"
     status = status_of(error)
     if status in (401, 403) or code in REFUSED:
         return PermissionError(f"{action} on {where} was refused ({told})")

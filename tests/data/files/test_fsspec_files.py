@@ -77,6 +77,52 @@ def test_refusals_of_a_web_server_are_errors_of_a_file_system(status, error, web
         FsspecPrefix(web.url, SUFFIXES).read("a.PNG")
 
 
+@pytest.mark.parametrize("how", ["chunked", "gzipped"])
+def test_files_of_which_the_server_tells_no_length_are_read(how, web, folder):
+    setattr(web, how, {"chunked": True, "gzipped": ".csv"}[how])
+    files = FsspecPrefix(web.url, SUFFIXES)
+    found = {name: size for name, size, _ in files.objects()}
+    assert found == {name: (folder / name).stat().st_size for name in found}
+    assert set(found) == {"a.PNG", "x/b c%é.png", "x/y/c.csv"}
+    for name in found:
+        assert files.read(name) == (folder / name).read_bytes()
+        assert files.read(name, 5) == (folder / name).read_bytes()[:5]
+    (sentence,) = files.oddities.sentences(web.url)
+    num_unsized = {"chunked": 3, "gzipped": 1}[how]
+    assert f"as the web server does not tell it: {num_unsized} in {web.url} (" in sentence
+
+
+def test_a_change_of_equal_length_is_another_version_where_the_server_tells_none(web, folder):
+    web.chunked = True
+    (before,) = (each for each in FsspecPrefix(web.url, SUFFIXES).objects() if each[0] == "a.PNG")
+    (folder / "a.PNG").write_bytes(b"A.PNG" * 100)
+    (after,) = (each for each in FsspecPrefix(web.url, SUFFIXES).objects() if each[0] == "a.PNG")
+    assert before[:2] == after[:2]
+    assert before[2] != after[2]
+
+
+def test_dead_links_of_a_page_are_left_out_by_name(web):
+    web.links = ["gone.png", "no_folder/", "?C=N;O=D", "mailto:a@b.png"]
+    files = FsspecPrefix(web.url, SUFFIXES)
+    assert {name for name, _, _ in files.objects()} == {"a.PNG", "x/b c%é.png", "x/y/c.csv"}
+    (sentence,) = files.oddities.sentences("here")
+    assert "links of the web server that lead nowhere" in sentence
+    assert f"{web.url}/gone.png" in sentence
+    assert f"{web.url}/no_folder" in sentence
+
+
+@pytest.mark.parametrize("path", ["/a.PNG", "/x/y/"])
+def test_a_server_that_fails_within_a_listing_leaves_nothing_out(path, web):
+    web.answers[path] = 503
+    with pytest.raises(ConnectionError, match="503"):
+        list(FsspecPrefix(web.url, SUFFIXES).objects())
+
+
+def test_a_web_address_that_is_not_there_is_not_found(web):
+    with pytest.raises(FileNotFoundError):
+        list(FsspecPrefix(f"{web.url}/nowhere/", SUFFIXES).objects())
+
+
 def test_a_web_server_out_of_reach_is_worth_another_try(web):
     files = FsspecPrefix(web.url, SUFFIXES)
     web.stop()

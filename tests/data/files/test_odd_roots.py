@@ -69,18 +69,23 @@ def test_a_folder_named_like_an_image_is_none_and_what_it_holds_counts(
     assert reasons(ledger) == [("b.png", "image_missing")]
 
 
-def test_a_link_out_of_the_root_is_as_if_it_were_not_there(root, png, write_csv, index_of):
-    outside = root.parent / "outside"
+def test_a_link_that_its_owner_placed_is_followed_out_of_the_root(
+    root, png, write_csv, index_of, caplog
+):
+    caplog.set_level("INFO", "cxrmodel")
+    outside = root.parent / "cache"
     outside.mkdir()
-    (outside / "secret.png").write_bytes(png(2))
-    (root / "images" / "b.png").symlink_to(outside / "secret.png")
+    (outside / "0123abc").write_bytes(png(2))
+    (outside / "d.png").write_bytes(png(3))
+    (root / "images" / "b.png").symlink_to(outside / "0123abc")
     (root / "images" / "c.png").symlink_to(root / "images" / "a.png")
     (root / "folder").symlink_to(outside)
-    rows = [(f"{name}.png", "Mass", "1") for name in ("a", "b", "c", "secret")]
+    rows = [(f"{name}.png", "Mass", "1") for name in "abcd"]
     write_csv(root / "Data_Entry.csv", rows)
     index, ledger = tables(index_of(root))
-    assert index["image"].tolist() == ["a.png", "c.png"]
-    assert reasons(ledger) == [("b.png", "image_missing"), ("secret.png", "image_missing")]
+    assert index["uri"].tolist() == [*(f"images/{name}.png" for name in "abc"), "folder/d.png"]
+    assert ledger.empty
+    assert f"lead out of the folder: 2 in {root} (folder, images/b.png)." in caplog.text
 
 
 def test_a_name_in_the_table_reaches_no_file_outside_the_root(root, png, write_csv, index_of):
