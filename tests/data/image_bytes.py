@@ -67,7 +67,7 @@ def interlaced(pixels):
     return png(header(width, height, interlace=1), data)
 
 
-def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags):
+def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, elements=(), **tags):
     """Return a DICOM file of a film, with a name and a birth date that nobody should read.
 
     Args:
@@ -75,6 +75,7 @@ def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags
         bits: BitsStored, where that is fewer than the type has.
         data: The bytes of PixelData, where they are not plainly those of the pixels.
         syntax: Of the file; of one that compresses, give data.
+        elements: (tag, VR, value) of what has no keyword, or another VR than its own.
         tags: By keyword, beside or instead of those that follow from the pixels; None leaves out.
     """
     film = Dataset()
@@ -89,6 +90,8 @@ def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags
             delattr(film, keyword)
         else:
             setattr(film, keyword, value)
+    for element in elements:
+        film.add_new(*element)
     film.file_meta = FileMetaDataset()
     film.file_meta.TransferSyntaxUID = syntax
     stream = io.BytesIO()
