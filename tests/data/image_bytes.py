@@ -22,6 +22,13 @@ def noise(height=64, width=64, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
+def shades(height=64, width=64):
+    """Return a smooth image from 0 to 1, as a body is, where steps between neighbours are small."""
+    down, right = np.mgrid[:height, :width]
+    waves = np.sin(right / 9) + np.cos(down / 7) + 0.05 * np.sin(right * down)
+    return (waves - waves.min()) / (waves.max() - waves.min())
+
+
 def encode(image, format="PNG", **options):
     stream = io.BytesIO()
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
