@@ -14,7 +14,6 @@ from cxrmodel.data.delimited import Columns, match_columns
 
 FROM_TAGS = ("patient_id", "age", "sex", "view")
 LATERAL = "lateral"
-LATERAL_VIEWS = frozenset({"LL", "RL", "LAT", "LATERAL"})
 
 MAX_AGE_YEARS = 120
 MAX_PATIENT_ID_CHARS = 64
@@ -22,6 +21,15 @@ MAX_FOLLOW_UP = 2**31 - 1
 
 _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
+_SEEN_FROM_THE_SIDE = re.compile(
+    r"(?:L|R|LT|RT|LEFT|RIGHT)?LAT(?:L|R|LT|RT|LEFT|RIGHT|ERAL|ERALE|ERALES|ERALIS)?"
+    r"|LL|RL|PROFILE?|PERFIL|SEITLICH"
+)
+_OBLIQUE_OR_LYING = re.compile(
+    r"[LR]L[OD]|[LR][AP]O|[LR]DEC|[LR]DECUB|DECUB|DECUBITUS|OBL|OBLIQUE|OBLIQUO|OBLICUA|OBLIQUA"
+)
+_FRONTAL = re.compile(r"AP|PA|FRONTAL|ANTEROPOSTERIOR|POSTEROANTERIOR")
+_WORD = re.compile(r"[A-Z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -115,11 +123,20 @@ def parse_sex(text: str) -> str | None:
 
 
 def parse_view(text: str) -> str | None:
-    """Return `AP`, `PA` or `lateral`, also for DICOM's `LL` and `RL`; None for anything else."""
+    """Return `AP`, `PA` or `lateral`; None for anything else.
+
+    `lateral` is whatever is not frontal: seen from the side (`LL`, `L`, `LATERAL`, `LAT R`),
+    obliquely (`LLO`, `RAO`) or lying on the side (`LLD`, `AP LLD`). A text that names both, as
+    `PA and lateral` does for a pair of images, tells nothing of one of them.
+    """
     view = text.strip().upper()
-    if view in LATERAL_VIEWS:
+    words = _WORD.findall(view)
+    if view in ("AP", "PA"):
+        return view
+    if view == "L" or any(_OBLIQUE_OR_LYING.fullmatch(word) for word in words):
         return LATERAL
-    return view if view in ("AP", "PA") else None
+    is_lateral = any(_SEEN_FROM_THE_SIDE.fullmatch(word) for word in words)
+    return LATERAL if is_lateral and not any(map(_FRONTAL.fullmatch, words)) else None
 
 
 def parse_follow_up(text: str) -> int | None:

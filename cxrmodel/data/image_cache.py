@@ -31,14 +31,18 @@ from cxrmodel.data.image_records import (
     record_of,
     statuses_of,
 )
+from cxrmodel.data.images import check_square
 from cxrmodel.data.reader import Decoded, ImageReader
 from cxrmodel.data.tables import LISTING_FILE
 from cxrmodel.disk import GIB, bytes_on_disk, explain_full_disk
-from cxrmodel.errors import ScratchSpaceError
+from cxrmodel.errors import ImageError, ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 # The modules that turn bytes into pixels.
-DECODER = ("images", "image_header", "dicom/file", "dicom/film", "dicom/pixels")
+DECODER = (
+    *("images", "image_header", "grey"),
+    *(f"dicom/{module}" for module in ("file", "film", "frame", "stored", "display", "pixels")),
+)
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -171,9 +175,7 @@ class ImageCache:
         with self._open(PIXELS_FILE) as pixels, self._open(ROWS_FILE) as records:
             try:
                 for decoded in reader.decode_many(rows.tolist()):
-                    if decoded.pixels is not None:
-                        self._write_pixels(pixels, decoded.row, decoded.pixels)
-                    block.append(decoded)
+                    block.append(self._stored(pixels, decoded))
                     if len(block) == block_rows:
                         done += _finish(pixels, records, block)
                         report(Progress("images", done, total))
@@ -181,8 +183,20 @@ class ImageCache:
                 done += _finish(pixels, records, block)
         report(Progress("images", done, total))
 
+    def _stored(self, descriptor: int, decoded: Decoded) -> Decoded:
+        """Write what is decoded, and return what became of it."""
+        if decoded.pixels is None:
+            return decoded
+        try:
+            self._write_pixels(descriptor, decoded.row, decoded.pixels)
+        except ImageError as error:
+            return Decoded(decoded.row, str(error.reason), 0, error.detail, None)
+        return decoded
+
     def _write_pixels(self, descriptor: int, row: int, pixels: NDArray[np.uint8]) -> None:
+        check_square(pixels, self.size)
         # Written, not stored through the map, where a full disk would kill the process.
+        pixels = np.ascontiguousarray(pixels)
         view, offset = pixels.data.cast("B"), row * self._row_bytes
         while view:
             written = os.pwrite(descriptor, view, offset)

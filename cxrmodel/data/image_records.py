@@ -21,6 +21,7 @@ STATUSES = (
     str(Reason.UNSUPPORTED_IMAGE),
     str(Reason.UNREADABLE),
     str(Reason.REPLACED),
+    str(Reason.LOW_CONTRAST),
 )
 """Statuses in the order of their codes: append, never insert."""
 

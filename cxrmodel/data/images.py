@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.dicom.heads import require_pydicom
+from cxrmodel.data.grey import count_codes, spread, used_levels
 from cxrmodel.data.image_header import check_size, format_of
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
@@ -23,7 +24,19 @@ FILTER = Image.Resampling.BILINEAR  # Pillow widens the kernel when it reduces: 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_SCAN, MAX_JPEG_SCANS = b"\xff\xda", 64
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+# What Pillow raises on bytes that are not what their header says, with words of its own; and what
+# Python does there, whose words say nothing of the file.
+_TOLD = (OSError, SyntaxError, ValueError)
+_UNTOLD = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 
 
 class DecodedImage(NamedTuple):
@@ -31,24 +44,26 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         pixels: (S, S) uint8, black 0.
-        width: Of the file's image, in px, before it was made square.
+        width: Of the file's image upright, in px, before it was made square.
         height: Likewise.
+        num_levels: Grey levels that 98 % of the file's pixels lie within, of 256.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    num_levels: int
 
 
 def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     """Decode a PNG, JPEG or DICOM file, told apart by content, and make it a square.
 
     Colour becomes luminance (which for NIH's RGBA copies, of equal channels, is the grey value),
-    alpha is dropped, and an animation is its still image. 16-bit grey, which in a PNG is seldom
-    more than the 10 to 14 bits of a detector, is spread from the least to the greatest value of
-    the film, as a DICOM film without a window is: see `dicom.pixels.decode_dicom`.
-    An image of config.size squared passes unchanged by every fit. Thread-safe; leaves Pillow's
-    global settings alone.
+    alpha is dropped, an animation is its still image, and an image that its EXIF tags say to lie
+    on its side is put upright. 16-bit grey, which in a PNG is seldom more than the 10 to 14 bits
+    of a detector, is spread from the least to the greatest value of the film, as a DICOM film
+    without a window is: see `grey.spread`. An image of config.size squared passes unchanged by
+    every fit. Thread-safe; leaves Pillow's global settings alone.
 
     Args:
         data: The whole file.
@@ -64,9 +79,28 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     decode = _DECODERS[format_of(data)]
     try:
         grey = decode(data, config.max_megapixels)
-    except _DAMAGE as error:
-        raise ImageError(Reason.DAMAGED_IMAGE, str(error) or type(error).__name__) from error
-    return DecodedImage(np.array(_to_square(grey, config), dtype=np.uint8), *grey.size)
+    except _UNTOLD as error:
+        detail = "its headers or pixels are not as its format allows"
+        raise ImageError(Reason.DAMAGED_IMAGE, detail) from error
+    except _TOLD as error:
+        raise ImageError(Reason.DAMAGED_IMAGE, str(error) or "it cannot be decoded") from error
+    if grey.mode != "L":
+        raise ImageError(Reason.DAMAGED_IMAGE, f"it decodes to pixels of the kind {grey.mode}")
+    pixels = np.array(_to_square(grey, config), dtype=np.uint8)
+    return DecodedImage(pixels, *grey.size, used_levels(np.array(grey.histogram(), np.int64)))
+
+
+def check_square(pixels: NDArray[np.uint8], size: int) -> None:
+    """Hold decoded pixels against their promise: one that is longer would overwrite its neighbours.
+
+    Raises:
+        ImageError: They are not uint8 of shape (size, size).
+    """
+    if pixels.dtype != np.uint8 or pixels.shape != (size, size):
+        raise ImageError(
+            Reason.DAMAGED_IMAGE,
+            f"it decodes to {pixels.dtype} of shape {pixels.shape}, and not to {(size, size)}",
+        )
 
 
 def _decode_dicom(data: bytes, max_megapixels: float) -> Image.Image:
@@ -85,7 +119,7 @@ def _decode_png(data: bytes, max_megapixels: float) -> Image.Image:
     image.verify()  # checksums of every chunk, which decoding skips in part; leaves image unusable
     if data.rfind(PNG_END) < 0:
         raise ImageError(Reason.DAMAGED_IMAGE, "its last chunk is missing or damaged")
-    return _to_grey(_load_all_rows(data))
+    return _upright(_load_all_rows(data))
 
 
 def _load_all_rows(data: bytes) -> Image.Image:
@@ -117,23 +151,43 @@ def _decode_jpeg(data: bytes, max_megapixels: float) -> Image.Image:
     num_scans = data.count(JPEG_SCAN)  # each may go over all pixels again, at a few bytes' cost
     if num_scans > MAX_JPEG_SCANS:
         raise ImageError(Reason.TOO_LARGE, f"{num_scans} scans, more than {MAX_JPEG_SCANS}")
-    return _to_grey(image)
+    image.load()
+    return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a loaded image in grey, turned as its EXIF tags say."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (*_TOLD, *_UNTOLD):  # tags that are damaged say nothing, and the pixels are sound
+        orientation = 1
+    grey = _to_grey(image)
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return grey if turn is None else grey.transpose(turn)
 
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return _spread(np.asarray(image))
-    image.load()
     image.info.pop("transparency", None)  # or Pillow warns that "L" has none
     return image.convert("L")
 
 
 def _spread(deep: NDArray[np.uint16]) -> Image.Image:
-    least, greatest = int(deep.min()), int(deep.max())
-    levels = (np.arange(2**16) - least) / max(greatest - least, 1)  # a blank film is black
-    return Image.fromarray(np.rint(levels * 255).clip(0, 255).astype(np.uint8)[deep])
+    table = spread(np.arange(2**16, dtype=np.float64), count_codes(deep))
+    return Image.fromarray(table[deep])
 
 
+# Source: EXIF 2.3, tag 0x0112: where the first row and the first column of the file belong.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "dicom": _decode_dicom}
 
 

@@ -47,7 +47,10 @@ class Reason(StrEnum):
         "uncertain_label",
         "Its row leaves a finding uncertain, and data.uncertain is `exclude`.",
     )
-    LATERAL_VIEW = "lateral_view", "It is seen from the side, and only frontal films are used."
+    LATERAL_VIEW = (
+        "lateral_view",
+        "It is a lateral, oblique or decubitus view, and only other frontal images are used.",
+    )
     NOT_SAMPLED = "not_sampled", "It is not in the drawn share of the data set, data.fraction."
     NOT_IN_OFFICIAL_LISTS = (
         "not_in_official_lists",
@@ -68,6 +71,10 @@ class Reason(StrEnum):
         "cannot be unpacked.",
     )
     REPLACED = "replaced", "The file was replaced after it was listed."
+    LOW_CONTRAST = (
+        "low_contrast",
+        "It is of one grey, or nearly: it lies within a sixteenth of the grey levels.",
+    )
 
 
 def ledger(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.files.root import Root
+from cxrmodel.data.grey import check_contrast
 from cxrmodel.data.image_header import check_bytes
-from cxrmodel.data.images import DecodedImage, decode_image
+from cxrmodel.data.images import DecodedImage, check_square, decode_image
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.tables import LISTING_FILE, OK
 from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
@@ -93,7 +94,8 @@ class ImageReader:
                 image = self._image(row)  # a transfer may cut or flip what the store holds whole
         except ImageError as error:
             return Decoded(row, str(error.reason), 0, _cut(error.detail), None)
-        return Decoded(row, OK, zlib.crc32(image.pixels.data), "", *image)
+        crc32 = zlib.crc32(image.pixels.data)
+        return Decoded(row, OK, crc32, "", image.pixels, image.width, image.height)
 
     def _image(self, row: int) -> DecodedImage:
         expected = self._bytes[row]
@@ -104,7 +106,10 @@ class ImageReader:
             raise ImageError(
                 Reason.UNREADABLE, f"{found} bytes, and {expected:,} when it was listed"
             )
-        return decode_image(data, self.config)
+        image = decode_image(data, self.config)
+        check_square(image.pixels, self.config.size)
+        check_contrast(image.num_levels)
+        return image
 
     def _read(self, row: int, limit: int) -> bytes:
         try:

@@ -22,6 +22,13 @@ def noise(height=64, width=64, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
+def shades(height=64, width=64):
+    """Return a smooth image from 0 to 1, as a body is, where steps between neighbours are small."""
+    down, right = np.mgrid[:height, :width]
+    waves = np.sin(right / 9) + np.cos(down / 7) + 0.05 * np.sin(right * down)
+    return (waves - waves.min()) / (waves.max() - waves.min())
+
+
 def encode(image, format="PNG", **options):
     stream = io.BytesIO()
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
@@ -67,7 +74,7 @@ def interlaced(pixels):
     return png(header(width, height, interlace=1), data)
 
 
-def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags):
+def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, elements=(), **tags):
     """Return a DICOM file of a film, with a name and a birth date that nobody should read.
 
     Args:
@@ -75,6 +82,7 @@ def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags
         bits: BitsStored, where that is fewer than the type has.
         data: The bytes of PixelData, where they are not plainly those of the pixels.
         syntax: Of the file; of one that compresses, give data.
+        elements: (tag, VR, value) of what has no keyword, or another VR than its own.
         tags: By keyword, beside or instead of those that follow from the pixels; None leaves out.
     """
     film = Dataset()
@@ -89,6 +97,8 @@ def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, **tags
             delattr(film, keyword)
         else:
             setattr(film, keyword, value)
+    for element in elements:
+        film.add_new(*element)
     film.file_meta = FileMetaDataset()
     film.file_meta.TransferSyntaxUID = syntax
     stream = io.BytesIO()

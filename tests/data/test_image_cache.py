@@ -11,7 +11,8 @@ import pytest
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data import image_cache
 from cxrmodel.data.image_cache import RECORD, ImageCache, cache_key
-from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.reader import Decoded, ImageReader
+from cxrmodel.errors import ImageError
 
 CONFIG = ImagesConfig(size=64)
 
@@ -215,6 +216,36 @@ def test_a_second_builder_waits_and_finds_it_done(cache, index, tmp_path, caplog
         builder.join(10)
     assert "decoded" not in other.__dict__
     assert cache.statuses().tolist() == ["ok"] * 8
+
+
+MISFITS = (
+    np.ones((64, 64, 3), np.uint8),
+    np.ones((64, 64), np.uint16),
+    np.ones((65, 64), np.uint8),
+    np.ones(64 * 64, np.uint8),
+    np.ones((64, 63), np.uint8),
+)
+
+
+@pytest.mark.parametrize("misfit", MISFITS, ids=lambda pixels: f"{pixels.dtype}-{pixels.shape}")
+def test_pixels_that_do_not_fit_are_in_the_ledger_and_leave_their_neighbours_alone(
+    misfit, cache, index, tmp_path
+):
+    class OddReader(ImageReader):
+        def decode(self, row):
+            return Decoded(row, "ok", 1, "", misfit) if row == 3 else super().decode(row)
+
+    reader = OddReader(CONFIG, str(tmp_path / "data"), index, 1)
+    cache.build(reader, np.array([4, 5, 6, 7, 0, 1, 2, 3]))  # the odd one last
+    assert cache.statuses().tolist() == ["ok"] * 3 + ["damaged_image"] + ["ok"] * 4
+    assert cache.records()["detail"][3].startswith(f"it decodes to {misfit.dtype} of".encode())
+    stored = cache.pixels()
+    assert not stored[3].any()
+    for row in (0, 1, 2, 4, 5, 6, 7):
+        np.testing.assert_array_equal(stored[row], reader.decode(row).pixels)
+    with pytest.raises(ImageError, match="it decodes to"):
+        cache.repair(2, misfit)
+    np.testing.assert_array_equal(stored[4], reader.decode(4).pixels)
 
 
 def test_a_record_is_as_long_as_the_format_says():

@@ -17,6 +17,7 @@ from tests.data.image_bytes import (
     interlaced,
     noise,
     png,
+    shades,
 )
 
 CONFIG = ImagesConfig(size=64)
@@ -86,6 +87,13 @@ class TestDepth:
         data = png(header(64, 64, 16, 2), chunk(b"IDAT", zlib.compress(rows)))
         np.testing.assert_array_equal(pixels_of(data), GREY)
 
+    def test_a_border_far_from_the_rest_leaves_it_its_contrast(self):
+        deep = (shades() * 4000).astype(np.uint16)
+        deep[:, :6] = 65_535
+        grey = pixels_of(encode(deep))
+        assert (grey[:, :6] == 255).all()
+        assert len(np.unique(grey[:, 6:])) > 128
+
     def test_one_bit_becomes_black_and_white(self):
         np.testing.assert_array_equal(pixels_of(encode(GREY > 127)), np.where(GREY > 127, 255, 0))
 
@@ -120,6 +128,51 @@ class TestLayout:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         np.testing.assert_array_equal(pixels_of(GOOD), GREY)
         assert Image.MAX_IMAGE_PIXELS == 100
+
+
+class TestOrientation:
+    # EXIF 2.3: which side of the image the first row and the first column of the file are.
+    TURNED = (
+        (1, lambda pixels: pixels),
+        (2, lambda pixels: pixels[:, ::-1]),
+        (3, lambda pixels: pixels[::-1, ::-1]),
+        (4, lambda pixels: pixels[::-1]),
+        (5, lambda pixels: pixels.T),
+        (6, lambda pixels: pixels.T[::-1]),
+        (7, lambda pixels: pixels[::-1, ::-1].T),
+        (8, lambda pixels: pixels.T[:, ::-1]),
+    )
+
+    @pytest.mark.parametrize(("orientation", "as_stored"), TURNED)
+    @pytest.mark.parametrize("format", ["PNG", "JPEG"])
+    def test_an_image_is_put_upright(self, format, orientation, as_stored):
+        upright = noise(8, 6).repeat(8, axis=0).repeat(8, axis=1)  # blocks: exact in JPEG
+        stored, exif = np.ascontiguousarray(as_stored(upright)), Image.Exif()
+        exif[0x0112] = orientation
+        options = {"quality": 100} if format == "JPEG" else {}
+        data = encode(stored, format, exif=exif, **options)
+        decoded = decode_image(data, ImagesConfig(size=64, fit="pad"))
+        np.testing.assert_array_equal(decoded.pixels[:, 8:56], upright)
+        assert (decoded.width, decoded.height) == (48, 64)
+
+    def test_sixteen_bits_and_a_tag_behind_the_pixels(self):
+        deep = GREY.astype(np.uint16) << 8 | 0xFF
+        chunks = chunks_of(encode(deep))[:-1]
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        tag = (b"eXIf", exif.tobytes()[6:])
+        data = png(*(chunk(*parts) for parts in (*chunks, tag)))
+        np.testing.assert_array_equal(pixels_of(data), GREY[::-1, ::-1])
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"II", b"MM\0*\0\0\0\xff", b"II*\0\x08\0\0\0\xff\xff"]
+    )
+    def test_damaged_tags_cost_nothing_but_themselves(self, content):
+        chunks = [*chunks_of(GOOD)[:1], (b"eXIf", content), *chunks_of(GOOD)[1:-1]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decoded = decode_image(png(*(chunk(*parts) for parts in chunks)), CONFIG)
+        np.testing.assert_array_equal(decoded.pixels, GREY)
 
 
 class TestJPEG:

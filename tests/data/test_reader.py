@@ -9,6 +9,7 @@ from cxrmodel.config import ImagesConfig
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.reader import IN_FLIGHT_BYTES, MAX_IN_FLIGHT, Decoded, ImageReader
 from cxrmodel.errors import ChecksumError
+from tests.data.image_bytes import encode
 
 CONFIG = ImagesConfig(size=64)
 
@@ -70,6 +71,21 @@ def test_a_file_replaced_since_it_was_listed_is_never_taken_for_it(reader, tmp_p
     path = tmp_path / "data/images/00000001_000.png"
     path.write_bytes(path.read_bytes())  # the same bytes even: its time is another
     assert reader.decode(0).status == "replaced"
+    assert reader.decode(1).status == "ok"
+
+
+@pytest.mark.parametrize("pixels", [np.full((64, 64), 90), np.arange(64 * 64) // 512 + 90])
+def test_an_image_of_one_grey_or_nearly_is_of_low_contrast(pixels, make_root, index_of):
+    root = make_root(6)
+    flat = np.resize(pixels, (64, 64)).astype(np.uint8)
+    (root / "images/00000001_000.png").write_bytes(encode(flat))
+    reader = ImageReader(CONFIG, str(root), index_of(root), 1)
+    levels = len(np.unique(flat))
+    assert (reader.decode(0).status, reader.decode(0).detail) == (
+        "low_contrast",
+        f"98 % of its pixels lie within {levels} of 256 grey levels",
+    )
+    assert reader.decode(0).pixels is None
     assert reader.decode(1).status == "ok"
 
 

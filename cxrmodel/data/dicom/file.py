@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import struct
 import warnings
 from collections.abc import Sequence
 
 from pydicom import Dataset
 from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from cxrmodel.data.image_header import DICOM_PREFIX, DICOM_PREFIX_AT
+from cxrmodel.data.image_header import DICOM_PREFIX, DICOM_PREFIX_AT, format_of
+from cxrmodel.data.ledger import Reason
+from cxrmodel.errors import ImageError
 
 META_AT, META_GROUP = DICOM_PREFIX_AT + len(DICOM_PREFIX), 0x0002
-TRANSFER_SYNTAX = Tag("TransferSyntaxUID")
-QUOTE = re.compile(r"""['"]""")
+TRANSFER_SYNTAX, CODE_MEANING = Tag("TransferSyntaxUID"), Tag("CodeMeaning")
 
 PARSE_ERRORS = (
     ArithmeticError,
@@ -39,14 +40,9 @@ PARSE_ERRORS = (
 """What pydicom raises on bytes that are not what their header says."""
 
 # pydicom warns with the values it finds, and in a damaged file any tag may hold a patient's name.
-logging.getLogger("pydicom").setLevel(logging.ERROR)
+# What keeps a frame from being decoded, which it logs with a traceback, the ledger tells.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
-
-
-def explain(error: Exception) -> str:
-    """Return an error's text, up to the first value that it quotes from the file, or its advice."""
-    text = " ".join(QUOTE.split(str(error))[0].partition(" - ")[0].split())
-    return text or type(error).__name__
 
 
 def transfer_syntax(data: bytes) -> UID | None:
@@ -70,10 +66,14 @@ def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], boo
 
     Args:
         head: The file's first bytes.
-        keywords: Names of the tags.
+        keywords: Names of the tags; of a sequence of codes, what the first means.
 
     Returns:
-        The text of each tag found, and whether bytes beyond `head` cannot hold more of them.
+        The text of each tag found, and whether bytes beyond `head` cannot hold more of them. A
+        PNG or JPEG has none.
+
+    Raises:
+        ImageError: This is no image file, or a DICOM file that cannot be read so far.
     """
     tags = {Tag(keyword): keyword for keyword in keywords}
     is_whole = False
@@ -83,15 +83,18 @@ def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], boo
         is_whole = bool(tag > max(tags))
         return is_whole
 
-    if not head.startswith(DICOM_PREFIX, DICOM_PREFIX_AT):
+    if format_of(head) != "dicom":
         return {}, True
     try:
-        if transfer_syntax(head) == DeflatedExplicitVRLittleEndian:
-            return {}, True
-        dataset = read_partial(io.BytesIO(head), is_past, specific_tags=list(tags))
-    except PARSE_ERRORS:
-        return {}, False
-    return {keyword: _text(dataset, tag) for tag, keyword in tags.items()}, is_whole
+        is_deflated = transfer_syntax(head) == DeflatedExplicitVRLittleEndian
+        if not is_deflated:
+            wanted: list[BaseTag | int] = [*tags, CODE_MEANING]
+            dataset = read_partial(io.BytesIO(head), is_past, specific_tags=wanted)
+            return {keyword: _text(dataset, tag) for tag, keyword in tags.items()}, is_whole
+    except PARSE_ERRORS as error:
+        detail = "its tags cannot be parsed as its transfer syntax says"
+        raise ImageError(Reason.DAMAGED_IMAGE, detail) from error
+    raise ImageError(Reason.UNSUPPORTED_IMAGE, "its tags are deflated, which is not read here")
 
 
 def _text(dataset: Dataset, tag: int) -> str:
@@ -99,9 +102,19 @@ def _text(dataset: Dataset, tag: int) -> str:
 
     Of its bytes as they are: pydicom's conversion warns with what it finds, and that may be an id.
     """
+    if dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ":
+        return _meaning(dataset, tag)
     element = dataset.get_item(tag) if tag in dataset else None
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
         return ""
     if len(element.value) != element.length:
         return ""
     return element.value.decode("utf-8", "backslashreplace").strip(" \0")
+
+
+def _meaning(dataset: Dataset, tag: int) -> str:
+    try:
+        items = dataset[tag].value if tag in dataset else ()
+        return _text(items[0], CODE_MEANING) if items else ""
+    except PARSE_ERRORS:  # cut short: no text either
+        return ""

@@ -9,7 +9,8 @@ import pandas as pd
 from cxrmodel.data.dicom.heads import read_headers
 from cxrmodel.data.entries import converted, parse_age, parse_patient_id, parse_sex, parse_view
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.joins import exclude_people, is_dicom
+from cxrmodel.data.joins import exclude, exclude_people, is_dicom
+from cxrmodel.data.ledger import Reason
 
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "patient_id": parse_patient_id,
@@ -23,7 +24,8 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
     """Return the rows with a column pixel_spacing_mm, and what else the tags of their files say.
 
     Only files of usable rows are opened. The table wins over the tags. Rows that then still have
-    no patient, or are found to be lateral views, are excluded.
+    no patient, or are found to be lateral views, are excluded; where a file could not be read,
+    for the reason of that.
 
     Args:
         rows: As joined with the files.
@@ -45,5 +47,10 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
         said = converted(tags[field], parse).astype(rows[field].dtype).reindex(rows.index)
         silent = tagged & (rows[field].isna() | (rows[field] == ""))
         rows[field] = rows[field].mask(silent, said)
+    reasons = tags["reason"].reindex(rows.index, fill_value="")
+    nobody = tagged & (rows["patient_id"] == "")
+    for reason in Reason:
+        details = tags["detail"].reindex(rows.index, fill_value="")
+        exclude(rows, nobody & (reasons == str(reason)), reason, details)
     exclude_people(rows, tagged)
     return rows

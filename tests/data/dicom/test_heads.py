@@ -5,7 +5,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from cxrmodel.data.dicom.heads import read_headers
 from cxrmodel.data.files.root import Root
@@ -49,8 +54,8 @@ def test_the_tags_of_a_film(headers_of):
     headers, limits = headers_of(dicom(GREY, **TAGS, ImagerPixelSpacing=[0.143, 0.2]))
     assert headers[TEXTS].loc[0].tolist() == ["P-7", "058Y", "F", "PA"]
     assert headers["pixel_spacing_mm"].tolist() == [np.float32(0.143)]
-    assert list(headers.columns) == [*TEXTS, "pixel_spacing_mm"]
-    assert headers.dtypes.astype(str).tolist() == ["str"] * 4 + ["float32"]
+    assert list(headers.columns) == [*TEXTS, "pixel_spacing_mm", "reason", "detail"]
+    assert headers.dtypes.astype(str).tolist() == ["str"] * 4 + ["float32"] + ["str"] * 2
     assert limits == [32 << 10]
 
 
@@ -73,12 +78,42 @@ def test_rows_and_index_are_those_of_the_files(tmp_path):
 
 def test_no_files_give_no_rows(tmp_path):
     headers = read_headers(Root(str(tmp_path)), pd.DataFrame({"uri": [], "bytes": []}))
-    assert (len(headers), list(headers.columns)) == (0, [*TEXTS, "pixel_spacing_mm"])
+    columns = [*TEXTS, "pixel_spacing_mm", "reason", "detail"]
+    assert (len(headers), list(headers.columns)) == (0, columns)
 
 
 def test_implicit_encoding(headers_of):
     headers, _ = headers_of(dicom(GREY, syntax=ImplicitVRLittleEndian, **TAGS))
     assert headers[TEXTS].loc[0].tolist() == ["P-7", "058Y", "F", "PA"]
+
+
+def view_code(meaning):
+    """Return an item of a ViewCodeSequence."""
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "R-10236", "SRT", meaning
+    return code
+
+
+class TestView:
+    @pytest.mark.parametrize(
+        ("tags", "view"),
+        [
+            ({"ViewPosition": "PA", "SeriesDescription": "LATERAL"}, "PA"),
+            ({"ViewPosition": "LLO"}, "lateral"),
+            ({"ViewPosition": "", "SeriesDescription": "CHEST LATERAL"}, "lateral"),
+            ({"ViewPosition": "XX", "SeriesDescription": "Thorax lat."}, "lateral"),
+            ({"ProtocolName": "W033 Chest Lat"}, "lateral"),
+            ({"ViewCodeSequence": [view_code("left lateral")]}, "lateral"),
+            ({"SeriesDescription": "CHEST PA AND LATERAL"}, ""),
+            ({"SeriesDescription": "CHEST, BILATERAL FLAT PLATE"}, ""),
+            ({"ViewCodeSequence": [view_code("antero-posterior")]}, ""),
+            ({"ViewCodeSequence": []}, ""),
+        ],
+    )
+    @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    def test_the_first_tag_that_says_so_counts(self, headers_of, tags, view, syntax):
+        headers, _ = headers_of(dicom(GREY, syntax=syntax, **tags))
+        assert headers.loc[0, ["view", "reason"]].tolist() == [view, ""]
 
 
 class TestSpacing:
@@ -120,14 +155,36 @@ class TestReads:
 
 
 class TestOddFiles:
-    @pytest.mark.parametrize("data", [b"", b"<html>", encode(GREY), bytes(128) + b"DICM"])
-    def test_what_is_no_dicom_is_empty(self, headers_of, data):
+    @pytest.mark.parametrize(
+        ("data", "reason", "detail"),
+        [
+            (b"", "damaged_image", "the file is empty"),
+            (b"<html>", "unsupported_image", "not a PNG, JPEG or DICOM file: it begins with"),
+            (dicom(GREY, **TAGS)[132:], "unsupported_image", "not a PNG, JPEG or DICOM file"),
+            (dicom(GREY, **TAGS)[:-1][:500], "", ""),
+            (encode(GREY), "", ""),
+            (bytes(128) + b"DICM", "", ""),
+        ],
+    )
+    def test_what_has_no_tags_is_empty_and_says_why(self, headers_of, data, reason, detail):
         headers, _ = headers_of(data, dicom(GREY, **TAGS))
-        assert headers["patient_id"].tolist() == ["", "P-7"]
+        assert headers["patient_id"].tolist()[1] == "P-7"
+        assert headers["reason"].tolist() == [reason, ""]
+        assert headers["detail"][0].startswith(detail)
+        if reason:
+            assert headers.loc[0, TEXTS].tolist() == NOTHING
+
+    def test_deflated_tags_are_not_read(self, headers_of):
+        headers, _ = headers_of(dicom(GREY, syntax=DeflatedExplicitVRLittleEndian, **TAGS))
+        assert headers.loc[0, ["reason", "detail"]].tolist() == [
+            "unsupported_image",
+            "its tags are deflated, which is not read here",
+        ]
 
     def test_a_file_that_is_gone_is_empty(self, tmp_path):
         headers = read_headers(Root(str(tmp_path)), pd.DataFrame({"uri": ["a.dcm"], "bytes": [9]}))
         assert headers[TEXTS].loc[0].tolist() == NOTHING
+        assert headers.loc[0, "reason"] == "unreadable"
 
     def test_an_unreachable_store_is_an_error(self, tmp_path):
         (tmp_path / "folder.dcm").mkdir()

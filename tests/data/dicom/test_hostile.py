@@ -42,7 +42,7 @@ class TestDamage:
     def test_pixels_cut_short(self):
         assert refused(dicom(GREY)[:-100]) == (
             DAMAGED,
-            "The number of bytes of pixel data is less than expected (3996 vs 4096 bytes)",
+            "its pixels take 3,996 bytes, and should take 4,096",
         )
 
     def test_no_pixels(self):
@@ -68,22 +68,18 @@ class TestDamage:
         assert refused(dicom(GREY, BitsStored=stored))[0] == DAMAGED
 
     @pytest.mark.parametrize(
-        "tags",
+        ("slope", "intercept", "detail"),
         [
-            {"RescaleSlope": "0", "RescaleIntercept": "0", "WindowCenter": 9, "WindowWidth": 9},
-            {"RescaleSlope": "NaN", "RescaleIntercept": "0"},
-            {"RescaleSlope": "1E308", "RescaleIntercept": "1E308"},
+            ("0", "0", "its RescaleSlope is 0"),
+            ("NaN", "0", "its RescaleSlope is not a number"),
+            ("1", "inf", "its RescaleIntercept is not a number"),
+            ("1E308", "1E308", "its rescale leaves no range of grey"),
         ],
     )
-    def test_no_range_of_grey(self, tags):
-        assert refused(dicom(GREY, **tags)) == (
-            DAMAGED,
-            "its rescale and window leave no range of grey",
-        )
-
-    def test_a_window_of_no_width(self):
-        reason, detail = refused(dicom(GREY, WindowCenter=5, WindowWidth=0))
-        assert (reason, detail[:29]) == (DAMAGED, "The (0028,1051) Window Width ")
+    def test_no_range_of_grey(self, slope, intercept, detail):
+        window = {"WindowCenter": 9, "WindowWidth": 9}
+        film = dicom(GREY, RescaleSlope=slope, RescaleIntercept=intercept, **window)
+        assert refused(film) == (DAMAGED, detail)
 
     def test_what_a_damaged_tag_holds_is_not_told(self):
         film = dicom(GREY, RescaleSlope="1.2345", RescaleIntercept="0")
@@ -91,7 +87,7 @@ class TestDamage:
         assert (reason, detail) == (DAMAGED, "its RescaleSlope is not a number")
         film = dicom(GREY, NumberOfFrames="1234567")
         reason, detail = refused(film.replace(b"1234567", b"GEHEIM7"))
-        assert (reason, detail) == (DAMAGED, "invalid literal for int() with base 10:")
+        assert (reason, detail) == (DAMAGED, "its NumberOfFrames is no whole number")
 
     def test_deeply_nested_sequences(self):
         item = b"\x18\x00\x11\x01SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"

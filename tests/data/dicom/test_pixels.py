@@ -39,7 +39,9 @@ class TestPlain:
         assert shown(stored, bits=12, PixelRepresentation=1) == [0, 127, 255]  # 2047 / 4095 * 255
 
     def test_overlays_above_the_stored_bits_do_not_count(self):
-        assert shown([0xF000, 0x1800, 0xFFF], bits=12) == [0, 128, 255]  # 2048 / 4095 * 255
+        positions = [((0x6000 + 2 * number, 0x0102), "US", 12 + number) for number in range(4)]
+        stored = [0xF000, 0x1800, 0xFFF]
+        assert shown(stored, bits=12, elements=positions) == [0, 128, 255]  # 2048 / 4095 * 255
 
     def test_a_blank_film_is_black(self):
         assert shown([700, 700]) == [0, 0]

@@ -96,6 +96,35 @@ def test_films_of_nobody_and_from_the_side_are_in_the_ledger(index_films):
     ]
 
 
+def test_a_file_that_is_no_dicom_file_says_so_and_not_that_it_is_of_nobody(index_films, tmp_path):
+    films = {name: {"PatientID": "1"} for name in ("a.dcm", "b.dcm", "c.dcm")}
+    table = "Image Index,Finding Labels,Patient ID\na.dcm,Mass,\nb.dcm,Mass,\nc.dcm,Mass,7\n"
+    index_films(table, films)
+    for name in ("b.dcm", "c.dcm"):
+        path = tmp_path / "data" / "dicom" / name
+        path.write_bytes(path.read_bytes()[132:])  # without preamble and prefix
+    index, ledger = index_films(table, {})
+    assert index["patient_id"].tolist() == ["1", "7"]  # of the last, decoding will tell
+    assert ledger["image"].tolist() == ["b.dcm"]
+    assert ledger["reason"].tolist() == ["unsupported_image"]
+    assert ledger["detail"][0].startswith("not a PNG, JPEG or DICOM file: it begins with")
+
+
+def test_laterals_are_found_by_any_tag_that_names_them(index_films):
+    index, ledger = index_films(
+        "Image Index,Finding Labels\na.dcm,Mass\nb.dcm,Mass\nc.dcm,Mass\nd.dcm,Mass\n",
+        {
+            "a.dcm": {"PatientID": "1", "SeriesDescription": "CHEST PA"},
+            "b.dcm": {"PatientID": "1", "ViewPosition": "L"},
+            "c.dcm": {"PatientID": "1", "ViewPosition": "RLO"},
+            "d.dcm": {"PatientID": "1", "ViewPosition": "", "SeriesDescription": "LATERAL"},
+        },
+    )
+    assert index["image"].tolist() == ["a.dcm"]
+    assert index["view"].isna().all()
+    assert ledger["reason"].tolist() == ["lateral_view"] * 3
+
+
 def test_only_the_drawn_share_is_opened(index_films, tmp_path):
     names = [f"{number}.dcm" for number in range(8)]
     rows = [f"{name},{'Mass' if i % 2 else 'No Finding'}" for i, name in enumerate(names)]
