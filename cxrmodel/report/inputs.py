@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.nih import NIH
+from cxrmodel.data.tables import NOTES_FILE
 from cxrmodel.evaluation.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.report.seed_run import NAME as SEED
@@ -96,8 +97,9 @@ class RunTables:
         classifier_history: A row an epoch.
         latents: `latents.parquet`, in the order of `images`.
         hashes: (N, 64), perceptual fingerprints, in the order of `images`.
-        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (px
-            of the file), `file_width` and `file_height`, `patient_id`, `split`.
+        notes: What the index stage had to interpret in the tables, a sentence each.
+        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (on
+            the grid of `BOX_GRID_PX`), `file_width` and `file_height`, `patient_id`, `split`.
         classifier: Predictions of the classifier, by part of the split; these and the baselines'
             are in the order of `images`.
         baselines: Predictions of each fitted baseline, by part of the split; among them the
@@ -108,6 +110,7 @@ class RunTables:
 
     images: pd.DataFrame
     excluded: pd.DataFrame
+    notes: list[str]
     vae_history: pd.DataFrame
     classifier_history: pd.DataFrame
     latents: pd.DataFrame
@@ -129,6 +132,7 @@ def read_tables(inputs: RunInputs) -> RunTables:
     return RunTables(
         images=images,
         excluded=_read_ledgers(inputs),
+        notes=json.loads((inputs.index / NOTES_FILE).read_text("utf-8")),
         vae_history=pd.read_parquet(inputs.vae / "history.parquet"),
         classifier_history=pd.read_parquet(inputs.classifier / "history.parquet"),
         latents=latents.loc[names].reset_index(),
