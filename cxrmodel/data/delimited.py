@@ -252,8 +252,9 @@ def _read_fields(
         frame = read(sorted({0, num_columns, *shifted}), list(range(num_columns + 1)))
         counters, last = frame[0].str.strip(), frame[num_columns].str.strip()
         if counters.str.isdigit().all() and counters.is_unique and last.ne("").any():
+            file = name.rsplit("/", 1)[-1]  # where it lies must not change what is written
             note = (
-                f"The rows of {name} have one field more than its header, and begin with a number "
+                f"The rows of {file} have one field more than its header, and begin with a number "
                 "that is never the same: these are read as R's row names, before the first column."
             )
             logger.warning("%s", note)

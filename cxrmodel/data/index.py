@@ -30,6 +30,7 @@ from cxrmodel.data.ledger import (
     Reason,
     count_reasons,
     describe_counts,
+    losses,
     warn_of_losses,
     write_ledger,
 )
@@ -100,7 +101,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     if index.empty:
         raise DataError(
             f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
-            f"image files; {describe_counts(excluded)}. {mismatch or _examples(rows, files)}"
+            f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
         )
     boxes = read_boxes(source.directory / BOX_LIST, index["image"], match)
     for note in filter(None, (match.note, mismatch)):
@@ -127,9 +128,12 @@ def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
     )
 
 
-def _examples(rows: pd.DataFrame, files: pd.DataFrame) -> str:
+def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> str:
+    """Say why nothing is usable."""
     if rows.empty:
         return "The CSV has no row."
+    if rows["uri"].notna().any():
+        return losses(excluded, 0)[0]
     shown = quoted(rows["image"].iloc[0]), quoted(files["image"].iloc[0])
     return f"The first row names {shown[0]}, and the first file is {shown[1]}."
 
@@ -156,8 +160,8 @@ def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
     except ValueError as error:
         raise DataError(
             f"data.fraction = {config.fraction} of {len(usable):,} usable images, of which "
-            f"{int(strata.sum()):,} are abnormal, cannot be drawn with both kinds on either side: "
-            f"{error} Set another data.fraction, or 1."
+            f"{int(strata.sum()):,} are abnormal, cannot be drawn so that images of both kinds are "
+            "drawn and left. Set another data.fraction, or 1."
         ) from error
     left_out = pd.Series(True, index=rows.index)
     left_out.iloc[drawn] = False

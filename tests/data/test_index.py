@@ -189,7 +189,7 @@ def test_nothing_usable_gives_the_counts(root, write_csv, index_of):
     touch(root, "b.png", "c.png")
     message = (
         r"Nothing of .*/data is usable: 2 rows in the CSV, 2 image files; "
-        r"image_missing 1, row_missing 1, unknown_label 1\."
+        r"image_missing 1, row_missing 1, unknown_label 1\. 1 of 3 entries \(33\.3 %\) is left out"
     )
     with pytest.raises(DataError, match=message):
         index_of(root)
