@@ -22,9 +22,9 @@ def _last_parts(name: str, num_parts: int) -> str:
 
 
 RULES: Mapping[str, Callable[[str, int], str]] = {
-    "without the folders before it": _last_parts,
-    "in lower case": lambda name, _: name.casefold(),
-    "without its ending": lambda name, _: _ENDING.sub("", name),
+    "folder": _last_parts,
+    "case": lambda name, _: name.casefold(),
+    "ending": lambda name, _: _ENDING.sub("", name),
 }
 """What of a name does not count, as it is said to people; combined in this order."""
 
@@ -88,8 +88,8 @@ def match_names(names: Iterable[str], files: Iterable[str], num_parts: int) -> N
             pairs = [(of_names[key], of_files[key]) for key in met]
             name, file = min(pair for pair in pairs if pair[0] != pair[1])
             note = (
-                f"The table's names meet those of the files {_said(rules)}, and no name has two "
-                f"files: {quoted(name)} in the table is the file {quoted(file)}."
+                f"The table's names differ from those of the files in {_said(rules)} alone, and "
+                f"are matched, as none has two files: {quoted(name)} is the file {quoted(file)}."
             )
             return NameMatch(rules, num_parts, {key: of_files[key] for key in met}, note)
     return AS_THEY_ARE
@@ -119,8 +119,8 @@ def explain_mismatch(names: Iterable[str], files: Iterable[str], num_parts: int)
     name, file = min(met[best])
     return (
         f"The table names {quoted(name)} for example, and there is a file {quoted(file)}: "
-        f"{_said(best)}, {len(met[best]):,} of {len(names):,} names without a file meet one of "
-        f"{len(files):,} files without a row. Write the names of the files into the table."
+        f"but for the {_said(best)}, {len(met[best]):,} of {len(names):,} names without a file meet "
+        f"one of {len(files):,} files without a row. Write the names of the files into the table."
     )
 
 

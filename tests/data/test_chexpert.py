@@ -203,7 +203,7 @@ def test_one_table_alone_will_do(root, index_of):
         ("view1_frontal.jpg", "bad_image_name"),
         ("../../../etc/passwd", "bad_image_name"),
         ("train/patient00001/study1/view1_frontal.jpg/", "bad_image_name"),
-        ("train\\patient00001\\study1\\view1_frontal.jpg", "bad_image_name"),
+        ("train\\patient00001\\study1\\view1_frontal.jpg", "duplicate_row"),
         ("/etc/patient00001/study1/passwd", "image_missing"),
         ("x/../patient00002/study1/view1_frontal.jpg", "duplicate_row"),
     ],

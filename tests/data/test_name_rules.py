@@ -22,14 +22,14 @@ def renamed(change):
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        (lambda name: name.replace(".png", ".jpg"), "without its ending"),
-        (lambda name: name.removesuffix(".png"), "without its ending"),
-        (str.upper, "in lower case"),
-        (lambda name: f"images/{name}", "without the folders before it"),
-        (lambda name: f"C:\\data\\images\\{name}", "without the folders before it"),
+        (lambda name: name.replace(".png", ".jpg"), "ending"),
+        (lambda name: name.removesuffix(".png"), "ending"),
+        (str.upper, "case"),
+        (lambda name: f"images/{name}", "folder"),
+        (lambda name: f"C:\\data\\images\\{name}", "folder"),
         (
             lambda name: f"/x/{name[:-4].upper()}.JPEG",
-            "without the folders before it and without its ending",
+            "folder and ending",
         ),
     ],
 )
@@ -37,8 +37,8 @@ def test_names_of_another_form_meet_their_files(change, rules):
     match = match_names(renamed(change), FILES, 1)
     assert match.resolve(pd.Series(renamed(change))).tolist() == FILES
     assert match.note == (
-        f"The table's names meet those of the files {rules}, and no name has two files: "
-        f"`{min(renamed(change))}` in the table is the file `{FILES[0]}`."
+        f"The table's names differ from those of the files in {rules} alone, and are matched, as "
+        f"none has two files: `{min(renamed(change))}` is the file `{FILES[0]}`."
     )
 
 
@@ -72,8 +72,8 @@ def test_a_part_of_the_images_meets_a_table_of_all():
 def test_a_mismatch_shows_a_pair_and_how_many_would_meet():
     names = [*renamed(str.upper), "gone.png"]
     assert explain_mismatch(names, [*FILES[1:], "stray.png"], 1) == (
-        f"The table names `{FILES[1].upper()}` for example, and there is a file `{FILES[1]}`: in "
-        "lower case, 3 of 5 names without a file meet one of 4 files without a row. Write the "
+        f"The table names `{FILES[1].upper()}` for example, and there is a file `{FILES[1]}`: but "
+        "for the case, 3 of 5 names without a file meet one of 4 files without a row. Write the "
         "names of the files into the table."
     )
     assert explain_mismatch(["x.png"], ["y.png"], 1) == ""
@@ -105,7 +105,7 @@ def test_the_index_has_the_files_names_and_says_so(tmp_path, index_of, caplog):
     assert pd.read_parquet(folder / "boxes.parquet")["image"].tolist() == [FILES[2]]
     notes = json.loads((folder / "notes.json").read_text())
     assert [note in caplog.text for note in notes] == [True]
-    assert "without its ending" in notes[0]
+    assert "in ending alone" in notes[0]
 
 
 def test_names_that_nearly_meet_stop_with_an_example(tmp_path, index_of):
