@@ -120,7 +120,7 @@ def explain_mismatch(names: Iterable[str], files: Iterable[str], num_parts: int)
     return (
         f"The table names {quoted(name)} for example, and there is a file {quoted(file)}: "
         f"but for the {_said(best)}, {len(met[best]):,} of {len(names):,} names without a file "
-        f"meet one of {len(files):,} files without a row. Write the names of the files into the table."
+        f"meet one of {len(files):,} files without a row. Write the files' names into the table."
     )
 
 

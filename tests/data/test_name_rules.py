@@ -74,7 +74,7 @@ def test_a_mismatch_shows_a_pair_and_how_many_would_meet():
     assert explain_mismatch(names, [*FILES[1:], "stray.png"], 1) == (
         f"The table names `{FILES[1].upper()}` for example, and there is a file `{FILES[1]}`: but "
         "for the case, 3 of 5 names without a file meet one of 4 files without a row. Write the "
-        "names of the files into the table."
+        "files' names into the table."
     )
     assert explain_mismatch(["x.png"], ["y.png"], 1) == ""
     assert explain_mismatch([], FILES, 1) == ""
