@@ -41,6 +41,9 @@ class DataConfig(Section):
     csv: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
     """Path or URL of the metadata CSV, where it is not below the root."""
 
+    images: Annotated[str, KEY_EXEMPT] = ""
+    """Folder of the images below the root, or a glob such as `images_*`; empty: the whole root."""
+
     dataset: Literal["auto", "nih", "chexpert"] = "auto"
     """Which data set it is: NIH ChestX-ray14, CheXpert, or as the columns of its CSV tell."""
 

@@ -72,7 +72,7 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
     baselines = fit_pca_baseline(pixels, parts, metadata, store, runtime)
 
     stages = {
-        "index": index.only("index.parquet", "excluded.parquet", "boxes.parquet"),
+        "index": index.only("index.parquet", "excluded.parquet", "boxes.parquet", "notes.json"),
         "images": images,
         "split": split,
         "vae": vae,

@@ -15,4 +15,5 @@ def split_patients(
     """Assign every usable image to a part; fails where a patient is in two of them."""
     with stage_run(store) as run:
         folders = store.directory(index), store.directory(images)
-        return run.commit(split_images(config, *folders, run.directory))
+        left_out = index.summary["excluded_by_reason"]
+        return run.commit(split_images(config, *folders, run.directory, left_out))

@@ -2,26 +2,29 @@
 
 Source: `BBox_List_2017.csv` of ChestX-ray14, 984 boxes of eight pathologies on 880 images
 (Wang et al., CVPR 2017). Its header names four fields of six, `Bbox [x,y,w,h],,,`, so the fields
-are read by position.
+are read by position. The numbers are pixels of NIH's PNGs, 1024 a side: copies of another size come
+with the same list.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from cxrmodel.data.delimited import decode_table, separator_of
+from cxrmodel.data.delimited import decode_table, readable, separator_of
 from cxrmodel.data.labels import pathology_named
-from cxrmodel.errors import DataError
+from cxrmodel.data.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.tables import BOX_GRID_PX
 
 SIDES = ("x", "y", "width", "height")
+AXES = (("x", "width"), ("y", "height"))
 HEADER = {"image": ("Image Index",), "pathology": ("Finding Label",)}
 BOX_COLUMNS = ("image", "pathology", *SIDES)
-MAX_SIDE_PX = 1 << 16
+MAX_PX = 1 << 16
+TOLERANCE_PX = 1  # of the sums of rounded numbers
 
 ALIASES = {"infiltrate": "Infiltration"}
 """Names that only the box list uses."""
@@ -29,19 +32,22 @@ ALIASES = {"infiltrate": "Infiltration"}
 logger = logging.getLogger(__name__)
 
 
-def read_boxes(path: Path, images: pd.Series) -> pd.DataFrame:
+def read_boxes(path: Path, images: pd.Series, match: NameMatch = AS_THEY_ARE) -> pd.DataFrame:
     """Read the box list as far as it is of known images, in its order.
 
     Rows of other images, of unknown pathologies or without a box are left out and counted in
-    the log.
+    the log. So are, with an example, boxes that reach beyond the edge, of which only the part
+    within it counts.
 
     Args:
         path: The box list; it need not exist.
         images: Names of the images to keep boxes of.
+        match: Which image is meant where names differ in form.
 
     Returns:
-        Columns image, pathology (one of `PATHOLOGIES`), x, y, width and height (float32, in pixels
-        of the file as stored, from its top left corner); no rows where there is no list.
+        Columns image, pathology (one of `PATHOLOGIES`), x, y, width and height (float32, from the
+        file's top left corner, on a grid of `BOX_GRID_PX` along each of its sides); no rows where
+        there is no list.
 
     Raises:
         DataError: The file is no table.
@@ -49,26 +55,28 @@ def read_boxes(path: Path, images: pd.Series) -> pd.DataFrame:
     rows = _read_rows(path) if path.is_file() else pd.DataFrame(columns=list(BOX_COLUMNS))
     boxes = pd.DataFrame(
         {
-            "image": rows["image"].astype("str").str.strip().str.normalize("NFC"),
+            "image": match.resolve(rows["image"].astype("str").str.strip().str.normalize("NFC")),
             "pathology": rows["pathology"].map(_pathology).astype("str"),
             **{side: pd.to_numeric(rows[side], errors="coerce") for side in SIDES},
         }
     )
     known, good = boxes["image"].isin(images), _is_box(boxes)
+    kept = known & good & (boxes[["x", "y"]] < BOX_GRID_PX).all(axis=1)
     if len(rows):
         logger.info(
             "%d boxes; left out are %d of images that are not in the index and %d rows without "
             "a known pathology or a box",
-            (known & good).sum(),
+            kept.sum(),
             (~known & good).sum(),
             (~good).sum(),
         )
-    return boxes[known & good].reset_index(drop=True).astype(dict.fromkeys(SIDES, "float32"))
+    _warn_of_boxes_beyond(path.name, boxes[known & good])
+    return boxes[kept].reset_index(drop=True).astype(dict.fromkeys(SIDES, "float32"))
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
     text = decode_table(path.read_bytes(), path.name)
-    try:
+    with readable(path.name):
         return pd.read_csv(
             io.StringIO(text),
             sep=separator_of(text, HEADER),
@@ -79,8 +87,6 @@ def _read_rows(path: Path) -> pd.DataFrame:
             dtype="str",
             na_filter=False,
         ).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise DataError(f"{path.name} cannot be read as a CSV: {error}") from error
 
 
 def _pathology(text: str) -> str | None:
@@ -89,6 +95,25 @@ def _pathology(text: str) -> str | None:
 
 def _is_box(boxes: pd.DataFrame) -> pd.Series:
     box = boxes["pathology"].notna()
-    for side in SIDES:
-        box &= boxes[side].between(0, MAX_SIDE_PX)
-    return box & (boxes["width"] > 0) & (boxes["height"] > 0)
+    for corner, side in AXES:
+        box &= boxes[corner].between(0, MAX_PX) & boxes[side].between(0, MAX_PX, inclusive="right")
+    return box
+
+
+def _warn_of_boxes_beyond(name: str, boxes: pd.DataFrame) -> None:
+    beyond = pd.Series(False, index=boxes.index)
+    for corner, side in AXES:
+        beyond |= boxes[corner] + boxes[side] > BOX_GRID_PX + TOLERANCE_PX
+    if beyond.any():
+        first = boxes[beyond].iloc[0]
+        numbers = ", ".join(f"{first[side]:g}" for side in SIDES)
+        logger.warning(
+            "%d of %d boxes of %s reach beyond the edge, for example %s (%s), and count only "
+            "within it: the numbers must be x, y, width and height in pixels of images of %d px",
+            beyond.sum(),
+            len(boxes),
+            name,
+            first["image"],
+            numbers,
+            BOX_GRID_PX,
+        )

@@ -111,7 +111,7 @@ def _reasons(
 
 
 def _described(texts: pd.DataFrame) -> pd.DataFrame:
-    parts = texts["image"].str.split("/")
+    parts = texts["image"].str.split(r"[/\\]", regex=True)  # a table from Windows may have either
     view = converted(texts["view"], parse_view).astype("str")
     return pd.DataFrame(
         {

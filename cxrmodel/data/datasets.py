@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -41,14 +42,14 @@ def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
 
 
 def read_tables(
-    config: DataConfig, contents: Sequence[bytes], name: str, only_dicom: bool
+    config: DataConfig, contents: Sequence[bytes], names: Sequence[str], only_dicom: bool
 ) -> tuple[DataSet, Entries]:
     """Read a data set's tables, one below the other.
 
     Args:
         config: The choice of a data set, and how it is to be read.
         contents: The whole files.
-        name: What to call them in an error or a log.
+        names: What to call each in an error or a log.
         only_dicom: Every image is a DICOM file.
 
     Raises:
@@ -56,5 +57,10 @@ def read_tables(
     """
     data_set = data_set_of(config.dataset, contents[0][:HEAD_BYTES], only_dicom)
     required = data_set.required_of(only_dicom)
-    parts = [read_columns(content, data_set.columns, required, name) for content in contents]
-    return data_set, data_set.read(pd.concat(parts, ignore_index=True), config)
+    parts, notes = [], []
+    for content, name in zip(contents, names, strict=True):
+        rows, interpreted = read_columns(content, data_set.columns, required, name)
+        parts.append(rows)
+        notes += interpreted
+    entries = data_set.read(pd.concat(parts, ignore_index=True), config)
+    return data_set, replace(entries, notes=tuple(notes))

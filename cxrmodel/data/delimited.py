@@ -1,7 +1,8 @@
 """Tables as text, in the encodings, separators and spellings that they circulate in.
 
-Read are UTF-8 with or without a byte order mark, UTF-16 with one, and Latin-1 where a file is
-neither; commas, semicolons and tabs; any line ends; and all of these compressed with gzip.
+Read are UTF-8 and UTF-16 with or without a byte order mark, and Latin-1 where a file is neither;
+commas, semicolons and tabs; any line ends; R's unnamed column of row names; and all of these
+compressed with gzip.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import io
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice
 
 import pandas as pd
 
@@ -26,11 +29,37 @@ SEPARATORS = (",", ";", "\t")
 HEAD_BYTES = 1 << 16
 MAX_TABLE_BYTES = 1 << 30
 SHOWN_COLUMNS = 20
+SHOWN_CHARS = 60
+MAX_TITLE_LINES = 20
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = zlib.MAX_WBITS | 16
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_UNCLOSED = re.compile(r"EOF inside string starting at row (\d+)")
+
+UNPACK = "Unpack it, or set data.csv to zip://NAME_WITHIN::PATH_OF_THE_ARCHIVE"
+EXPORT = "Save the sheet as CSV (UTF-8) and set data.csv to it"
+DOWNLOAD = "Download the table itself, signed in where its site asks for it"
+NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", f"{UNPACK}; of a workbook: {EXPORT}"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", EXPORT),
+    b"PAR1": ("a Parquet file", "Write it as CSV"),
+    b"SQLite format 3": ("an SQLite database", "Export its table as CSV"),
+    b"%PDF": ("a PDF", DOWNLOAD),
+    b"BZh": ("compressed with bzip2", "Decompress it, or compress it with gzip"),
+    b"\xfd7zXZ": ("compressed with xz", "Decompress it, or compress it with gzip"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it, or compress it with gzip"),
+    b"7z\xbc\xaf": ("a 7z archive", "Unpack it"),
+    b"Rar!": ("a RAR archive", "Unpack it"),
+    b"\x89PNG": ("a PNG image", "Set data.csv to the table"),
+    b"\xff\xd8\xff": ("a JPEG image", "Set data.csv to the table"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file with `git lfs pull`"),
+    b"<": ("a web page or XML", DOWNLOAD),
+    b"{": ("JSON", "Write it as CSV"),
+    b"[": ("JSON", "Write it as CSV"),
+}
+"""First bytes of files that are no tables, what they are, and what to do."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +85,25 @@ def header_of(head: bytes, columns: Columns) -> list[str]:
     return _header(_decoded_head(head), columns)[0]
 
 
+def _encoding_of(content: bytes) -> str:
+    """Return the encoding that a mark tells, or else UTF-16's zeros; UTF-8 where neither does."""
+    if content.startswith(_UTF_16):
+        return "utf-16"
+    low, high = content[0:HEAD_BYTES:2], content[1:HEAD_BYTES:2]
+    if high and not low.count(0) and high.count(0) > len(high) / 2:
+        return "utf-16-le"
+    if high and not high.count(0) and low.count(0) > len(low) / 2:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
 def _decoded_head(head: bytes) -> str:
     if head.startswith(_GZIP_MAGIC):
         try:
             head = zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
         except zlib.error:
             return ""
-    return head.decode("utf-16" if head.startswith(_UTF_16) else "utf-8-sig", errors="replace")
+    return head.decode(_encoding_of(head), errors="replace")
 
 
 def separator_of(text: str, columns: Columns) -> str:
@@ -90,33 +131,54 @@ def decode_table(content: bytes, name: str) -> str:
         name: What to call it in an error or a log.
 
     Raises:
-        DataError: It is damaged, or unbearably large once decompressed.
+        DataError: It is damaged, no text, or unbearably large once decompressed.
     """
     if content.startswith(_GZIP_MAGIC):
         content = _decompressed(content, name)
-    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    _check_is_text(content, name)
+    encoding = _encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        if encoding == "utf-16":
-            raise DataError(f"{name} begins as UTF-16 and is not: {error}") from error
-        logger.warning("%s is not in UTF-8 (%s), so it is read as Latin-1", name, error)
+        if encoding.startswith("utf-16"):
+            raise DataError(
+                f"{name} begins as UTF-16, and from byte {error.start:,} on it is not: it is cut "
+                "short or damaged. Copy it again, or save it as UTF-8."
+            ) from error
+        logger.warning(
+            "%s is not in UTF-8 (byte %d is 0x%02X), so it is read as Latin-1",
+            name,
+            error.start,
+            content[error.start],
+        )
         return content.decode("latin-1")
+
+
+def _check_is_text(content: bytes, name: str) -> None:
+    head = content[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()
+    for magic, (kind, remedy) in NOT_TABLES.items():
+        if head.startswith(magic):
+            raise DataError(f"{name} is no CSV but {kind}. {remedy}.")
 
 
 def _decompressed(content: bytes, name: str) -> bytes:
     try:
         plain = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_TABLE_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name} is damaged: it cannot be decompressed ({error}).") from error
+        raise DataError(
+            f"{name} is damaged: it cannot be decompressed as gzip. Copy it again."
+        ) from error
     if len(plain) > MAX_TABLE_BYTES:
-        raise DataError(f"{name} has more than {MAX_TABLE_BYTES >> 20:,} MiB uncompressed.")
+        raise DataError(
+            f"{name} has more than {MAX_TABLE_BYTES >> 20:,} MiB uncompressed, which no table of "
+            "images has. Set data.csv to the table."
+        )
     return plain
 
 
 def read_columns(
     content: bytes, columns: Columns, required: Iterable[str], name: str
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     """Read the known columns of a table, one row a row of it, in its order.
 
     Args:
@@ -126,38 +188,131 @@ def read_columns(
         name: What to call it in an error or a log.
 
     Returns:
-        A column of text a field, empty where the table has none.
+        A column of text a field, empty where the table has none; and a sentence on what had to be
+        interpreted.
 
     Raises:
-        DataError: A required column is missing, or the file is not a table.
+        DataError: A required column is missing or there twice, or the file is not a table.
     """
     text = decode_table(content, name)
+    if not text.strip():
+        raise DataError(f"{name} is empty. Copy it again, or set data.csv to the table.")
+    header, separator = _header(text, columns)
+    positions = match_columns(header, columns)
+    missing = [each for each in required if each not in positions]
+    if missing:
+        raise DataError(_lacking(text, header, columns, missing, name))
+    twins = {at: _twins(header, at) for at in positions.values()}
+    wanted = sorted({*twins, *chain(*twins.values())})
+    with readable(name):
+        fields, notes = _read_fields(text, separator, len(header), wanted, name)
+    fields = fields.fillna("").apply(lambda field: field.str.strip())
+    for at, others in twins.items():
+        _check_twins(fields[[at, *others]], header[at], name)
+    found = {field: fields[at] for field, at in positions.items()}
+    texts = {each: found.get(each, "") for each in columns}
+    return pd.DataFrame(texts, fields.index, dtype="str"), notes
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Say of a file what a parser of CSV cannot read in it."""
     try:
-        header, separator = _header(text, columns)
-        positions = match_columns(header, columns)
-        _check_required(header, columns, [each for each in required if each not in positions], name)
-        frame = pd.read_csv(
+        yield
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        row = _UNCLOSED.search(str(error))
+        problem = str(error).removeprefix("Error tokenizing data. C error: ").strip().rstrip(".")
+        if row:
+            problem = f"a quote that opens in line {int(row.group(1)) + 1:,} is never closed"
+        raise DataError(
+            f"{name} cannot be read as a CSV: {problem}. Correct it there, or copy the table again."
+        ) from error
+
+
+def _read_fields(
+    text: str, separator: str, num_columns: int, wanted: list[int], name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a column a wanted position of the header, named by it, and what was interpreted."""
+
+    def read(positions: list[int], names: list[int] | None = None) -> pd.DataFrame:
+        return pd.read_csv(
             io.StringIO(text),
             sep=separator,
-            usecols=list(positions.values()),  # also makes pandas tolerate surplus commas in rows
+            header=0,
+            names=names,
+            usecols=positions,  # also makes pandas tolerate surplus commas in rows
             index_col=False,
             dtype="str",
             na_filter=False,
             skipinitialspace=True,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise DataError(f"{name} cannot be read as a CSV: {error}") from error
-    frame.columns = pd.Index(sorted(positions, key=positions.__getitem__))
-    found = {field: frame[field].fillna("").str.strip() for field in frame}
-    return pd.DataFrame({each: found.get(each, "") for each in columns}, frame.index, dtype="str")
+        ).fillna("")
+
+    if _may_have_row_names(text, separator, num_columns):
+        shifted = [at + 1 for at in wanted]
+        frame = read(sorted({0, num_columns, *shifted}), list(range(num_columns + 1)))
+        counters, last = frame[0].str.strip(), frame[num_columns].str.strip()
+        if counters.str.isdigit().all() and counters.is_unique and last.ne("").any():
+            file = name.rsplit("/", 1)[-1]  # where it lies must not change what is written
+            note = (
+                f"The rows of {file} have one field more than its header, and begin with a number "
+                "that is never the same: these are read as R's row names, before the first column."
+            )
+            logger.warning("%s", note)
+            return frame[shifted].set_axis(wanted, axis=1), [note]
+    return read(wanted).set_axis(wanted, axis=1), []
 
 
-def _check_required(header: list[str], columns: Columns, missing: list[str], name: str) -> None:
-    if not missing:
-        return
+def _may_have_row_names(text: str, separator: str, num_columns: int) -> bool:
+    """Tell by its first row whether R may have written a table with names of rows."""
+    lines = csv.reader(io.StringIO(text[:HEAD_BYTES], newline=""), delimiter=separator)
+    rows = [row for row in islice(lines, MAX_TITLE_LINES) if row]
+    return len(rows) > 1 and len(rows[1]) == num_columns + 1 and rows[1][0].strip().isdigit()
+
+
+def _twins(header: list[str], at: int) -> list[int]:
+    names = [_canonical(column) for column in header]
+    return [other for other, name in enumerate(names) if name == names[at] and other != at]
+
+
+def _check_twins(fields: pd.DataFrame, column: str, name: str) -> None:
+    """Refuse a column that is there twice and says two things: nothing tells which is right."""
+    first = fields.iloc[:, 0]
+    own, *others = fields.columns.astype(int).tolist()
+    for other in others:
+        differs = fields[other] != first
+        if differs.any():
+            row = int(differs.to_numpy().argmax())
+            raise DataError(
+                f"{name} has the column {_shown(column)} twice, as its columns "
+                f"{own + 1} and {other + 1}, and they differ, for example in row "
+                f"{row + 1:,}: "
+                f"{_shown(first.iloc[row])} and {_shown(fields[other].iloc[row])}. Delete one."
+            )
+
+
+def _lacking(text: str, header: list[str], columns: Columns, missing: list[str], name: str) -> str:
     accepted = "; ".join(f"{field}: {' or '.join(map(repr, columns[field]))}" for field in missing)
-    found = ", ".join(repr(column[:60]) for column in header[:SHOWN_COLUMNS]) or "none"
-    raise DataError(
+    found = ", ".join(map(_shown, header[:SHOWN_COLUMNS])) or "none"
+    more = f" and {len(header) - SHOWN_COLUMNS:,} more" if len(header) > SHOWN_COLUMNS else ""
+    return (
         f"{name} lacks required columns. Accepted spellings of what is missing (case, spaces "
-        f"and underscores do not count): {accepted}. Columns found: {found}."
+        f"and underscores do not count): {accepted}. Columns found: {found}{more}."
+        f"{_hint(text, header, columns, missing)}"
     )
+
+
+def _hint(text: str, header: list[str], columns: Columns, missing: list[str]) -> str:
+    lines = _LINE_END.split(text[:HEAD_BYTES].lstrip("\r\n "))
+    for number, line in enumerate(lines[1:MAX_TITLE_LINES], start=2):
+        if set(missing) <= set(match_columns(_header(line, columns)[0], columns)):
+            return f" Line {number} has them: delete the lines above it."
+    if len(lines) == 1 and len(text) > HEAD_BYTES:
+        return f" All its {len(text):,} characters are one line: its line ends were lost."
+    if len(header) == 1:
+        return " Columns are separated by commas, semicolons or tabs."
+    return ""
+
+
+def _shown(text: str) -> str:
+    printable = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return repr(printable[:SHOWN_CHARS])

@@ -19,6 +19,13 @@ MAX_AGE_YEARS = 120
 MAX_PATIENT_ID_CHARS = 64
 MAX_FOLLOW_UP = 2**31 - 1
 
+NO_PATIENT = frozenset(
+    {"", "-", "--", "?", "n/a", "#n/a", "<na>", "na", "nan", "nat", "nil", "none", "null",
+     "missing", "undefined", "unk", "unknown", "not available", "anonymous",
+     "anonymised", "anonymized"}
+)  # fmt: skip
+"""What tables and tags write where a patient is not known, in lower case."""
+
 _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
 _SEEN_FROM_THE_SIDE = re.compile(
@@ -44,11 +51,13 @@ class Entries:
             pathology (uint8).
         reasons: Why the data set itself cannot use a row, a `Reason`; empty where it can.
         details: What was found, for the ledger.
+        notes: What had to be interpreted in the tables, a sentence each.
     """
 
     rows: pd.DataFrame
     reasons: pd.Series
     details: pd.Series
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,12 @@ def parse_patient_id(text: str) -> str:
 
     `00012`, `12` and `12.0` are one patient, as are two Unicode forms of an accent: a table that
     went through a spreadsheet must not turn one patient into two, one in train and one in test.
+    Nor may all the images whose patient is `unknown` become one patient: see `NO_PATIENT`.
     """
     text = unicodedata.normalize("NFC", text.strip())
-    if _CONTROL.search(text) or len(text) > MAX_PATIENT_ID_CHARS or text.casefold() == "nan":
+    if _CONTROL.search(text) or len(text) > MAX_PATIENT_ID_CHARS:
+        return ""
+    if " ".join(text.split()).casefold() in NO_PATIENT:
         return ""
     number = re.fullmatch(r"0*([0-9]+)(?:\.0*)?", text)
     return number.group(1) if number else text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,36 @@ from cxrmodel.config import DataConfig
 from cxrmodel.data.boxes import read_boxes
 from cxrmodel.data.datasets import read_tables
 from cxrmodel.data.dicom.tags import with_tags
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.joins import (
     exclude,
     is_dicom,
     join_rows,
     ledger_of,
     named_files,
+    refuse_clashes,
+    table_names,
 )
-from cxrmodel.data.ledger import Reason, count_reasons, describe_counts, write_ledger
+from cxrmodel.data.ledger import (
+    Reason,
+    count_reasons,
+    describe_counts,
+    losses,
+    warn_of_losses,
+    write_ledger,
+)
+from cxrmodel.data.metadata import read_file
+from cxrmodel.data.name_rules import (
+    NameMatch,
+    explain_mismatch,
+    match_names,
+    quoted,
+)
 from cxrmodel.data.official import official_parts
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.patient_ids import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.source import Source
-from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE
+from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
 from cxrmodel.errors import DataError
 
 INDEX_COLUMNS = (
@@ -48,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str, Any]:
-    """Write index.parquet, listing.parquet, boxes.parquet and excluded.parquet.
+    """Write index.parquet, listing.parquet, boxes.parquet, notes.json and excluded.parquet.
 
     Every row of the CSV ends in the index or in the ledger; so does every image file.
 
@@ -59,31 +78,64 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
 
     Returns:
         dataset (a key of `DATASETS`), num_images, num_excluded, excluded_by_reason, num_patients,
-        num_boxes and the source's fingerprint.
+        num_boxes, notes (what had to be interpreted in the table, a sentence each) and the source's
+        fingerprint.
 
     Raises:
-        DataError: The CSV lacks a required column, or nothing is usable.
+        DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
     """
     listing = pd.read_parquet(source.directory / LISTING_FILE)
     data_set, entries = read_tables(
-        config, source.tables(), f"The CSV of {source.root}", bool(is_dicom(listing["uri"]).all())
+        config, source.tables(), source.table_names, bool(is_dicom(listing["uri"]).all())
     )
     files, surplus = named_files(listing, data_set.name_parts)
-    rows = join_rows(entries, files, data_set.name_parts)
+    match = match_names(table_names(entries).unique(), files["image"], data_set.name_parts)
+    rows = join_rows(entries, files, data_set.name_parts, match)
+    read = partial(read_file, Root(source.root))
+    refuse_clashes(listing, rows["image"], data_set.name_parts, read, source.root)
     _draw_fraction(rows, config)
     rows = with_tags(rows, files, source.root)
     excluded = ledger_of(rows, files, surplus)
-    index = _index_frame(rows[rows["reason"] == ""], config, source.directory)
+    mismatch = _mismatch(rows, files, data_set.name_parts)
+    index = _index_frame(rows[rows["reason"] == ""], config, source.directory, match)
     if index.empty:
         raise DataError(
             f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
-            f"image files; {describe_counts(excluded)}."
+            f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
         )
-    boxes = read_boxes(source.directory / BOX_LIST, index["image"])
+    boxes = read_boxes(source.directory / BOX_LIST, index["image"], match)
+    for note in filter(None, (match.note, mismatch)):
+        logger.warning("%s", note)
+    notes = [note for note in (*entries.notes, match.note, mismatch) if note]
+    warn_of_losses(excluded, len(index))
     _write(index, files, boxes, directory)
+    (directory / NOTES_FILE).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
     write_ledger(excluded, directory)
     counts = _counts(index, boxes, excluded)
-    return {"dataset": data_set.name, **counts, "fingerprint": source.fingerprint}
+    return {
+        "dataset": data_set.name,
+        **counts,
+        "notes": notes,
+        "fingerprint": source.fingerprint,
+    }
+
+
+def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
+    """Say how names and files differ, where some of either have no counterpart."""
+    lonely = rows["reason"].isin((Reason.IMAGE_MISSING, Reason.BAD_IMAGE_NAME))
+    return explain_mismatch(
+        rows["image"][lonely], files["image"][~files["image"].isin(rows["image"])], num_parts
+    )
+
+
+def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> str:
+    """Say why nothing is usable."""
+    if rows.empty:
+        return "The CSV has no row."
+    if rows["uri"].notna().any():
+        return losses(excluded, 0)[0]
+    shown = quoted(rows["image"].iloc[0]), quoted(files["image"].iloc[0])
+    return f"The first row names {shown[0]}, and the first file is {shown[1]}."
 
 
 def _counts(index: pd.DataFrame, boxes: pd.DataFrame, excluded: pd.DataFrame) -> dict[str, Any]:
@@ -108,17 +160,19 @@ def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
     except ValueError as error:
         raise DataError(
             f"data.fraction = {config.fraction} of {len(usable):,} usable images, of which "
-            f"{int(strata.sum()):,} are abnormal, cannot be drawn with both kinds on either side: "
-            f"{error} Set another data.fraction, or 1."
+            f"{int(strata.sum()):,} are abnormal, cannot be drawn so that images of both kinds are "
+            "drawn and left. Set another data.fraction, or 1."
         ) from error
     left_out = pd.Series(True, index=rows.index)
     left_out.iloc[drawn] = False
     exclude(rows, left_out, Reason.NOT_SAMPLED)
 
 
-def _index_frame(rows: pd.DataFrame, config: DataConfig, directory: Path) -> pd.DataFrame:
+def _index_frame(
+    rows: pd.DataFrame, config: DataConfig, directory: Path, match: NameMatch
+) -> pd.DataFrame:
     index = rows.reset_index(drop=True)[list(INDEX_COLUMNS)]
-    index["official"] = index["official"].fillna(official_parts(index["image"], directory))
+    index["official"] = index["official"].fillna(official_parts(index["image"], directory, match))
     salt = patient_salt(config)
     if salt is not None and len(index):
         _warn_of_ids_in_names(index)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from cxrmodel.data.entries import LATERAL, Entries
 from cxrmodel.data.ledger import Reason, ledger
+from cxrmodel.data.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.errors import DataError
 
 MAX_NAME_CHARS = 200
+FEW_CLASHES = 0.01
+NUM_COMPARED = 8
+SHOWN_FOLDERS = 10
 
 # A name is only ever compared with the listing, never used as a path; these say why it is odd.
 _BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|\.\.|^\.?$|//|^/|/\.?$")
@@ -36,15 +43,87 @@ def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd
     return files, ledger(repeated["image"], Reason.DUPLICATE_FILE, details)
 
 
-def join_rows(entries: Entries, files: pd.DataFrame, num_parts: int) -> pd.DataFrame:
+def refuse_clashes(
+    listing: pd.DataFrame,
+    images: pd.Series,
+    num_parts: int,
+    read: Callable[[str], bytes],
+    where: str,
+) -> None:
+    """Stop where folders hold different files of the same names, such as images and their masks.
+
+    Files of one name and one size are taken for copies, and the first of them is used; a few pairs
+    are read, because uncompressed images of different content have one size too. Different files of
+    one name stop the run if they are of more than 1 % of the images.
+
+    Args:
+        listing: Columns uri and bytes.
+        images: Names of the images that the table asks for.
+        num_parts: Parts of a path that name an image.
+        read: Returns a file's bytes.
+        where: The root, for the message.
+
+    Raises:
+        DataError: Nothing tells which folder is meant.
+    """
+    listing = listing.assign(image=image_names(listing["uri"], num_parts))
+    listing = listing[listing["image"].isin(images)]
+    named = listing[listing["image"].duplicated(keep=False)]
+    if named.empty:
+        return
+    lengths = zip(named["uri"], named["image"], strict=True)
+    named = named.assign(folder=[uri[: -len(image) - 1] for uri, image in lengths])
+    first = named.groupby("image")[["uri", "bytes", "folder"]].transform("first")
+    other = named["folder"] != first["folder"]
+    of_one_size = other & (named["bytes"] == first["bytes"])
+    pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
+    if _are_copies(pairs, read):
+        other &= ~of_one_size
+    clashing = named[named["image"].isin(named["image"][other])]
+    count, total = clashing["image"].nunique(), listing["image"].nunique()
+    if count > FEW_CLASHES * total:
+        raise DataError(_clash(clashing, count, total, where))
+
+
+def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
+    counts = files["folder"].value_counts()
+    shown = [f"{folder or 'the root itself'} ({num:,})" for folder, num in counts.items()]
+    more = f" and {len(shown) - SHOWN_FOLDERS:,} more" if len(shown) > SHOWN_FOLDERS else ""
+    twins = files[files["image"] == files["image"].iloc[0]]
+    example = " and ".join(f"{file.uri} ({file.bytes:,} bytes)" for file in twins.itertuples())
+    return (
+        f"{count:,} of {total:,} images that the table names have several, different files of that "
+        f"name in {where}: in the folders {', '.join(shown[:SHOWN_FOLDERS])}{more}, for example "
+        f"{example}. Set data.images to the folder that holds the images, or to a glob such as "
+        "`images_*`."
+    )
+
+
+def _are_copies(pairs: list[tuple[str, str]], read: Callable[[str], bytes]) -> bool:
+    """Compare a few pairs of files, spread evenly over all."""
+    if not pairs:
+        return True
+    drawn = np.unique(np.linspace(0, len(pairs) - 1, NUM_COMPARED).astype(int)).tolist()
+    return all(read(pairs[number][0]) == read(pairs[number][1]) for number in drawn)
+
+
+def table_names(entries: Entries) -> pd.Series:
+    """Return what the table calls its images, in Unicode's composed form."""
+    return entries.rows["image"].fillna("").str.normalize("NFC")
+
+
+def join_rows(
+    entries: Entries, files: pd.DataFrame, num_parts: int, match: NameMatch = AS_THEY_ARE
+) -> pd.DataFrame:
     """Return the rows with their file's uri, and columns reason (empty if usable) and detail.
 
     Args:
         entries: What the data set's module has read.
         files: Listing by image name.
         num_parts: Parts of a path that name an image.
+        match: Which file is meant where names differ in form.
     """
-    image = entries.rows["image"].fillna("").str.normalize("NFC")
+    image = match.resolve(table_names(entries))
     rows = entries.rows.assign(image=image, uri=image.map(files["uri"]), reason="", detail="")
     exclude(rows, _is_bad_name(image, num_parts), Reason.BAD_IMAGE_NAME)
     numbers = pd.Series(rows.index + 1, index=rows.index).astype("str")

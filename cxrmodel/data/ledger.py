@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,9 @@ from typing import Self
 import pandas as pd
 
 LEDGER_FILE = "excluded.parquet"
+NOTABLE_SHARE = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 class Reason(StrEnum):
@@ -77,6 +81,33 @@ class Reason(StrEnum):
     )
 
 
+ASKED_FOR = frozenset({Reason.NOT_SAMPLED, Reason.UNCERTAIN_LABEL})
+"""What a setting says to leave out is no loss."""
+
+REMEDIES: Mapping[Reason, str] = {
+    Reason.IMAGE_MISSING: "Right where only a part of the data set is here; else set data.root to "
+    "the folder above all images.",
+    Reason.ROW_MISSING: "Right where the table is of a part of the images; else set data.csv to "
+    "the table of all.",
+    Reason.DUPLICATE_ROW: "Keep one row per image in the table.",
+    Reason.DUPLICATE_FILE: "Set data.images to the folder that holds the images.",
+    Reason.BAD_IMAGE_NAME: "Write the names of the files into the table.",
+    Reason.BAD_PATIENT_ID: "Write into the table who each image is of: without it the same patient "
+    "may be in train and in test.",
+    Reason.EMPTY_LABELS: "Write `No Finding` where a radiologist found nothing.",
+    Reason.UNKNOWN_LABEL: "Spell the labels as the data set does, joined by `|`.",
+    Reason.CONTRADICTORY_LABELS: "Correct these rows of the table.",
+    Reason.LATERAL_VIEW: "Right where the data set has lateral views; else correct its view.",
+    Reason.NOT_IN_OFFICIAL_LISTS: "Use the lists of this data set, or set split.method to patient.",
+    Reason.DAMAGED_IMAGE: "Copy these files again from where they came.",
+    Reason.TOO_LARGE: "Set images.max_megapixels higher if they are meant to be so large.",
+    Reason.UNSUPPORTED_IMAGE: "Convert these files to PNG, or install the decoder that is named.",
+    Reason.UNREADABLE: "Check the disk or the store, and run again.",
+    Reason.REPLACED: "Run again once nothing writes to the data set.",
+}
+"""What to do about each loss, for people."""
+
+
 def ledger(
     images: Sequence[str] | pd.Series,
     reasons: Sequence[str] | pd.Series | Reason,
@@ -110,3 +141,35 @@ def describe_counts(rows: pd.DataFrame) -> str:
     return (
         ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "nothing excluded"
     )
+
+
+def losses(excluded: pd.DataFrame, num_used: int) -> list[str]:
+    """Return a sentence on each reason that costs more than 1 % of the entries, the worst first.
+
+    Args:
+        excluded: Ledger rows with the columns image, reason and detail.
+        num_used: Images that are left.
+    """
+    total = len(excluded) + num_used
+    reasons = {reason.value: reason for reason in Reason}
+    return [
+        _loss(reasons[value], excluded[excluded["reason"] == value], total)
+        for value, count in count_reasons(excluded).items()
+        if count > NOTABLE_SHARE * total and reasons[value] not in ASKED_FOR
+    ]
+
+
+def _loss(reason: Reason, rows: pd.DataFrame, total: int) -> str:
+    image, detail = rows[["image", "detail"]].iloc[0]
+    example = f"{image} ({detail})" if detail else str(image)
+    share, verb = 100 * len(rows) / total, "is" if len(rows) == 1 else "are"
+    return (
+        f"{len(rows):,} of {total:,} entries ({share:.1f} %) {verb} left out as {reason}, for "
+        f"example {example or 'a row without a name'}. {reason.meaning} {REMEDIES[reason]}"
+    )
+
+
+def warn_of_losses(excluded: pd.DataFrame, num_used: int) -> None:
+    """Log what `losses` says."""
+    for loss in losses(excluded, num_used):
+        logger.warning("%s", loss)

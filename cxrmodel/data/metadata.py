@@ -15,6 +15,7 @@ from cxrmodel.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
 MAX_CANDIDATES = 20
+SHOWN_TABLES = 5
 
 
 def read_file(root: Root, uri: str, limit: int | None = None) -> bytes:
@@ -96,8 +97,9 @@ def _none(config: DataConfig, root: Root, files: Sequence[ListedFile]) -> str:
         f"{', '.join(repr(each.columns[field][0]) for field in each.required)}"
         for each in candidates(config.dataset)
     )
-    count = sum(is_table(file.uri) for file in files)
+    found = [file.uri for file in files if is_table(file.uri)]
+    shown = f": {', '.join(found[:SHOWN_TABLES])}" if found else ""
     return (
         f"There is no metadata CSV in {root.root}, at any depth. Looked for were, of "
-        f"{looked_for} ({count} CSVs found). Set data.csv to its path or URL."
+        f"{looked_for} ({len(found)} CSVs found{shown}). Set data.csv to its path or URL."
     )

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.image_cache import ImageCache
 from cxrmodel.data.image_records import RECORD, Records, outcomes_of, record_of
-from cxrmodel.data.ledger import count_reasons, describe_counts, ledger, write_ledger
+from cxrmodel.data.ledger import (
+    count_reasons,
+    describe_counts,
+    ledger,
+    warn_of_losses,
+    write_ledger,
+)
 from cxrmodel.data.pixel_readers import DecodedPixels, MappedPixels, source_changed
 from cxrmodel.data.reader import ImageReader
 from cxrmodel.data.tables import IMAGES_FILE, OK
@@ -101,6 +107,7 @@ def decode_images(
         directory / IMAGES_FILE, index=False, compression="zstd"
     )
     write_ledger(rows, directory)
+    warn_of_losses(rows, len(outcomes) - len(rows))
     return {
         "num_images": len(outcomes) - len(rows),
         "num_excluded": len(rows),

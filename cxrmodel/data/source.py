@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
 import pandas as pd
+from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.files.archives import archive_hint
@@ -32,6 +35,7 @@ from cxrmodel.disk import explain_full_disk
 from cxrmodel.errors import DataError
 
 KEY_CHARS = 16
+SHOWN_FOLDERS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +51,13 @@ class Source:
         directory: Folder with `entries.csv` (and `entries.1.csv` of a second table, and so on),
             `listing.parquet` (uri, bytes, version) and, where the root has them, the two official
             lists and the list of boxes.
+        table_names: Where the tables lie, for messages.
     """
 
     root: str
     fingerprint: str
     directory: Path
+    table_names: tuple[str, ...] = ()
 
     def tables(self) -> list[bytes]:
         """Return the content of the data set's tables."""
@@ -70,7 +76,7 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
     One recursive listing and one read of each table; no image is opened.
 
     Args:
-        config: The root, and the CSV where it lies elsewhere.
+        config: The root, the folder of its images, and the CSV where it lies elsewhere.
         scratch: Node-local folder that keeps snapshots.
 
     Raises:
@@ -83,8 +89,9 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
     images = [file for file in files if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
     if not images:
         raise DataError(_no_images(root))
-    entries = _read_entries(config, root, files)
-    tables = {_entries_file(number): content for number, content in enumerate(entries)}
+    images = _chosen(images, config.images, root)
+    entries = _read_entries(config, root, files, images)
+    tables = {_entries_file(number): each for number, each in enumerate(entries.values())}
     for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
         uri = _official_file(files, name)
         if uri is not None:
@@ -92,7 +99,27 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
     fingerprint = _fingerprint(tables, images, salt)
     directory = scratch / "sources" / fingerprint[:KEY_CHARS]
     _keep_snapshot(directory, tables, images)
-    return Source(config.root, fingerprint, directory)
+    return Source(config.root, fingerprint, directory, tuple(entries))
+
+
+def _chosen(images: list[ListedFile], pattern: str, root: Root) -> list[ListedFile]:
+    """Return the images below the folders, or of the names, that `data.images` says."""
+    pattern = pattern.removeprefix("./").strip("/")
+    if not pattern:
+        return images
+    try:
+        is_chosen = re.compile(rf"{glob_translate(pattern)[:-2]}(?:/.*)?", re.DOTALL).fullmatch
+    except (ValueError, re.error) as error:
+        raise DataError(f"data.images = {pattern} is not a folder or a glob: {error}.") from error
+    chosen = [image for image in images if is_chosen(image.uri)]
+    if not chosen:
+        counts = Counter(image.uri.rpartition("/")[0] or "the root itself" for image in images)
+        folders = ", ".join(f"{name} ({num:,})" for name, num in counts.most_common(SHOWN_FOLDERS))
+        raise DataError(
+            f"data.images = {pattern} names none of the {len(images):,} images of {root.root}. It "
+            f"is a folder relative to the root, or a glob. Folders with images: {folders}."
+        )
+    return chosen
 
 
 def _no_images(root: Root) -> str:
@@ -107,11 +134,15 @@ def _no_images(root: Root) -> str:
     )
 
 
-def _read_entries(config: DataConfig, root: Root, files: list[ListedFile]) -> list[bytes]:
+def _read_entries(
+    config: DataConfig, root: Root, files: list[ListedFile], images: list[ListedFile]
+) -> dict[str, bytes]:
+    """Return the content of each table, by where it lies."""
     if config.csv is not None:
-        return [read_location(config.csv)]
-    only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in files)
-    return [read_file(root, uri) for uri in find_tables(config, root, files, only_dicom)]
+        return {config.csv: read_location(config.csv)}
+    only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in images)
+    uris = find_tables(config, root, files, only_dicom)
+    return {f"{root.root.rstrip('/')}/{uri}": read_file(root, uri) for uri in uris}
 
 
 def _official_file(files: list[ListedFile], name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
-from cxrmodel.data.ledger import Reason, ledger, write_ledger
+from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
 from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK, SPLIT_FILE, TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.errors import LeakageError, SplitError
 
@@ -22,6 +23,7 @@ LEAKAGE_FILE = "leakage.json"
 PARTS = ("train", "val", "test")
 NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test
 OFFICIAL_FOLDS = 8  # one of train_val's becomes val: with NIH's lists, about 67 / 10 / 23
+ENOUGH_ROWS = 6  # of either kind, for two draws of scikit-learn in a row; with one kind, 4
 SHOWN_PATIENTS = 5
 
 Labels = NDArray[np.str_]
@@ -29,7 +31,17 @@ Labels = NDArray[np.str_]
 logger = logging.getLogger(__name__)
 
 
-def split_images(config: SplitConfig, index: Path, images: Path, directory: Path) -> dict[str, Any]:
+class TooFewError(SplitError):
+    """There are fewer patients or images than the method needs."""
+
+
+def split_images(
+    config: SplitConfig,
+    index: Path,
+    images: Path,
+    directory: Path,
+    left_out: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Write split.parquet, leakage.json and excluded.parquet.
 
     Args:
@@ -37,6 +49,7 @@ def split_images(config: SplitConfig, index: Path, images: Path, directory: Path
         index: Folder of the index stage.
         images: Folder of the images stage; only its `ok` images take part.
         directory: Folder to write to.
+        left_out: How many images the index left out, by reason; for what an error suggests.
 
     Returns:
         The method, num_train, num_val, num_test, and leaking_test_fraction: the share of test
@@ -49,14 +62,17 @@ def split_images(config: SplitConfig, index: Path, images: Path, directory: Path
     frame = pd.read_parquet(index / INDEX_FILE)
     status = pd.read_parquet(images / IMAGES_FILE).set_index("image")["status"]
     frame = frame[frame["image"].map(status) == OK].reset_index(drop=True)
-    frame["split"] = {"patient": _by_patient, "official": _official, "rows": _by_rows}[
-        config.method
-    ](frame, config.seed)
+    method = {"patient": _by_patient, "official": _official, "rows": _by_rows}[config.method]
+    try:
+        frame["split"] = method(frame, config.seed)
+    except TooFewError as error:
+        raise TooFewError(f"{error} {_remedy(left_out or {})}") from error
     unused = frame["split"] == ""
     excluded = ledger(
         frame["image"][unused], Reason.NOT_IN_OFFICIAL_LISTS, [""] * int(unused.sum())
     )
     frame = frame[~unused]
+    warn_of_losses(excluded, len(frame))
     _require_all_parts(frame, config.method)
     leakage = {"method": config.method, **check_leakage(frame, allowed=config.method == "rows")}
     _write(frame, leakage, excluded, directory)
@@ -112,7 +128,10 @@ def _official(frame: pd.DataFrame, seed: int) -> Labels:
         )
     labels = named.map({"test": "test", "train_val": "train"}).fillna("").to_numpy(dtype="<U5")
     train_val = np.flatnonzero(labels == "train")
-    fold = _folds(frame.iloc[train_val], OFFICIAL_FOLDS, seed)
+    try:
+        fold = _folds(frame.iloc[train_val], OFFICIAL_FOLDS, seed)
+    except TooFewError as error:
+        raise TooFewError(f"Validation is drawn from {TRAIN_VAL_LIST}. {error}") from error
     labels[train_val[fold == 0]] = "val"
     return labels
 
@@ -126,7 +145,10 @@ def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
             rest, test_size=0.5, stratify=abnormal[rest], random_state=seed
         )
     except ValueError as error:
-        raise SplitError(f"{_too_few(frame, 'rows')} {error}") from error
+        raise TooFewError(
+            f"{_too_few(frame, 'split.method = rows')} With {ENOUGH_ROWS} images of "
+            "each kind there is enough."
+        ) from error
     labels = np.full(len(frame), "train", dtype="<U5")
     labels[val], labels[test] = "val", "test"
     leaking = frame["patient_id"].iloc[test].isin(frame["patient_id"].iloc[train]).mean()
@@ -145,7 +167,10 @@ def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
     counts = np.zeros((len(ids), 2), np.int64)  # images of each patient: not abnormal, abnormal
     np.add.at(counts, (patient, abnormal), 1)
     if len(ids) < num_folds or counts.sum(axis=0).max(initial=0) < num_folds:
-        raise SplitError(_too_few(frame, f"{num_folds} folds of patients"))
+        raise TooFewError(
+            f"{_too_few(frame, f'{num_folds} folds of patients')} At least {num_folds} patients, "
+            f"and {num_folds} images with a listed finding or {num_folds} without, are needed."
+        )
     return _deal(counts, num_folds, seed)[patient]
 
 
@@ -177,18 +202,28 @@ def _deal(counts: NDArray[np.int64], num_folds: int, seed: int) -> NDArray[np.in
 def _too_few(frame: pd.DataFrame, what: str) -> str:
     abnormal = int(frame["any_abnormal"].sum())
     return (
-        f"There is too little data for a split by {what}: {len(frame):,} images of "
-        f"{frame['patient_id'].nunique():,} patients, {abnormal:,} abnormal and "
-        f"{len(frame) - abnormal:,} without a listed finding. At least {NUM_FOLDS} patients and "
-        f"{NUM_FOLDS} images of one kind are needed. Set data.fraction higher."
+        f"There is too little data for {what}: {len(frame):,} images of "
+        f"{frame['patient_id'].nunique():,} patients, {abnormal:,} with a listed finding and "
+        f"{len(frame) - abnormal:,} without."
     )
+
+
+def _remedy(left_out: Mapping[str, int]) -> str:
+    if left_out.get(Reason.NOT_SAMPLED):
+        return "Set data.fraction higher."
+    remedy = (
+        "Use images of more patients: data.root, or data.phantom_images where they are synthetic."
+    )
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())
+    return f"{remedy} The index left out: {counts}." if left_out else remedy
 
 
 def _require_all_parts(frame: pd.DataFrame, method: str) -> None:
     empty = [part for part in PARTS if not (frame["split"] == part).any()]
     if empty:
         raise SplitError(
-            f"The split leaves no image for {' and '.join(empty)}. {_too_few(frame, method)}"
+            f"The split leaves no image for {' and '.join(empty)}. "
+            f"{_too_few(frame, f'split.method = {method}')}"
         )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrmodel.data.tables import BOX_GRID_PX
+
 Fit = Literal["crop", "pad", "resize"]
 PLACED = ["left", "top", "right", "bottom"]
 
@@ -16,8 +18,8 @@ def boxes_on_square(boxes: pd.DataFrame, fit: Fit) -> NDArray[np.float64]:
     """Follow boxes through the fit that `cxrmodel.data.images.decode_image` gives their file.
 
     Args:
-        boxes: K rows with `x`, `y`, `width`, `height` (px of the file, from its top left corner)
-            and `file_width`, `file_height`.
+        boxes: K rows with `x`, `y`, `width`, `height` (from the file's top left corner, on a grid
+            of `BOX_GRID_PX` along each of its sides) and `file_width`, `file_height` (px).
         fit: How another shape becomes square.
 
     Returns:
@@ -27,7 +29,8 @@ def boxes_on_square(boxes: pd.DataFrame, fit: Fit) -> NDArray[np.float64]:
     corners = boxes[["x", "y"]].to_numpy(dtype=np.float64)  # (K, 2)
     sides = boxes[["width", "height"]].to_numpy(dtype=np.float64)
     files = boxes[["file_width", "file_height"]].to_numpy(dtype=np.float64)
-    edges = np.stack([corners, corners + sides], axis=1)  # (K, 2, 2): corner, axis
+    scale = (files / BOX_GRID_PX)[:, None]  # 1 for NIH's own files, 0.5 for copies of 512 px
+    edges = np.stack([corners, corners + sides], axis=1) * scale  # (K, 2, 2): corner, axis
     if fit == "resize":
         placed = edges / files[:, None]
     else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.nih import NIH
+from cxrmodel.data.tables import NOTES_FILE
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
@@ -106,8 +107,9 @@ class RunTables:
         classifier_history: A row an epoch.
         latents: `latents.parquet`, in the order of `images`.
         hashes: (N, 64), perceptual fingerprints, in the order of `images`.
-        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (px
-            of the file), `file_width` and `file_height`, `patient_id`, `split`.
+        notes: What the index stage had to interpret in the tables, a sentence each.
+        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (on
+            the grid of `BOX_GRID_PX`), `file_width` and `file_height`, `patient_id`, `split`.
         classifier: Predictions of the classifier, by part of the split; these and the baselines'
             are in the order of `images`.
         baselines: Predictions of each fitted baseline, by part of the split; among them the
@@ -118,6 +120,7 @@ class RunTables:
 
     images: pd.DataFrame
     excluded: pd.DataFrame
+    notes: list[str]
     vae_history: pd.DataFrame
     classifier_history: pd.DataFrame
     latents: pd.DataFrame
@@ -142,6 +145,7 @@ def read_tables(inputs: RunInputs) -> RunTables:
     return RunTables(
         images=images,
         excluded=_read_ledgers(inputs),
+        notes=json.loads((inputs.index / NOTES_FILE).read_text("utf-8")),
         vae_history=read_table(inputs.vae / HISTORY_FILE, PER_EPOCH["vae"]),
         classifier_history=read_table(inputs.classifier / HISTORY_FILE, PER_EPOCH["classifier"]),
         latents=_read_latents(inputs.latents, names, ["split", "mu_00", "logvar_00", *QUALITY]),

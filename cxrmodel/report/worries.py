@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cxrmodel.data.ledger import losses
 from cxrmodel.evaluation.audit.subgroups import worse_off
 from cxrmodel.evaluation.evaluate import Evaluation
 from cxrmodel.evaluation.intervals import MIN_POSITIVES
@@ -12,7 +13,6 @@ from cxrmodel.report.words import names_of, number, percent, plural
 # What a convolutional network on the pixels reaches on this data set: CheXNet reproductions.
 PLAUSIBLE_AUROC = 0.85
 PLAUSIBLE_F1 = 0.31
-MANY_EXCLUDED = 0.01
 FEW_ACTIVE = 0.1
 
 
@@ -29,7 +29,8 @@ def worries(results: Results, tables: RunTables, record: RunRecord) -> list[str]
         *_miscalibration(results),
         *_worse_off(results),
         *_latents(results),
-        *_excluded(tables),
+        *tables.notes,
+        *losses(tables.excluded, len(tables.images)),
     ]
 
 
@@ -154,15 +155,4 @@ def _latents(results: Results) -> list[str]:
     return [
         f"Only {active:.0f} of {total} latent dimensions vary between images: the posterior has "
         "collapsed to the prior, or training has barely begun."
-    ]
-
-
-def _excluded(tables: RunTables) -> list[str]:
-    excluded, used = len(tables.excluded), len(tables.images)
-    if excluded <= MANY_EXCLUDED * (excluded + used):
-        return []
-    return [
-        f"{plural(excluded, 'row')} of the data set could not be used, beside "
-        f"{plural(used, 'image')} that could: see the ledger for whether they are missing at "
-        "random."
     ]

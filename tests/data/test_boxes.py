@@ -18,7 +18,7 @@ def boxes_of(text, tmp_path, name=BOX_LIST):
     return read_boxes(path, IMAGES)
 
 
-def test_rows_become_boxes_in_pixels_of_the_file(tmp_path):
+def test_rows_become_boxes(tmp_path):
     text = f"{HEADER}\na.png,Infiltrate,225.5,547,86.75,79\nb.png, mass ,0,0,1,1\n"
     boxes = boxes_of(text, tmp_path)
     assert boxes.to_dict("records") == [
@@ -56,6 +56,17 @@ def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
     assert counts in caplog.text
 
 
+def test_boxes_beyond_the_edge_are_named(tmp_path, caplog):
+    rows = ["a.png,Mass,1000,10,50,20", "b.png,Mass,1024,0,5,5", "a.png,Mass,0,0,1024,1024.5"]
+    boxes = boxes_of("\n".join([HEADER, *rows]), tmp_path)
+    assert boxes["image"].tolist() == ["a.png", "a.png"]  # nothing of the second is in the image
+    expected = (
+        "2 of 3 boxes of BBox_List_2017.csv reach beyond the edge, for example a.png (1000, 10, "
+        "50, 20), and count only within it"
+    )
+    assert expected in caplog.text
+
+
 @pytest.mark.parametrize("text", [None, "", HEADER, HEADER + "\n"])
 def test_no_list_and_an_empty_one_give_no_boxes(text, tmp_path):
     empty = read_boxes(tmp_path / "none", IMAGES) if text is None else boxes_of(text, tmp_path)
@@ -65,7 +76,10 @@ def test_no_list_and_an_empty_one_give_no_boxes(text, tmp_path):
 
 
 def test_a_quote_that_never_ends_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"BBox_List_2017\.csv cannot be read as a CSV: .*EOF"):
+    with pytest.raises(
+        DataError,
+        match=r"BBox_List_2017\.csv cannot be read as a CSV: a quote that opens in line 2 is never",
+    ):
         boxes_of(f'{HEADER}\n"a.png,Mass,1,1,1,1\n', tmp_path)
 
 

@@ -30,7 +30,7 @@ def row(path=FILM, known="Female,68,Frontal,AP", **observed):
 
 def read(*rows, **settings):
     content = "\n".join([HEADER, *rows]).encode()
-    return read_tables(DataConfig(**settings), [content], "The CSV of here", False)[1]
+    return read_tables(DataConfig(**settings), [content], ["The CSV of here"], False)[1]
 
 
 def findings(entries, number=0):
@@ -55,6 +55,8 @@ def test_a_row_becomes_an_entry():
          ["patient64541", 0, "M", "PA", "test"]),
         ("patient2/study1/view2_lateral.jpg", "Unknown,,Lateral,",
          ["patient2", pd.NA, pd.NA, "lateral", pd.NA]),
+        ("CheXpert\\train\\patient3\\study1\\view1_frontal.jpg", ",,Frontal,",
+         ["patient3", pd.NA, pd.NA, pd.NA, "train_val"]),
         ("p/2/a.jpg", "Female,90,Frontal,LL", ["", 90, "F", "lateral", pd.NA]),
         ("a.jpg", ",,,", ["", pd.NA, pd.NA, pd.NA, pd.NA]),
     ],
@@ -201,7 +203,7 @@ def test_one_table_alone_will_do(root, index_of):
         ("view1_frontal.jpg", "bad_image_name"),
         ("../../../etc/passwd", "bad_image_name"),
         ("train/patient00001/study1/view1_frontal.jpg/", "bad_image_name"),
-        ("train\\patient00001\\study1\\view1_frontal.jpg", "bad_image_name"),
+        ("train\\patient00001\\study1\\view1_frontal.jpg", "duplicate_row"),
         ("/etc/patient00001/study1/passwd", "image_missing"),
         ("x/../patient00002/study1/view1_frontal.jpg", "duplicate_row"),
     ],

@@ -93,12 +93,77 @@ def test_every_row_and_file_without_use_has_its_reason(root, write_csv, tmp_path
         "num_excluded": 12,
         "num_patients": 1,
         "num_boxes": 0,
+        "notes": [],
         "excluded_by_reason": {
             "bad_image_name": 4,
             **dict.fromkeys(sorted({r for r in ledger["reason"] if r != "bad_image_name"}), 1),
         },
     }
     assert set(ledger["reason"]) <= set(Reason)
+
+
+def clashing_root(root, write_csv, contents, num_images=4):
+    """Images below each of some folders, of the same names."""
+    names = [f"{number:03d}.png" for number in range(num_images)]
+    write_csv(root / "Data_Entry_2017.csv", [(name, "Mass", name[:3]) for name in names])
+    for folder, content in contents.items():
+        for name in names:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / name).write_bytes(content(name))
+
+
+def test_masks_beside_images_stop_with_the_folders_and_the_setting(root, write_csv, index_of):
+    contents = {"masks": lambda _: b"mask", "xrays": lambda name: name.encode() * 9}
+    clashing_root(root, write_csv, contents)
+    message = (
+        r"4 of 4 images that the table names have several, different files .*data: in the folders "
+        r"masks \(4\), xrays \(4\), for example masks/000\.png \(4 bytes\) and xrays/000\.png "
+        r"\(63 bytes\)\. Set data\.images to the folder"
+    )
+    with pytest.raises(DataError, match=message):
+        index_of(root)
+    assert read(index_of(root, images="xrays"))["uri"].str.startswith("xrays/").all()
+
+
+def test_different_files_of_one_size_are_no_copies(root, write_csv, index_of):
+    clashing_root(
+        root, write_csv, {"a": lambda name: b"a" + name.encode(), "b": lambda _: b"b" * 8}
+    )
+    with pytest.raises(DataError, match=r"different files .* a \(4\), b \(4\)"):
+        index_of(root)
+
+
+def test_copies_are_used_once(root, write_csv, index_of):
+    clashing_root(root, write_csv, {"a/images": str.encode, "a/a/images": str.encode})
+    folder = index_of(root)
+    assert read(folder)["uri"].str.startswith("a/a/images/").all()
+    assert read(folder, "excluded")["reason"].tolist() == ["duplicate_file"] * 4
+
+
+def test_a_few_clashes_in_many_images_are_in_the_ledger(root, write_csv, index_of):
+    clashing_root(root, write_csv, {"images": str.encode}, 100)
+    touch(root, "old/050.png")
+    excluded = read(index_of(root), "excluded")
+    assert excluded["detail"].tolist() == ["old/050.png beside images/050.png"]
+    (root / "old/051.png").write_bytes(b"another")
+    with pytest.raises(DataError, match=r"2 of 100 images"):
+        index_of(root)
+
+
+def test_a_clash_of_files_that_the_table_does_not_name_is_none(root, write_csv, index_of):
+    write_csv(root / "Data_Entry_2017.csv", [("a.png", "Mass", "1")])
+    touch(root, "images/a.png", "images/thumb.png")
+    (root / "old").mkdir()
+    (root / "old/thumb.png").write_bytes(b"another")
+    assert read(index_of(root))["image"].tolist() == ["a.png"]
+
+
+def test_a_table_of_another_form_is_named_by_its_path(root, write_csv, index_of):
+    (root / "sub").mkdir(parents=True)
+    (root / "sub/Data_Entry_2017.csv").write_text("<html>Please log in</html>")
+    touch(root, "a.png")
+    with pytest.raises(DataError, match=r"/data/sub/Data_Entry_2017\.csv is no CSV but a web page"):
+        index_of(root)
 
 
 def test_fraction_is_the_stratified_draw_in_csv_order(root, write_csv, index_of):
@@ -124,7 +189,7 @@ def test_nothing_usable_gives_the_counts(root, write_csv, index_of):
     touch(root, "b.png", "c.png")
     message = (
         r"Nothing of .*/data is usable: 2 rows in the CSV, 2 image files; "
-        r"image_missing 1, row_missing 1, unknown_label 1\."
+        r"image_missing 1, row_missing 1, unknown_label 1\. 1 of 3 entries \(33\.3 %\) is left out"
     )
     with pytest.raises(DataError, match=message):
         index_of(root)

@@ -19,6 +19,11 @@ from cxrmodel.data.pathologies import PATHOLOGIES
         (" mass | Pleural Thickening |", {"Mass", "Pleural_Thickening"}),
         ("PLEURAL_THICKENING", {"Pleural_Thickening"}),
         ("Mass|Mass", {"Mass"}),
+        ("Mass;Hernia", {"Mass", "Hernia"}),
+        ("Mass, pleural thickening", {"Mass", "Pleural_Thickening"}),
+        ("Pleural_Thickening Mass", {"Mass", "Pleural_Thickening"}),
+        ("['Mass', 'Hernia']", {"Mass", "Hernia"}),
+        ("Mass\nHernia|Edema", {"Mass", "Hernia", "Edema"}),
     ],
 )
 def test_reads_labels(text, findings):
@@ -32,7 +37,10 @@ def test_reads_labels(text, findings):
         ("", Reason.EMPTY_LABELS, ""),
         (" | ", Reason.EMPTY_LABELS, ""),
         ("Mass|Infiltrate", Reason.UNKNOWN_LABEL, "Infiltrate"),
-        ("Mass;Hernia", Reason.UNKNOWN_LABEL, "Mass;Hernia"),
+        ("Mass;Cold", Reason.UNKNOWN_LABEL, "Mass;Cold"),
+        ("Mass/Nodule", Reason.UNKNOWN_LABEL, "Mass/Nodule"),  # it may mean either
+        ("Mass?", Reason.UNKNOWN_LABEL, "Mass?"),
+        ("Mass; No Finding", Reason.CONTRADICTORY_LABELS, "Mass; No Finding"),
         ("No Finding|Mass", Reason.CONTRADICTORY_LABELS, "No Finding|Mass"),
     ],
 )
@@ -68,3 +76,10 @@ def test_matrix_has_a_column_a_pathology_and_keeps_the_rows():
     assert hot.dtype == np.uint8
     assert reasons.tolist() == ["", "", "unknown_label", ""]
     assert details.tolist() == ["", "", "Oops", ""]
+
+
+def test_labels_joined_by_another_sign_are_counted_in_the_log(caplog):
+    hot, reasons, _ = label_matrix(pd.Series(["Mass;Hernia", "Mass", "Mass;Hernia", "Cold"]))
+    assert hot.sum(axis=1).tolist() == [2, 1, 2, 0]
+    assert reasons.tolist() == ["", "", "", "unknown_label"]
+    assert "2 rows join their labels by other signs than |, as in 'Mass;Hernia'" in caplog.text

@@ -5,7 +5,15 @@ import pandas as pd
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.index import INDEX_COLUMNS
-from cxrmodel.data.ledger import Reason, count_reasons, describe_counts, ledger
+from cxrmodel.data.ledger import (
+    ASKED_FOR,
+    REMEDIES,
+    Reason,
+    count_reasons,
+    describe_counts,
+    ledger,
+    losses,
+)
 from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.tables import IMAGE_SUFFIXES
 
@@ -49,6 +57,32 @@ def test_counts_are_most_frequent_first():
     assert list(count_reasons(rows).items()) == [("unreadable", 2), ("too_large", 1)]
     assert describe_counts(rows) == "unreadable 2, too_large 1"
     assert describe_counts(rows[:0]) == "nothing excluded"
+
+
+def test_what_costs_more_than_one_per_cent_is_said_with_an_example_and_what_to_do():
+    rows = ledger(
+        ["a.png", "b.png", "c.png", "", *"def"],
+        [
+            "unknown_label",
+            "unknown_label",
+            "bad_patient_id",
+            "not_sampled",
+            *["uncertain_label"] * 3,
+        ],
+        ["Cold", "", "", "", *[""] * 3],
+    )
+    found = losses(rows, 93)
+    assert found == [
+        "2 of 100 entries (2.0 %) are left out as unknown_label, for example a.png (Cold). Its row "
+        "has a label that the data set does not define. Spell the labels as the data set does, "
+        "joined by `|`."
+    ]
+    assert losses(rows[2:3], 98)[0].startswith("1 of 99 entries (1.0 %) is left out as bad_patient")
+
+
+def test_every_reason_but_those_asked_for_has_a_remedy():
+    assert set(REMEDIES) == set(Reason) - ASKED_FOR
+    assert all(re.fullmatch(r"[A-Z].*\.", remedy) for remedy in REMEDIES.values())
 
 
 def test_a_ledger_is_text_even_without_rows():

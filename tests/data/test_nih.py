@@ -66,7 +66,7 @@ FILES = {
 
 def read(content, only_dicom=False):
     content = content.encode() if isinstance(content, str) else content
-    return read_tables(DataConfig(), [content], "The CSV of here", only_dicom)[1]
+    return read_tables(DataConfig(), [content], ["The CSV of here"], only_dicom)[1]
 
 
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
@@ -117,7 +117,10 @@ def test_missing_columns_are_named_with_those_found_and_accepted():
 
 
 def test_a_quote_that_never_ends_is_an_error_not_lost_rows():
-    with pytest.raises(DataError, match=r"The CSV of here cannot be read as a CSV: .*EOF"):
+    with pytest.raises(
+        DataError,
+        match=r"The CSV of here cannot be read as a CSV: a quote that opens in line 3 is never",
+    ):
         read(V2020 + '"00000001_002.png,Mass,1,1,58,M,PA,1,1,1,1\nb.png,Mass\n')
 
 

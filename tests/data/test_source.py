@@ -1,5 +1,6 @@
 import http.server
 import os
+import re
 import threading
 import time
 
@@ -37,6 +38,38 @@ def test_lists_images_of_every_layout_sorted_and_nothing_else(folder, tmp_path, 
     assert listing["uri"].tolist() == [f"{prefix}{name}" for name in names]
     assert listing["bytes"].tolist() == [5] * 5
     assert listing["version"][1] == str((root / folder / "b.png").stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", ["masks/a.png", "x1/xrays/a.png", "x2/xrays/b.png"]),
+        ("masks", ["masks/a.png"]),
+        ("./x1/", ["x1/xrays/a.png"]),
+        ("x*", ["x1/xrays/a.png", "x2/xrays/b.png"]),
+        ("x*/xrays", ["x1/xrays/a.png", "x2/xrays/b.png"]),
+        ("**/xrays/*.png", ["x1/xrays/a.png", "x2/xrays/b.png"]),
+        ("**/b.png", ["x2/xrays/b.png"]),
+    ],
+)
+def test_data_images_names_a_folder_or_a_glob(pattern, expected, tmp_path, write_csv):
+    root = tmp_path / "data"
+    write_csv(root / "Data_Entry_2017.csv", [])
+    for name in ("masks/a.png", "x1/xrays/a.png", "x2/xrays/b.png"):
+        touch(root / name)
+    assert listed(scan(root, tmp_path, images=pattern))["uri"].tolist() == expected
+
+
+@pytest.mark.parametrize("pattern", ["mask", "a.png", "data/masks", "x**", "[z-a]"])
+def test_data_images_of_nothing_shows_the_folders(pattern, tmp_path, write_csv):
+    root = tmp_path / "data"
+    write_csv(root / "Data_Entry_2017.csv", [])
+    for name in ("masks/a.png", "masks/b.png", "c.png"):
+        touch(root / name)
+    with pytest.raises(DataError, match=rf"data\.images = {re.escape(pattern)} ") as caught:
+        scan(root, tmp_path, images=pattern)
+    if "names none of" in str(caught.value):
+        assert "Folders with images: masks (2), the root itself (1)." in str(caught.value)
 
 
 def test_fingerprint_covers_csv_lists_and_listing_and_nothing_else(make_root, tmp_path):

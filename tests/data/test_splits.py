@@ -25,11 +25,12 @@ def table(patients, abnormal=None, official=None):
     )
 
 
-def run(directory, index, method="patient", status="ok", seed=42):
+def run(directory, index, method="patient", status="ok", seed=42, left_out=None):
     index.to_parquet(directory / "index.parquet")
     images = pd.DataFrame({"image": index["image"], "crc32": 1, "status": status})
     images.to_parquet(directory / "images.parquet")
-    summary = split_images(SplitConfig(method=method, seed=seed), directory, directory, directory)
+    config = SplitConfig(method=method, seed=seed)
+    summary = split_images(config, directory, directory, directory, left_out)
     leakage = json.loads((directory / "leakage.json").read_text())
     return pd.read_parquet(directory / "split.parquet"), leakage, summary
 
@@ -80,11 +81,27 @@ class TestPatient:
 
     def test_too_few_patients(self, tmp_path):
         message = (
-            r"too little data for a split by 20 folds of patients: 40 images of 19 patients, "
-            r"20 abnormal and 20 without a listed finding\. At least 20 patients"
+            r"too little data for 20 folds of patients: 40 images of 19 patients, "
+            r"20 with a listed finding and 20 without\. At least 20 patients, and 20 images with "
         )
         with pytest.raises(SplitError, match=message):
             run(tmp_path, table(np.arange(40) % 19))
+
+    def test_what_to_do_is_not_what_is_done_already(self, tmp_path):
+        few = table(np.arange(40) % 19)
+        with pytest.raises(SplitError, match=r"needed\. Set data\.fraction higher\.$"):
+            run(tmp_path, few, left_out={"not_sampled": 60, "image_missing": 1})
+        with pytest.raises(SplitError, match=r"Use images of more patients: data\.root") as caught:
+            run(tmp_path, few, left_out={"bad_patient_id": 30})
+        assert "fraction" not in str(caught.value)
+        assert "The index left out: bad_patient_id 30." in str(caught.value)
+
+    def test_twenty_patients_and_twenty_images_of_one_kind_are_enough(self, tmp_path):
+        kinds = np.arange(25) < 20
+        split, _, _ = run(tmp_path, table(np.arange(25) % 20, abnormal=kinds))
+        assert set(split["split"]) == {"train", "val", "test"}
+        with pytest.raises(SplitError, match="20 images with a listed finding or 20 without"):
+            run(tmp_path, table(np.arange(24) % 20, abnormal=kinds[1:]))
 
     def test_each_patient_goes_where_chi_squared_grows_least(self):
         # Totals 4 and 4. The patient of three normal images comes first, to fold 0, so the one of
@@ -145,8 +162,14 @@ class TestRows:
         assert f"{100 * share:.1f} % of the test images are of a patient" in caplog.text
 
     def test_too_few_images(self, tmp_path):
-        with pytest.raises(SplitError, match=r"too little data for a split by rows: 2 images"):
+        with pytest.raises(SplitError, match=r"too little data for split.method = rows: 2 images"):
             run(tmp_path, table([1, 2]), "rows")
+        with pytest.raises(SplitError, match=r"6 images of each kind there is enough\. Use images"):
+            run(tmp_path, table(np.arange(10)), "rows")
+
+    def test_six_images_of_each_kind_are_enough(self, tmp_path):
+        split, _, _ = run(tmp_path, table(np.arange(12)), "rows")
+        assert set(split["split"]) == {"train", "val", "test"}
 
 
 class TestOfficial:
@@ -159,6 +182,18 @@ class TestOfficial:
         assert (split["split"][:300] != "test").all()
         assert 300 // 8 - 1 <= leakage["num_val"] <= 300 // 8 + 1
         assert leakage["shared_train_val"] == 0
+
+    def test_eight_patients_in_the_list_are_enough_and_seven_are_not(self, tmp_path):
+        official = ["train_val"] * 8 + ["test"] * 2
+        split, _, _ = run(tmp_path, table(range(10), [1] * 10, official), "official")
+        assert split["split"].value_counts().to_dict() == {"train": 7, "test": 2, "val": 1}
+        official[0] = "test"
+        message = (
+            r"Validation is drawn from train_val_list\.txt\. There is too little data for 8 folds "
+            r"of patients: 7 images of 7 patients, .* At least 8 patients, and 8 images with a l"
+        )
+        with pytest.raises(SplitError, match=message):
+            run(tmp_path, table(range(10), [1] * 10, official), "official")
 
     def test_rows_in_neither_list_are_in_the_ledger(self, tmp_path):
         official = self.LISTS.astype(object)

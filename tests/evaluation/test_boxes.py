@@ -11,6 +11,9 @@ from cxrmodel.evaluation.boxes import are_inside, boxes_on_square, mask_of
 
 
 def table(x, y, width, height, file_width, file_height):
+    """A box in pixels of its file, as the list of boxes has it: on the grid of NIH's own files."""
+    x, width = x * 1024 / file_width, width * 1024 / file_width
+    y, height = y * 1024 / file_height, height * 1024 / file_height
     names = ["x", "y", "width", "height", "file_width", "file_height"]
     values = [[x, y, width, height, file_width, file_height]]
     return pd.DataFrame(values, columns=names, dtype=np.float32)
@@ -19,6 +22,14 @@ def table(x, y, width, height, file_width, file_height):
 @pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
 def test_a_square_file_keeps_its_boxes(fit):
     placed = boxes_on_square(table(256, 512, 128, 256, 1024, 1024), fit)
+    assert placed.tolist() == [[0.25, 0.5, 0.375, 0.75]]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+@pytest.mark.parametrize("side", [224, 512, 1024, 2048])
+def test_a_copy_of_another_size_has_its_boxes_at_the_same_place(side, fit):
+    listed = pd.DataFrame([{"x": 256, "y": 512, "width": 128, "height": 256}], dtype=np.float32)
+    placed = boxes_on_square(listed.assign(file_width=side, file_height=side), fit)
     assert placed.tolist() == [[0.25, 0.5, 0.375, 0.75]]
 
 

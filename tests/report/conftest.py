@@ -13,6 +13,7 @@ import torch
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.data.tables import BOX_GRID_PX
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.inputs import RunInputs, RunRecord
@@ -106,11 +107,12 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
 
 def write_boxes(directory: Path, names: list[str]) -> None:
     """A box a film, of three pathologies in turn."""
-    corners = np.random.default_rng(5).uniform(0, SIZE / 2, (2, len(names)))
+    corners = np.random.default_rng(5).uniform(0, BOX_GRID_PX / 2, (2, len(names)))
     boxes = pd.DataFrame({"image": names, "pathology": np.resize(PATHOLOGIES[:3], len(names))})
     boxes["x"], boxes["y"] = corners.astype(np.float32)
-    boxes[["width", "height"]] = np.float32(SIZE / 3)
+    boxes[["width", "height"]] = np.float32(BOX_GRID_PX / 3)
     boxes.to_parquet(directory / "index/boxes.parquet", index=False)
+    (directory / "index/notes.json").write_text("[]")
 
 
 def write_models(

@@ -24,7 +24,7 @@ def boxes(tables, parts):
     """A box of Mass in the middle of each film of some parts."""
     images = tables.images[tables.images["split"].isin(parts)]
     table = images[["image", "patient_id", "split"]].assign(pathology="Mass")
-    corner, side, file = {"x": 25, "y": 50}, {"width": 50, "height": 25}, 100
+    corner, side, file = {"x": 256, "y": 512}, {"width": 512, "height": 256}, 100
     table = table.assign(**corner, **side, file_width=file, file_height=file)
     return dataclasses.replace(tables, boxes=table)
 

@@ -33,6 +33,7 @@ def test_the_errors_are_those_of_the_reconstruction_on_test(made_run, tables):
         original = pixels.read(pixels.rows_of([box.image]))
         error = np.abs(reconstruct(vae, original, device="cpu") - to_unit(original))[0]
         edges = (box.y, box.y + box.height, box.x, box.x + box.width)
+        edges = (edge * box.file_width / 1024 for edge in edges)
         top, bottom, left, right = (int(np.ceil(edge - 0.5)) for edge in edges)
         inside.append(error[top:bottom, left:right].mean())
     assert overall.error_inside.value == pytest.approx(np.mean(inside), rel=1e-5)

@@ -90,6 +90,23 @@ def test_worries_name_undefined_and_rare_pathologies(results, tables, made_run):
     assert not any("synthetic" in worry or "also in train" in worry for worry in found)
 
 
+def test_losses_and_what_was_interpreted_are_worries(results, tables, made_run):
+    excluded = pd.DataFrame(
+        {"stage": "index", "image": [f"{n}.png" for n in range(40)], "reason": "unknown_label",
+         "detail": "Cold"}
+    )  # fmt: skip
+    changed = dataclasses.replace(tables, excluded=excluded, notes=["Names were matched."])
+    *_, note, loss = worries(results, changed, made_run.record)
+    assert note == "Names were matched."
+    share = 100 * 40 / (40 + len(tables.images))
+    assert loss.startswith(
+        f"40 of {40 + len(tables.images):,} entries ({share:.1f} %) are left out as unknown_label, "
+        "for example 0.png (Cold). Its row has a label"
+    )
+    few = dataclasses.replace(tables, excluded=excluded[:1], notes=[])
+    assert not any("left out" in worry for worry in worries(results, few, made_run.record))
+
+
 def test_a_leak_is_the_first_worry_on_real_films(results, tables, made_run):
     leaking = dataclasses.replace(results, leaking_test_fraction=0.813)
     config = {**made_run.record.config, "split": {"method": "rows"}}

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from cxrmodel.data.phantom.film import check_size, draw_film, film_boxes
 from cxrmodel.data.phantom.population import Entry, sample_entries
 from cxrmodel.data.phantom.spec import BOXED_FINDINGS
+from cxrmodel.data.tables import BOX_GRID_PX
 
 ENTRY_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -150,7 +151,7 @@ def _write_lists(root: Path, entries: list[Entry], size_px: int) -> None:
     train_val, test = _official_split(entries)
     _write_lines(root / "train_val_list.txt", train_val)
     _write_lines(root / "test_list.txt", test)
-    _write_lines(root / "BBox_List_2017.csv", [BOX_HEADER, *_box_rows(entries, size_px)])
+    _write_lines(root / "BBox_List_2017.csv", [BOX_HEADER, *_box_rows(entries)])
     rows = [_entry_row(entry) for entry in entries]
     _write_lines(root / "Data_Entry_2017_v2020.csv", [ENTRY_HEADER, *rows])
 
@@ -164,12 +165,12 @@ def _entry_row(entry: Entry) -> str:
     )
 
 
-def _box_rows(entries: list[Entry], size_px: int) -> list[str]:
-    """Return the boxes grouped by finding, as NIH lists them."""
+def _box_rows(entries: list[Entry]) -> list[str]:
+    """Return the boxes grouped by finding, as NIH lists them: whatever the size, in its pixels."""
     rows = []
     for entry in entries:
         if not entry.missing:
-            for finding, box in film_boxes(entry.film, size_px):
+            for finding, box in film_boxes(entry.film, BOX_GRID_PX):
                 numbers = ",".join(f"{number:.12f}" for number in box)
                 rows.append((BOXED_FINDINGS[finding], entry.file_name, numbers))
     return [f"{name},{finding},{numbers}" for finding, name, numbers in sorted(rows)]

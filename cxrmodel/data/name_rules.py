@@ -1,0 +1,150 @@
+"""Names in a table that differ from those of the files in form alone: ending, case or folder.
+
+A rule turns a name into a key, and is applied only where that leaves no doubt: no two names of the
+table and no two files share a key, and every name of the table has a file or every file a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import pandas as pd
+
+_ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$", re.IGNORECASE)
+SHOWN_CHARS = 80
+
+
+def _last_parts(name: str, num_parts: int) -> str:
+    return "/".join(name.replace("\\", "/").split("/")[-num_parts:])
+
+
+RULES: Mapping[str, Callable[[str, int], str]] = {
+    "folder": _last_parts,
+    "case": lambda name, _: name.casefold(),
+    "ending": lambda name, _: _ENDING.sub("", name),
+}
+"""What of a name does not count, as it is said to people; combined in this order."""
+
+
+@dataclass(frozen=True)
+class NameMatch:
+    """How the names of a table become those of files.
+
+    Attributes:
+        rules: Those applied, out of `RULES`; none where names are compared as they are.
+        num_parts: Parts of a path that name an image.
+        files: The file of each key.
+        note: What was applied, with an example; empty where nothing was.
+    """
+
+    rules: tuple[str, ...] = ()
+    num_parts: int = 1
+    files: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def resolve(self, names: pd.Series) -> pd.Series:
+        """Return the names of files; those that have none stay as they are."""
+        if not self.rules:
+            return names
+        distinct = {name: self._file_of(str(name)) for name in names.unique()}
+        return names.map(distinct).astype("str")
+
+    def _file_of(self, name: str) -> str:
+        return self.files.get(key_of(name, self.rules, self.num_parts), name)
+
+
+AS_THEY_ARE = NameMatch()
+
+
+def key_of(name: str, rules: Iterable[str], num_parts: int) -> str:
+    """Return what is left of a name."""
+    for rule in rules:
+        name = RULES[rule](name, num_parts)
+    return name
+
+
+def match_names(names: Iterable[str], files: Iterable[str], num_parts: int) -> NameMatch:
+    """Return the weakest rule that lets a table and a listing meet without any doubt.
+
+    Args:
+        names: What the table calls its images, each once.
+        files: Names of the files, each once.
+        num_parts: Parts of a path that name an image.
+
+    Returns:
+        The rule; none where table and listing meet without one, or where none is beyond doubt.
+    """
+    names, files = {name for name in names if name}, set(files)
+    enough = min(len(names), len(files))
+    if len(names & files) == enough:
+        return AS_THEY_ARE
+    for rules in _combinations():
+        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+        met = of_names.keys() & of_files.keys()
+        if len(of_names) == len(names) and len(of_files) == len(files) and len(met) == enough:
+            pairs = [(of_names[key], of_files[key]) for key in met]
+            name, file = min(pair for pair in pairs if pair[0] != pair[1])
+            note = (
+                f"The table's names differ from those of the files in {_said(rules)} alone, and "
+                f"are matched, as none has two files: {quoted(name)} is the file {quoted(file)}."
+            )
+            return NameMatch(rules, num_parts, {key: of_files[key] for key in met}, note)
+    return AS_THEY_ARE
+
+
+def explain_mismatch(names: Iterable[str], files: Iterable[str], num_parts: int) -> str:
+    """Show a name and a file that do not meet, and the rule by which most would.
+
+    Args:
+        names: What the table calls images that no file is named.
+        files: Names of files that the table does not name.
+        num_parts: Parts of a path that name an image.
+
+    Returns:
+        One or two sentences; empty where no rule makes any meet.
+    """
+    names, files = sorted({name for name in names if name}), sorted(set(files))
+    if not names or not files:
+        return ""
+    met: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for rules in _combinations():
+        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+        met[rules] = [(of_names[key], of_files[key]) for key in of_names.keys() & of_files.keys()]
+    best = max(met, key=lambda rules: len(met[rules]))
+    if not met[best]:
+        return ""
+    name, file = min(met[best])
+    return (
+        f"The table names {quoted(name)} for example, and there is a file {quoted(file)}: "
+        f"but for the {_said(best)}, {len(met[best]):,} of {len(names):,} names without a file "
+        f"meet one of {len(files):,} files without a row. Write the files' names into the table."
+    )
+
+
+def _combinations() -> Iterable[tuple[str, ...]]:
+    return (rules for count in range(1, len(RULES) + 1) for rules in combinations(RULES, count))
+
+
+def _unique(names: Iterable[str], rules: tuple[str, ...], num_parts: int) -> dict[str, str]:
+    """Return the name of each key that only one name has."""
+    found: dict[str, str] = {}
+    shared = set()
+    for name in names:
+        key = key_of(name, rules, num_parts)
+        if key in found:
+            shared.add(key)
+        found[key] = name
+    return {key: name for key, name in found.items() if key not in shared}
+
+
+def _said(rules: tuple[str, ...]) -> str:
+    return " and ".join(rules)
+
+
+def quoted(name: str) -> str:
+    """Return a name as printable text of a bearable length, set off by backticks."""
+    shown = name if name.isprintable() else name.encode("unicode_escape").decode()
+    return f"`{shown[:SHOWN_CHARS]}`"
