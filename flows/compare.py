@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cxrmodel.errors import DataError
 from cxrmodel.report.comparison import read_finished_run, render_comparison
+from flows import terminal
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, or 1 where a report cannot be read.
+        The exit code: 0, or 1 where a report cannot be read or the page not be written.
     """
     parser = argparse.ArgumentParser(prog="python flows/compare.py", description=__doc__)
     parser.add_argument(
@@ -29,13 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         page = render_comparison([read_finished_run(url) for url in options.reports])
-    except (DataError, ValueError) as error:
+        options.output.write_text(page, encoding="utf-8")
+    except (DataError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.output.write_text(page, encoding="utf-8")
     print(f"comparison: {options.output.absolute()}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with terminal.command("stopped; no page was written"):
+        code = main()
+    raise SystemExit(code)
