@@ -229,6 +229,14 @@ def checkpoints(pipeline: Pipeline) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
+def test_ctrl_c_among_the_imports_leaves_no_traceback(alone):
+    run, maps = start_run(alone), "/proc/{}/maps"
+    run.wait(lambda: "libtorch" in Path(maps.format(run.pid)).read_text(), "it imports PyTorch")
+    run.press_ctrl_c()
+    assert run.code() == -signal.SIGINT
+    assert "Traceback" not in run.text
+
+
 def test_ctrl_c_stops_a_run_whose_server_is_still_starting(alone):
     run = start_run(alone)
     run.wait(run.children, "the server starts")
