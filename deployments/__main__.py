@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from typing import get_args
 
 import httpx
@@ -22,11 +23,11 @@ from deployments.definitions import deployments
 from deployments.pools import WorkPool
 from deployments.results import RecordsBlock
 from deployments.target import PoolType, Target, placed
-from flows import command_line
+from flows import command_line, terminal
 from flows.arguments import Parser
 
 PROGRAM = "python -m deployments"
-EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 2, 130
 
 
 def _parser() -> Parser:
@@ -123,25 +124,34 @@ def _print(lines: Iterable[object]) -> None:
         print(line, flush=True)  # noqa: T201 - what the command is for
 
 
+def _until_ctrl_c(lines: Generator[str]) -> None:
+    """Print what a command says that only a signal ends: Ctrl-C is how it ends well."""
+    try:
+        with closing(lines):
+            _print(lines)
+    except terminal.Stopped as stopped:
+        if stopped.code != EXIT_INTERRUPTED:
+            raise
+        print("stopped")  # noqa: T201 - to a person
+
+
 def main(arguments: list[str]) -> None:
     """Run the command, and end with a message that says what to do about a failure."""
     try:
         if arguments[:1] == ["gc"]:
             _print(garbage.command(arguments[1:]))
         elif arguments[:1] == ["ui"]:
-            _print(local.run(arguments[1:], deploy))
+            _until_ctrl_c(local.run(arguments[1:], deploy))
         else:
             deploy(arguments)
     except ValidationError as error:
-        _fail(_explain(error), EXIT_BAD_SETTINGS)
+        terminal.fail(_explain(error), EXIT_BAD_SETTINGS)
     except (ValueError, FileNotFoundError) as error:
-        _fail(str(error), EXIT_BAD_SETTINGS)
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        terminal.fail(str(error), EXIT_BAD_SETTINGS)
     except PrefectHTTPStatusError as error:
-        _fail(f"the server answers {error.response.status_code}: {error.response.text}")
+        terminal.fail(f"the server answers {error.response.status_code}: {error.response.text}")
     except httpx.TransportError as error:
-        _fail(
+        terminal.fail(
             f"the server at {_without_password(PREFECT_API_URL.value())} does not answer: {error}"
         )
 
@@ -159,10 +169,6 @@ def _explain(error: ValidationError) -> str:
     )
 
 
-def _fail(message: str, code: int = EXIT_FAILED) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - to a person
-    raise SystemExit(code)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with terminal.command("stopped"):
+        main(sys.argv[1:])

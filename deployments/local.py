@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.companion import companion, wait_for
+
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
-STARTUP_S = 120
-STOP_S = 40  # a run in training writes its checkpoint
 POOL = "cxr-gpu"
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a service manager, no terminal
 PAGE = {
     # The newer page asks a tracking service for its settings even where analytics are off.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
@@ -30,7 +23,7 @@ PAGE = {
 }
 
 
-def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Iterator[str]:
+def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Generator[str]:
     """Start everything, yield lines that say where to look, and wait for the end.
 
     Args:
@@ -50,25 +43,20 @@ def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Iterator[s
         "DO_NOT_TRACK": "1",
         **PAGE,
     }
-    for ending in ENDINGS:
-        signal.signal(ending, _interrupt)
     with ExitStack() as stack:
         command = ["server", "start", "--host", HOST, "--port", str(port)]
-        server = stack.enter_context(_prefect(command, env))
-        _wait_for(f"{api}/health", server)
+        server = stack.enter_context(companion(command, env))
+        if not wait_for(f"{api}/health", server):
+            raise ValueError(f"the server does not answer on {api}; its last lines are above")
         with temporary_settings(updates={PREFECT_API_URL: api}):
             deploy(["--pool-type", "process", "--pool", POOL, *arguments])
         command = ["worker", "start", "--pool", POOL, "--type", "process"]
-        worker = stack.enter_context(_prefect(command, env))
+        worker = stack.enter_context(companion(command, env))
         yield f"\nPage: {page}\nTry:  PREFECT_API_URL={api} prefect deployment run cxrmodel/smoke"
         yield "Ctrl-C stops everything; what has finished stays in the store.\n"
         while server.poll() is None and worker.poll() is None:
             time.sleep(0.5)
         raise ValueError("the server or the worker has ended by itself; its last lines are above")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _check_free(port: int) -> None:
@@ -79,32 +67,3 @@ def _check_free(port: int) -> None:
                 f"something listens on {HOST}:{port} already. Stop it, or choose another port with "
                 "PREFECT_SERVER_API_PORT"
             )
-
-
-@contextmanager
-def _prefect(arguments: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    # Its own session: Ctrl-C reaches this process alone, which then stops worker before server.
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "prefect", *arguments], env=env, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTUP_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - loopback
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    raise ValueError(f"the server does not answer on {url}; its last lines are above")

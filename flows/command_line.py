@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from prefect import Flow
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -29,7 +27,9 @@ from pydantic_settings.exceptions import SettingsError
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
 from cxrmodel.store import Artifact, Store
+from flows import terminal
 from flows.dry_run import Stages, describe_run
+from flows.own_server import own_server
 from flows.settings_file import SettingsFile, SettingsFileError, read_settings_file
 from tasks.records import records_beside
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
 PROGRAM = "python flows/main.py"
-EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_BAD_SETTINGS = 2
 SETTINGS = setting_names(PipelineConfig)
 SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
 COMMANDS = ("config", "refresh", "dry-run", "help")
@@ -52,7 +52,7 @@ class Request(NamedTuple):
     dry_run: bool
 
 
-Pipeline = Callable[[PipelineConfig, tuple[Stage, ...]], Artifact]
+Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Artifact]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -199,47 +199,45 @@ def _explain_settings(
 
 def run(pipeline: Pipeline, stages: Stages) -> None:
     """Run the pipeline as the command line says, or say what that would do, and exit."""
-    try:
-        request = parse(sys.argv[1:])
-    except SettingsError as error:
-        _fail(str(error), EXIT_BAD_SETTINGS)
+    with terminal.command("stopped"):
+        try:
+            request = parse(sys.argv[1:])
+        except SettingsError as error:
+            terminal.fail(str(error), EXIT_BAD_SETTINGS)
     if request.dry_run:
-        print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
+        with terminal.command("stopped; nothing was written"):
+            print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
         return
-    with _prefect_for_one_run(request.config):
-        report = _attempt(lambda: pipeline(request.config, request.refresh))
-    _print_result(report, Store(request.config.store.root, request.config.store.scratch))
+    with terminal.command("stopped; the same command goes on from here") as endings:
+        report = _attempt(lambda: _run(pipeline, request, endings))
+        _print_result(report, Store(request.config.store.root, request.config.store.scratch))
+
+
+def _run(pipeline: Pipeline, request: Request, endings: terminal.Endings) -> Artifact:
+    def stop_on_signals(flow: object, flow_run: object, state: object) -> None:
+        endings.handle()
+
+    context = ExitStack()
+    context.enter_context(temporary_settings(updates={PREFECT_SERVER_ANALYTICS_ENABLED: False}))
+    context.enter_context(own_server(Path(request.config.store.scratch)))
+    context.enter_context(records_beside(request.config.store))
+    # Prefect sends its last logs and events when the interpreter ends, and before this is called.
+    atexit.register(context.close)
+    run_pipeline = pipeline.with_options(on_running=[stop_on_signals])
+    return run_pipeline(request.config, request.refresh)
 
 
 def _attempt(work: Callable[[], T]) -> T:
     try:
         return work()
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here", EXIT_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the trace is in Prefect's log above
-        _fail(_explain(error), EXIT_FAILED)
-
-
-@contextmanager
-def _prefect_for_one_run(config: PipelineConfig) -> Iterator[None]:
-    settings = {
-        PREFECT_SERVER_ANALYTICS_ENABLED: False,
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,
-    }
-    with temporary_settings(updates=settings), records_beside(config.store):
-        yield
+        terminal.fail(_explain(error))
 
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return explain(error, PipelineConfig)
     return str(error) or type(error).__name__
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.flush()
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def _print_result(report: Artifact, store: Store) -> None:

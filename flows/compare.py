@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cxrmodel.errors import DataError
 from cxrmodel.report.comparison import read_finished_run, render_comparison
+from flows import terminal
 
 EXIT_BAD_INPUT = 2  # as argparse's own
 
@@ -47,4 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with terminal.command("stopped; no page was written"):
+        code = main()
+    raise SystemExit(code)

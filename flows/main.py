@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    # The imports take seconds, and Ctrl-C there must not end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from prefect import flow
 
 from cxrmodel.config import PipelineConfig, Stage

@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler
 from rich.console import Console
 from rich.progress import (
@@ -168,7 +169,7 @@ class _ProgressArtifact:
             if latest is not None and latest is not sent:
                 try:
                     artifact, sent = self._send(latest, artifact), latest
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, PrefectException) as error:
                     if not was_silent:
                         logger.warning("%s: the server does not answer: %s", self._key, error)
                     was_silent = True

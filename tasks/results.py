@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 from PIL import Image
 from prefect import task
@@ -15,9 +17,13 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.exceptions import PrefectException
 
 from cxrmodel.data.ledger import LEDGER_FILE, Reason, count_reasons
 from cxrmodel.store import Artifact, Store
+from tasks.stage import TRANSIENT
+
+logger = logging.getLogger(__name__)
 
 PREVIEW_PX = 640  # pictures are sent within the text
 PREVIEW_QUALITY = 70
@@ -41,7 +47,22 @@ SHOWN_METRICS = (
 
 @task(name="results", task_run_name="results", persist_result=False)
 def show_results(report: Artifact, excluded: list[Artifact], store: Store) -> None:
-    """Show headline metrics, per-class metrics, the ledger and the figures in the UI."""
+    """Show headline metrics, per-class metrics, the ledger and the figures in the UI.
+
+    The run is finished: a server or a store that is out of reach now costs the page, not the run.
+    """
+    try:
+        _show(report, excluded, store)
+    except (httpx.HTTPError, PrefectException, *TRANSIENT) as error:
+        logger.warning(
+            "The results are not all in Prefect's page: %s: %s. They are in %s",
+            type(error).__name__,
+            error,
+            store.uri(report, "report.html"),
+        )
+
+
+def _show(report: Artifact, excluded: list[Artifact], store: Store) -> None:
     folder = store.directory(report)
     metrics = json.loads((folder / "metrics.json").read_text())
     create_markdown_artifact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 from cxrmodel.config import PipelineConfig
@@ -12,8 +13,10 @@ from tasks.latents import encode_images
 from tasks.pixels import PixelSource
 from tasks.plan import UnknownResultError
 from tasks.records import look_up, open_records
-from tasks.stage import StagePolicy, StageTask
+from tasks.stage import TRANSIENT, StagePolicy, StageTask
 from tasks.vae import train_vae
+
+logger = logging.getLogger(__name__)
 
 
 def find_seed_run(
@@ -43,13 +46,16 @@ def find_seed_run(
 
     try:
         vae = stored(train_vae, pixels=pixels, split=split)
+        if vae is None:
+            return {}
+        weights = vae.only("vae.safetensors", "config.json")
+        latents = stored(encode_images, vae=weights, pixels=pixels, split=split)
+        classifier = latents and stored(train_classifier, latents=latents, index=index)
     except UnknownResultError:  # a run is planned whose images or split are not known yet
         return {}
-    if vae is None:
+    except TRANSIENT as error:  # the comparison is not worth a run
+        logger.warning("The notebook's run is not looked for: %s: %s", type(error).__name__, error)
         return {}
-    weights = vae.only("vae.safetensors", "config.json")
-    latents = stored(encode_images, vae=weights, pixels=pixels, split=split)
-    classifier = None if latents is None else stored(train_classifier, latents=latents, index=index)
     if latents is None or classifier is None:
         return {}
     return {

@@ -91,3 +91,16 @@ def test_the_seed_itself_is_not_compared_with_itself(store, inputs, stored):
 def test_a_plan_whose_split_is_not_known_finds_nothing(store, inputs, stored):
     pending = Pending(stage="split", key="", files={})
     assert find(store, inputs | {"split": pending}) == {}
+
+
+class StoreOutOfReach(Store):
+    """A store whose server has gone after the first stages."""
+
+    def problems(self, artifact: Artifact) -> list[str]:
+        raise TimeoutError(f"{artifact.stage} cannot be looked at")
+
+
+def test_a_store_out_of_reach_costs_the_comparison_only(store, inputs, stored, caplog):
+    gone = StoreOutOfReach(store.root, store.scratch)
+    assert find(gone, inputs) == {}
+    assert "is not looked for: TimeoutError: vae cannot be looked at" in caplog.text

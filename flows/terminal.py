@@ -1,0 +1,115 @@
+"""What a command owes the terminal that it runs in: signals, closed pipes, narrow encodings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from types import FrameType
+from typing import NoReturn
+
+# Ctrl-C, a service manager or `timeout`, a closed terminal
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE_S = 10.0
+EXIT_FAILED = 1
+SIGNALLED = 128  # plus the signal's number: the exit code that shells expect
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the command to end.
+
+    Attributes:
+        code: Exit code to end with.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
+class Endings:
+    """The signals that end a command: the first one stops it, hasty more ones change nothing.
+
+    A checkpoint is written and Prefect's server is told before the command ends. Where that takes
+    long, as with a server out of reach, one more signal ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self._stopped_at: float | None = None
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
+    def handle(self) -> None:
+        """Handle the signals from here on; Prefect takes SIGTERM for itself when a flow begins."""
+        for number in ENDINGS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as below `nohup`
+                signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # the terminal has gone: writing to it would be an error
+            for stream in self._terminals:
+                _to_nowhere(stream)
+        now = time.monotonic()
+        if self._stopped_at is None:
+            self._stopped_at = now
+            raise Stopped(SIGNALLED + number)
+        if now - self._stopped_at > PATIENCE_S:
+            os.write(2, b"stopped at once\n")
+            os._exit(SIGNALLED + number)
+
+
+@contextmanager
+def command(when_stopped: str) -> Iterator[Endings]:
+    """Run a command of a terminal: what stops it ends in a line and an exit code, not a traceback.
+
+    Args:
+        when_stopped: Line to print where a signal has stopped it.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any letter
+    endings = Endings()
+    endings.handle()
+    try:
+        yield endings
+        sys.stdout.flush()
+    except Stopped as stopped:
+        _end(when_stopped, stopped.code)
+    except SystemExit:
+        _flush_or_forget()
+        raise
+    except BrokenPipeError:  # of `| head`, which has read enough
+        _to_nowhere(sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except OSError as error:
+        fail(str(error))
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # nothing is left to stop
+
+
+def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Say what went wrong, and exit."""
+    _end(f"error: {message}", code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    _flush_or_forget()
+    with suppress(OSError):  # nobody reads it
+        print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _flush_or_forget() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:  # the interpreter would try again, and complain
+        _to_nowhere(sys.stdout.fileno())
+
+
+def _to_nowhere(stream: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream)
+    os.close(nowhere)
