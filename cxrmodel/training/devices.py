@@ -101,20 +101,20 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
-        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
     workspace = os.environ.get(CUBLAS_WORKSPACE)
     os.environ[CUBLAS_WORKSPACE] = workspace or ":4096:8"  # cuBLAS is deterministic only with it
     torch.use_deterministic_algorithms(True)  # cuDNN's too
     torch.backends.cudnn.benchmark = False  # it may choose another kernel each time
     # Else every new tensor is filled first, a kernel each: some 200 in a step that has 400.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = before[2]
-        torch.utils.deterministic.fill_uninitialized_memory = before[3]
+        torch.utils.deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[CUBLAS_WORKSPACE]
 
