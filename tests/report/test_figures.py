@@ -217,3 +217,11 @@ def test_smallest_maps(count, num_dimensions):
 
 def test_four_points_are_too_few_for_a_map():
     assert map_latents(np.zeros((4, 2), np.float32), max_points=9, perplexity=30, seed=0) is None
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-30])
+def test_latents_that_are_all_the_same_have_no_map(spread):
+    mu = (0.5 + spread * np.random.default_rng(0).normal(size=(60, 8))).astype(np.float32)
+    assert map_latents(mu, max_points=99, perplexity=30, seed=0) is None
+    alone = (mu - 0.5).astype(np.float32)
+    assert map_latents(alone, max_points=99, perplexity=30, seed=0) is None

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from cxrmodel.report.figures.theme import WIDTH_IN, Theme, new_figure, place
 
 MIN_POINTS = 5
+MIN_SPREAD = 1e-15  # of the widest dimension, as a standard deviation
 NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
 PANEL_IN = 4.9
 PANEL_ASPECTS = (0.5, 0.9)  # height over width: as the map is, within reason
@@ -50,7 +51,7 @@ def usable_perplexity(perplexity: float, num_points: int) -> float:
 def map_latents(
     mu: NDArray[np.float32], *, max_points: int, perplexity: float, seed: int
 ) -> LatentMap | None:
-    """Embed latents in two dimensions; None where there are fewer than five.
+    """Embed latents in two dimensions; None where there are fewer than five, or all are one.
 
     Sources: L. van der Maaten, G. Hinton, Visualizing Data using t-SNE, JMLR 9 (2008);
     J. Venna, S. Kaski, Neighborhood preservation in nonlinear projection methods, ICANN 2001, for
@@ -66,6 +67,8 @@ def map_latents(
         return None
     count = min(len(mu), max_points)
     rows = np.random.default_rng(seed).permutation(len(mu))[:count]
+    if mu[rows].std(axis=0, dtype=np.float64).max() < MIN_SPREAD:
+        return None  # scikit-learn would divide by it, and end the process by a segmentation fault
     used = usable_perplexity(perplexity, count)
     start = "pca" if mu.shape[1] > 1 else "random"
     embedding = TSNE(perplexity=used, init=start, random_state=seed)
