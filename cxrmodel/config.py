@@ -14,7 +14,7 @@ Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "bas
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"
-NUM_DOWNSAMPLINGS = 6
+SIDE_STEP = 64  # what the network's six halvings divide
 MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
 DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
@@ -66,7 +66,7 @@ class DataConfig(Section):
 class ImagesConfig(Section):
     """How a file becomes a square of pixels."""
 
-    size: int = Field(1024, ge=2**NUM_DOWNSAMPLINGS, le=4096, multiple_of=2**NUM_DOWNSAMPLINGS)
+    size: int = Field(1024, ge=SIDE_STEP, le=4096, multiple_of=SIDE_STEP)
     """Side of the square in pixels; a multiple of 64, for six halvings."""
 
     fit: Literal["crop", "pad", "resize"] = "crop"

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from cxrmodel.code_digest import code_digest
 from cxrmodel.config import RuntimeConfig
 from cxrmodel.data.source import Source
 from cxrmodel.settings import Section
 from cxrmodel.store import Artifact
 from cxrmodel.training.devices import resolve_device
-from tasks.closure import code_digest
 from tasks.pixels import PixelSource
 
 PACKAGES = ("cxrmodel", "numpy", "pandas", "pillow", "prefect", "pyarrow", "safetensors",

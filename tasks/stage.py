@@ -26,11 +26,11 @@ from prefect.transactions import get_transaction
 from prefect.types._datetime import DateTime
 from prefect.utilities.callables import get_call_parameters
 
+from cxrmodel.code_digest import code_digest
 from cxrmodel.config import Stage
 from cxrmodel.progress import ReportProgress
 from cxrmodel.store import Artifact, Draft, Store
 from cxrmodel.work_folder import own_work_folder
-from tasks.closure import code_digest
 from tasks.provenance import identify, provenance
 from tasks.records import look_up
 from tasks.reporting import progress_reporter

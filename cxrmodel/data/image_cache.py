@@ -8,7 +8,6 @@ folder may vanish at any time: it costs the time to decode again.
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import hashlib
 import logging
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrmodel.code_digest import code_digest
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data import images
 from cxrmodel.data.image_records import (
@@ -39,10 +39,6 @@ from cxrmodel.errors import ImageError, ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 # The modules that turn bytes into pixels.
-DECODER = (
-    *("images", "image_header", "grey"),
-    *(f"dicom/{module}" for module in ("file", "film", "frame", "stored", "display", "pixels")),
-)
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -228,9 +224,7 @@ def cache_key(config: ImagesConfig, index: Path) -> str:
     The decoder's code is part of it: pixels of an older one must not be taken for its own.
     """
     listing = hashlib.sha256((index / LISTING_FILE).read_bytes()).hexdigest()
-    # Parsed, so that a comment changes nothing.
-    sources = [Path(images.__file__).parent / f"{module}.py" for module in DECODER]
-    decoder = [ast.dump(ast.parse(source.read_bytes())) for source in sources]
+    decoder = code_digest(images.__name__)
     text = f"{FORMAT_VERSION} {config.fingerprint()} {listing} {decoder}"
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_CHARS]
 

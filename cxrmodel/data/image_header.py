@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import ImageError
+from cxrmodel.errors import DataError, ImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -62,3 +62,14 @@ def check_bytes(num_bytes: int, max_megapixels: float) -> None:
             Reason.TOO_LARGE,
             f"{num_bytes:,} bytes, more than images.max_megapixels = {max_megapixels:g} can take",
         )
+
+
+def require_pydicom() -> None:
+    """Raise a DataError that names the extra, where pydicom is not installed."""
+    try:
+        import pydicom  # noqa: F401, PLC0415 - an optional extra
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "The data set holds DICOM files, which need pydicom: install the extra `dicom`, "
+            "as in pip install 'cxrmodel[dicom]'."
+        ) from error

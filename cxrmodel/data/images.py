@@ -14,9 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.dicom.heads import require_pydicom
 from cxrmodel.data.grey import count_codes, spread, used_levels
-from cxrmodel.data.image_header import check_size, format_of
+from cxrmodel.data.image_header import check_size, format_of, require_pydicom
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 

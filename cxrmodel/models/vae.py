@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cxrmodel.config import NUM_DOWNSAMPLINGS
 from cxrmodel.models.convolutions import NEGATIVE_SLOPE, Convolutions, doubling, halving
 from cxrmodel.models.posterior import kl_by_dimension
 
@@ -213,7 +212,7 @@ def _norm(num_channels: int, group_norm: bool) -> list[nn.Module]:
 
 
 def _last_side(image_size: int) -> int:
-    factor: int = 2**NUM_DOWNSAMPLINGS
+    factor: int = 2 ** (len(CHANNELS) - 1)
     if image_size < factor or image_size % factor:
         raise ValueError(f"image_size must be a positive multiple of {factor}, got {image_size}.")
     return image_size // factor

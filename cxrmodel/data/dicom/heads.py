@@ -15,8 +15,9 @@ import pandas as pd
 
 from cxrmodel.data.entries import parse_view
 from cxrmodel.data.files.root import Root
+from cxrmodel.data.image_header import require_pydicom
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import DataError, ImageError, UnreadableFileError
+from cxrmodel.errors import ImageError, UnreadableFileError
 
 TEXT_TAGS = {
     "patient_id": "PatientID",
@@ -29,17 +30,6 @@ SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing")
 COLUMNS = (*TEXT_TAGS, "view", "pixel_spacing_mm", "reason", "detail")
 HEAD_BYTES = (32 << 10, 512 << 10, 8 << 20)  # tried in turn, until these tags are passed
 REMOTE_WORKERS = 16
-
-
-def require_pydicom() -> None:
-    """Raise a DataError that names the extra, where pydicom is not installed."""
-    try:
-        import pydicom  # noqa: F401, PLC0415 - an optional extra
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "The data set holds DICOM files, which need pydicom: install the extra `dicom`, "
-            "as in pip install 'cxrmodel[dicom]'."
-        ) from error
 
 
 def read_headers(root: Root, files: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from cxrmodel.config import SIDE_STEP
+from cxrmodel.models.vae import CHANNELS
+
+PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def digest(project: Path, stage: str) -> str:
-    code = f"from tasks.closure import code_digest; print(code_digest('tasks.{stage}'))"
+    code = f"from cxrmodel.code_digest import code_digest; print(code_digest('tasks.{stage}'))"
     env = {**os.environ, "PYTHONPATH": str(project)}
     command = [sys.executable, "-c", code]
     ran = subprocess.run(command, env=env, cwd=project, check=True, capture_output=True, text=True)
@@ -76,6 +79,11 @@ def test_code_of_the_task_counts(project):
         ("cxrmodel/report/html.py", "baselines"),
         ("cxrmodel/training/vae.py", "classifier"),
         ("cxrmodel/store.py", "index"),
+        ("cxrmodel/patience.py", "index"),
+        ("cxrmodel/data/files/s3.py", "images"),
+        ("cxrmodel/cluster/session.py", "vae"),
+        ("cxrmodel/cluster/vae.py", "vae"),
+        ("cxrmodel/progress.py", "vae"),
         ("tasks/stage.py", "index"),
     ],
 )
@@ -99,3 +107,68 @@ def test_imports_for_type_checking_do_not_count(project):
     with_lazy = digest(project, "classifier")
     append(project / "cxrmodel" / "data" / "nih.py", "\nEDITED = 1\n")
     assert digest(project, "classifier") == with_lazy != before
+
+
+def test_a_constant_of_the_settings_counts_where_it_is_used(project):
+    append(project / "cxrmodel" / "config.py", "\nHALF = 2\nLIMIT = 3 * HALF\nOTHER = 1\n")
+    append(project / "cxrmodel" / "models" / "vae.py", "\nfrom cxrmodel.config import LIMIT\n")
+    before = digest(project, "vae")
+    edit(project / "cxrmodel" / "config.py", "OTHER = 1", "OTHER = 2")
+    assert digest(project, "vae") == before
+    edit(project / "cxrmodel" / "config.py", "HALF = 2", "HALF = 5")  # by way of LIMIT
+    assert digest(project, "vae") != before
+
+
+def test_the_defaults_of_a_section_count_where_it_is_filled_with_nothing(project):
+    config = project / "cxrmodel" / "config.py"
+    append(
+        project / "cxrmodel" / "models" / "vae.py",
+        "\nfrom cxrmodel.config import SplitConfig, VAEConfig\nD: VAEConfig = SplitConfig()\n",
+    )
+    before = digest(project, "vae")
+    edit(config, "kl_weight: float = Field(1e-3", "kl_weight: float = Field(2e-3")  # a type alone
+    assert digest(project, "vae") == before
+    edit(config, '"official", "rows"] = "patient"', '"official", "rows"] = "rows"')
+    assert digest(project, "vae") != before
+
+
+def test_source_is_read_as_utf_8_whatever_the_locale(project):
+    append(project / "cxrmodel" / "models" / "vae.py", '\nNAME = "Röntgen"\n')
+    code = "from cxrmodel.code_digest import code_digest; print(code_digest('tasks.vae'))"
+    found = set()
+    for locale in ("C.UTF-8", "C", "POSIX"):
+        env = {"PYTHONPATH": str(project), "LC_ALL": locale, "PYTHONUTF8": "0"}
+        env |= {"PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, env=env, cwd=project, check=True, capture_output=True)
+        found.add(ran.stdout)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [("images", True), ("grey", True), ("dicom/display", True), ("nih", False), ("ledger", False)],
+)
+def test_the_pixel_cache_follows_the_code_that_decodes(project, module, changes):
+    def key() -> str:
+        code = (
+            "from pathlib import Path; from cxrmodel.config import ImagesConfig;"
+            "from cxrmodel.data.image_cache import cache_key;"
+            "print(cache_key(ImagesConfig(), Path('.')))"
+        )
+        env = {**os.environ, "PYTHONPATH": str(project)}
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, env=env, cwd=project, check=True, capture_output=True)
+        return ran.stdout.decode()
+
+    (project / "listing.parquet").write_bytes(b"")
+    before = key()
+    path = project / "cxrmodel" / "data" / f"{module}.py"
+    path.write_text("# a comment\n" + path.read_text().replace('"""', '"""Edited. ', 1))
+    assert key() == before
+    append(path, "\nEDITED = 1\n")
+    assert (key() != before) is changes
+
+
+def test_the_smallest_image_is_what_the_network_halves():
+    assert 2 ** (len(CHANNELS) - 1) == SIDE_STEP

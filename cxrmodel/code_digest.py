@@ -1,7 +1,8 @@
 """Digest of the code that a module runs: its own and that of the project modules it imports.
 
-Comments, docstrings and formatting do not count, so that only an edit that could change a result
-changes the digest.
+Comments, docstrings and formatting do not count, nor do modules that cannot change a result, so
+that only an edit that could change one changes the digest. It is in the cache key of each stage and
+in the name of the pixel cache.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ from pathlib import Path
 
 PROJECT_PACKAGES = ("cxrmodel", "tasks")
 
-# What these do is covered by the key in another way, or cannot change a result: settings enter
-# the key by value, pixels by their checksums, inputs by their content.
-PLUMBING = frozenset(
-    {
-        "cxrmodel.config",
-        "cxrmodel.errors",
-        "cxrmodel.progress",
-        "cxrmodel.settings",
-        "cxrmodel.remote_folder",
-        "cxrmodel.store",
-        "tasks.closure",
-        "tasks.pixels",
-        "tasks.provenance",
-        "tasks.reporting",
-        "tasks.stage",
-    }
+# What these modules and packages do is covered by a key in another way, or cannot change a result:
+# settings enter a key by value, pixels by their checksums, inputs by their content.
+NEUTRAL = (
+    "cxrmodel.cluster",
+    "cxrmodel.code_digest",
+    "cxrmodel.config",
+    "cxrmodel.data.files",
+    "cxrmodel.data.ledger",
+    "cxrmodel.disk",
+    "cxrmodel.errors",
+    "cxrmodel.patience",
+    "cxrmodel.places",
+    "cxrmodel.progress",
+    "cxrmodel.remote_files",
+    "cxrmodel.remote_folder",
+    "cxrmodel.settings",
+    "cxrmodel.store",
+    "cxrmodel.training.checkpoint_copies",
+    "cxrmodel.training.speed",
+    "cxrmodel.work_folder",
+    "tasks.pixels",
+    "tasks.provenance",
+    "tasks.reporting",
+    "tasks.stage",
 )
 
 
@@ -43,7 +52,8 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(reachable_modules(module)):
         path = _source(name)
-        digest.update(f"{name}\n{_read(path).code}\n".encode())
+        module_read = _read(path)
+        digest.update(f"{name}\n{module_read.code}\n{module_read.values}\n".encode())
         for extra in _data_files(path):
             digest.update(f"{name}/{extra.name}\n".encode() + extra.read_bytes())
     return digest.hexdigest()
@@ -55,23 +65,29 @@ def reachable_modules(module: str) -> set[str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or name in PLUMBING:
+        if name in found or is_neutral(name):
             continue
         found.add(name)
         waiting += _read(_source(name)).imports
     return found
 
 
+def is_neutral(module: str) -> bool:
+    """Say whether a module is declared unable to change a result, by itself or by its package."""
+    return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
+
+
 @dataclass(frozen=True)
 class _Module:
     imports: list[str]  # of this project
     code: str  # dump of the syntax tree without comments, docstrings and layout
+    values: str  # dump of the values that it takes from neutral modules
 
 
 @cache  # most modules are reached by several stages
 def _read(path: Path) -> _Module:
-    tree = ast.parse(path.read_text())
-    return _Module(_imports(tree), _code(tree))
+    tree = ast.parse(path.read_bytes())  # bytes: as UTF-8, whatever the locale
+    return _Module(_imports(tree), _code(tree), _values(tree))
 
 
 def _source(module: str) -> Path:
@@ -102,6 +118,61 @@ def _imports(tree: ast.Module) -> list[str]:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return [name for name in names if name.split(".")[0] in PROJECT_PACKAGES and _find(name)]
+
+
+def _values(tree: ast.Module) -> str:
+    """Dump the constants that a module imports from neutral ones, and the classes it fills there.
+
+    `from cxrmodel.config import LIMIT` shapes a result by the value of LIMIT, and
+    `ReportConfig()` by the defaults of that section.
+    """
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    dumps = []
+    for node in _RuntimeNodes().collect(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and is_neutral(node.module):
+            path = _source(node.module)
+            for alias in node.names:
+                is_called = (alias.asname or alias.name) in called
+                dumps += _definitions(path, alias.name, with_class=is_called)
+    return "\n".join(dumps)
+
+
+def _definitions(path: Path, name: str, *, with_class: bool) -> list[str]:
+    """Dump what a name of a module is assigned, and the module's own names in that."""
+    top = {key: node for node in _tree(path).body for key in _names_of(node)}
+    dumps, waiting, seen = [], [name], set()
+    while waiting:
+        name = waiting.pop()
+        node = top.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        if isinstance(node, ast.ClassDef) and not with_class:
+            continue
+        dumps.append(ast.dump(node))
+        waiting += [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+    return dumps
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_bytes())
+    _code(tree)  # takes the docstrings out
+    return tree
+
+
+def _names_of(node: ast.stmt) -> list[str]:
+    """Return the names that a statement gives a value or a class."""
+    if isinstance(node, ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    if isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 class _RuntimeNodes(ast.NodeVisitor):
