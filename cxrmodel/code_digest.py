@@ -18,10 +18,11 @@ PROJECT_PACKAGES = ("cxrmodel", "tasks")
 
 # What these modules and packages do is covered by a key in another way, or cannot change a result:
 # settings enter a key by value, pixels by their checksums, inputs by their content.
+SETTINGS = "cxrmodel.config"
 NEUTRAL = (
     "cxrmodel.cluster",
     "cxrmodel.code_digest",
-    "cxrmodel.config",
+    SETTINGS,
     "cxrmodel.data.files",
     "cxrmodel.data.ledger",
     "cxrmodel.disk",
@@ -121,7 +122,7 @@ def _imports(tree: ast.Module) -> list[str]:
 
 
 def _values(tree: ast.Module) -> str:
-    """Dump the constants that a module imports from neutral ones, and the classes it fills there.
+    """Dump the constants that a module imports from neutral ones, and the settings it fills.
 
     `from cxrmodel.config import LIMIT` shapes a result by the value of LIMIT, and
     `ReportConfig()` by the defaults of that section.
@@ -136,8 +137,8 @@ def _values(tree: ast.Module) -> str:
         if isinstance(node, ast.ImportFrom) and node.module and is_neutral(node.module):
             path = _source(node.module)
             for alias in node.names:
-                is_called = (alias.asname or alias.name) in called
-                dumps += _definitions(path, alias.name, with_class=is_called)
+                is_filled = node.module == SETTINGS and (alias.asname or alias.name) in called
+                dumps += _definitions(path, alias.name, with_class=is_filled)
     return "\n".join(dumps)
 
 

@@ -132,6 +132,14 @@ def test_the_defaults_of_a_section_count_where_it_is_filled_with_nothing(project
     assert digest(project, "vae") != before
 
 
+def test_what_progress_is_told_does_not_count(project):
+    before = digest(project, "vae")
+    edit(
+        project / "cxrmodel" / "progress.py", "class Progress:", "class Progress:\n    edited = 1\n"
+    )
+    assert digest(project, "vae") == before
+
+
 def test_source_is_read_as_utf_8_whatever_the_locale(project):
     append(project / "cxrmodel" / "models" / "vae.py", '\nNAME = "Röntgen"\n')
     code = "from cxrmodel.code_digest import code_digest; print(code_digest('tasks.vae'))"
