@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +13,12 @@ from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
 from cxrmodel.data.ledger import LEDGER_FILE, count_reasons
 from cxrmodel.data.source import Source, scan_source
 from cxrmodel.store import Artifact, Store
-from flows.needs import Reading, Training, expected_seconds, free_bytes, reading, training
+from flows.needs import Reading, Training, free_bytes, reading, training
 from tasks.plan import (
     CACHED,
-    PREVIEWED,
-    UNKNOWN,
     Pending,
     Plan,
     PlannedStore,
-    Step,
     UnknownSource,
 )
 from tasks.records import open_records
@@ -86,7 +82,6 @@ def _need_lines(config: PipelineConfig, plan: Plan, store: Store) -> Iterator[st
     yield _line("scratch", _scratch(config, plan, pixels, needs))
     yield _line("memory", _memory(config, needs))
     yield _line("device", f"{needs.device}, {needs.precision}")
-    yield _line("time", _time(config.store.root, plan.steps))
 
 
 def _line(label: str, text: str) -> str:
@@ -137,21 +132,6 @@ def _memory(config: PipelineConfig, needs: Training) -> str:
         f"about {_size(needs.bytes)} to train at batch {needs.batch_size}, "
         f"{config.images.size} px; {there}"
     )
-
-
-def _time(root: str, steps: list[Step]) -> str:
-    due = [step for step in steps if step.state != CACHED and step.stage not in PREVIEWED]
-    seconds = {step.stage: expected_seconds(root, step) for step in due}
-    known = {stage: value for stage, value in seconds.items() if value is not None}
-    unknown = [stage for stage in seconds if stage not in known]
-    answers = []
-    if known:
-        may_be_cached = any(step.state == UNKNOWN and step.stage in known for step in due)
-        total = timedelta(seconds=round(sum(known.values())))
-        answers = [f"{'at most ' * may_be_cached}about {total} (h:mm:ss) for {', '.join(known)}"]
-    if unknown:
-        answers.append(f"unknown for {', '.join(unknown)}: not measured on this hardware yet")
-    return "; ".join(answers) or "seconds"
 
 
 def _size(num_bytes: int) -> str:

@@ -1,22 +1,17 @@
-"""What a planned run needs: bytes to read, room in scratch, memory, a device, time."""
+"""What a planned run needs: bytes to read, room in scratch, memory, a device."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pandas as pd
 
 from cxrmodel.config import PipelineConfig
 from cxrmodel.data.image_cache import ImageCache
 from cxrmodel.data.image_records import is_unfinished
 from cxrmodel.data.tables import LISTING_FILE
-from cxrmodel.store import MANIFEST
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
 from cxrmodel.training.vae_settings import resolve_config
@@ -26,9 +21,6 @@ from tasks.plan import CACHED, Step
 PIXEL_STAGES = frozenset({"images", "vae", "latents", "baselines", "report"})
 PROCESS_BYTES = 300 << 20  # Python with the libraries loaded, before the first step
 CHECKPOINT_WEIGHTS = 10  # three times weights and Adam's two moments, and the best weights
-NUM_MANIFESTS = 20
-PROPORTIONAL = frozenset({"images", "vae", "latents", "classifier"})  # their time to the images
-MOST_UNLIKE = 2  # how much larger or smaller the run may be that another stage's time is taken of
 
 
 @dataclass(frozen=True)
@@ -118,42 +110,3 @@ def free_bytes(folder: Path) -> int:
     path = folder.absolute()
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     return shutil.disk_usage(there).free
-
-
-def expected_seconds(root: str, step: Step) -> float | None:
-    """Return how long a stage would take, by what earlier runs on this hardware took.
-
-    The slowest counts of the last few with the same settings, for a run that went on from a
-    checkpoint has not measured all of its work. None where nothing comparable was measured.
-
-    Args:
-        root: Of the store, whose manifests hold the measurements.
-        step: The stage, with its number of images.
-    """
-    if not step.images:
-        return None
-    paces = [
-        manifest["seconds"] / work["images"]
-        for manifest in _latest_manifests(root, step.stage)
-        if (work := manifest["provenance"].get("work")) and _is_comparable(work, step)
-    ]
-    return max(paces) * step.images if paces else None
-
-
-def _is_comparable(work: Mapping[str, Any], step: Step) -> bool:
-    if not work["images"] or not step.images or work["pace"] != step.pace:
-        return False
-    size = work["images"] / step.images
-    return step.stage in PROPORTIONAL or 1 / MOST_UNLIKE <= size <= MOST_UNLIKE
-
-
-def _latest_manifests(root: str, stage: str) -> list[dict[str, Any]]:
-    file_system, path = fsspec.core.url_to_fs(root)
-    found = file_system.glob(f"{path}/{stage}/*/{MANIFEST}", detail=True)
-    newest = sorted(found, key=lambda name: _time(found[name]), reverse=True)[:NUM_MANIFESTS]
-    return [json.loads(file_system.cat_file(name)) for name in newest]
-
-
-def _time(info: Mapping[str, Any]) -> float:
-    changed = info.get("mtime", info.get("LastModified", 0.0))
-    return float(changed.timestamp() if hasattr(changed, "timestamp") else changed)

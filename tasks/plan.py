@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -19,7 +19,6 @@ from cxrmodel.data.splits import split_images
 from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK
 from cxrmodel.progress import silent
 from cxrmodel.store import Artifact, Store
-from tasks.provenance import num_images, pace
 from tasks.records import has_record, look_up
 from tasks.stage import PLANNER, StagePolicy, StageRun, StageTask
 
@@ -39,15 +38,11 @@ class Step:
         stage: Its name.
         state: `cached`, `would run`, or `unknown`: it depends on what an earlier stage makes.
         reason: Why, for people; may be empty.
-        images: How many it goes through, each epoch counted; None where that cannot be said.
-        pace: What its time for an image depends on.
     """
 
     stage: str
     state: Literal["cached", "would run", "unknown"]
     reason: str = ""
-    images: int | None = None
-    pace: Mapping[str, Any] = field(default_factory=dict)
 
 
 class UnknownResultError(Exception):
@@ -146,10 +141,10 @@ class Plan:
     def _looked_up(self, task: StageTask[..., Any], inputs: dict[str, Any], key: str) -> Artifact:
         found = look_up(self._records, self._store, key)
         if found.artifact is not None and task.name not in self._refresh:
-            self._note(task.name, CACHED, "", inputs)
+            self.steps.append(Step(task.name, CACHED))
             return found.artifact
         refreshed = "asked by --refresh" if found.artifact is not None else ""
-        self._note(task.name, WOULD_RUN, found.problem or refreshed, inputs)
+        self.steps.append(Step(task.name, WOULD_RUN, found.problem or refreshed))
         if task.name not in PREVIEWED:
             return Pending(stage=task.name, key="", files={})
         self._running = (task.name, key)
@@ -160,7 +155,8 @@ class Plan:
     ) -> Artifact:
         never_ran = not has_record(self._records, task.name)
         state = WOULD_RUN if never_ran or task.name in self._refresh else UNKNOWN
-        self._note(task.name, state, f"until {waits_for} has run" * (state == UNKNOWN), inputs)
+        reason = f"until {waits_for} has run" if state == UNKNOWN else ""
+        self.steps.append(Step(task.name, state, reason))
         can_split = task.name == "split" and not isinstance(inputs["index"], Pending)
         summary = self._estimated_split(inputs) if can_split else {}
         return Pending(stage=waits_for, key="", files={}, summary=summary)
@@ -174,12 +170,3 @@ class Plan:
         names = pd.read_parquet(index / INDEX_FILE, columns=["image"])
         names.assign(crc32=0, status=OK).to_parquet(folder / IMAGES_FILE)
         return split_images(config, index, folder, folder)
-
-    def _note(
-        self,
-        stage: str,
-        state: Literal["cached", "would run", "unknown"],
-        reason: str,
-        inputs: dict[str, Any],
-    ) -> None:
-        self.steps.append(Step(stage, state, reason, num_images(inputs), pace(inputs)))

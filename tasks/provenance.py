@@ -1,4 +1,4 @@
-"""What determines a result, and what made it: code, inputs, packages, machine, amount of work."""
+"""What determines a result, and what made it: code, inputs, packages, machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ PACKAGES = ("cxrmodel", "numpy", "pandas", "pillow", "prefect", "pyarrow", "safe
 PLACES = frozenset(
     {"root", "runtime", "store"}
 )  # where and on what a stage runs, not what it makes
-PACE_SETTINGS = frozenset({"size", "fit", "cache", "batch_size", "precision", "latent_dim"})
 
 
 def identify(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def provenance(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[
         "code": code_digest(function.__module__),
         "inputs": identify(inputs),
         "packages": package_versions(),
-        "work": {"images": num_images(inputs), "pace": pace(inputs)},
+        "machine": machine(inputs.get("runtime", RuntimeConfig())),
     }
 
 
@@ -64,30 +63,6 @@ def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **versions}
-
-
-def num_images(inputs: Mapping[str, Any]) -> int | None:
-    """Return how many images a stage goes through, each epoch counted; None where unknown."""
-    found = inputs.get("stages", inputs)
-    summary = found["split"].summary if "split" in found else {}
-    parts = [summary[name] for name in ("num_train", "num_val", "num_test") if name in summary]
-    images = sum(parts) or (found["index"].summary.get("num_images") if "index" in found else None)
-    return images and images * getattr(inputs.get("config"), "epochs", 1)
-
-
-def pace(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a stage's time for an image depends on: machine, device and a few settings."""
-    pixels, runtime = inputs.get("pixels"), inputs.get("runtime", RuntimeConfig())
-    config = inputs.get("config")
-    sections = [config] if isinstance(config, Section) else []
-    sections += [pixels.config] if isinstance(pixels, PixelSource) else []
-    settings = {
-        name: value
-        for section in sections
-        for name, value in section.model_dump().items()
-        if name in PACE_SETTINGS
-    }
-    return {"machine": machine(runtime), **settings}
 
 
 def machine(runtime: RuntimeConfig) -> str:

@@ -10,47 +10,10 @@ import torch
 
 from cxrmodel.config import ImagesConfig, PipelineConfig, RuntimeConfig, StoreConfig, VAEConfig
 from cxrmodel.models.vae import VAE
-from flows.needs import Reading, expected_seconds, reading, training
+from flows.needs import Reading, reading, training
 from tasks.plan import Step
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results.json"
-PACE = {"machine": "one core", "size": 64, "precision": "float32"}
-
-
-def measured(store: Path, stage: str, key: str, seconds: float, images: int, **pace) -> None:
-    (store / stage / key).mkdir(parents=True)
-    work = {"images": images, "pace": {**PACE, **pace}}
-    manifest = {"seconds": seconds, "provenance": {"work": work}}
-    (store / stage / key / "manifest.json").write_text(json.dumps(manifest))
-
-
-def step(stage: str, images: int | None) -> Step:
-    return Step(stage, "would run", "", images, PACE)
-
-
-def test_time_is_that_of_the_slowest_comparable_run(tmp_path):
-    measured(tmp_path, "vae", "a", seconds=50, images=100)
-    measured(tmp_path, "vae", "b", seconds=8, images=100)  # it went on from a checkpoint
-    measured(tmp_path, "vae", "c", seconds=900, images=100, machine="another")
-    measured(tmp_path, "vae", "d", seconds=900, images=100, precision="bfloat16")
-    assert expected_seconds(str(tmp_path), step("vae", 1000)) == 500
-
-
-def test_time_is_unknown_where_nothing_comparable_was_measured(tmp_path):
-    measured(tmp_path, "vae", "a", seconds=50, images=100, size=128)
-    assert expected_seconds(str(tmp_path), step("vae", 1000)) is None
-    assert expected_seconds(str(tmp_path), step("latents", 1000)) is None
-    assert expected_seconds(str(tmp_path), step("vae", None)) is None
-    old = tmp_path / "vae" / "old"
-    old.mkdir()
-    (old / "manifest.json").write_text(json.dumps({"seconds": 1, "provenance": {}}))
-    assert expected_seconds(str(tmp_path), step("vae", 1000)) is None
-
-
-def test_time_of_a_stage_that_does_not_grow_with_images_needs_a_run_of_like_size(tmp_path):
-    measured(tmp_path, "report", "a", seconds=50, images=100)
-    assert expected_seconds(str(tmp_path), step("report", 200)) == 100
-    assert expected_seconds(str(tmp_path), step("report", 201)) is None
 
 
 def test_a_driver_without_a_gpu_can_plan_for_a_cluster_that_has_some(monkeypatch):
