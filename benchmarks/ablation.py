@@ -36,16 +36,16 @@ from cxrmodel.training.vae import fit_vae
 CONFIGS = Path(__file__).parents[1] / "configs"
 RESULTS = Path(__file__).with_name("ablation.json")
 SIZE, NUM_SEEDS = 256, 3
-EPOCHS, LONG_EPOCHS, SEED_EPOCHS = 40, 150, 46  # the last two take as long as each other
+EPOCHS, LONG_EPOCHS, NOTEBOOK_EPOCHS = 40, 150, 46  # the last two take as long as each other
 
 Row = dict[str, Any]
 
 
 def recipes() -> dict[str, VAEConfig]:
     """Return the settings to compare, by name."""
-    tuned, seed = (
+    tuned, notebook = (
         VAEConfig(**yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))["vae"])
-        for name in ("tuned.yaml", "seed.yaml")
+        for name in ("tuned.yaml", "notebook.yaml")
     )
     short = tuned.model_copy(update={"epochs": EPOCHS})
     without: dict[str, dict[str, Any]] = {
@@ -61,7 +61,9 @@ def recipes() -> dict[str, VAEConfig]:
         **{name: short.model_copy(update=change) for name, change in without.items()},
         **dict.fromkeys(VARIANTS, short),
         f"tuned, {LONG_EPOCHS} epochs": tuned.model_copy(update={"epochs": LONG_EPOCHS}),
-        f"seed, {SEED_EPOCHS} epochs": seed.model_copy(update={"epochs": SEED_EPOCHS}),
+        f"notebook, {NOTEBOOK_EPOCHS} epochs": notebook.model_copy(
+            update={"epochs": NOTEBOOK_EPOCHS}
+        ),
     }
 
 

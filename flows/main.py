@@ -23,7 +23,6 @@ from tasks.pixels import PixelSource
 from tasks.report import report_run
 from tasks.reporting import show_library_logs
 from tasks.results import show_results
-from tasks.seed_run import find_seed_run
 from tasks.source import find_source
 from tasks.split import split_patients
 from tasks.vae import train_vae
@@ -69,7 +68,6 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
 
     split = split_patients(config.split, metadata, images.only("images.parquet"), store)
     parts = split.only("split.parquet")
-    seed = find_seed_run(config, pixels, parts, metadata, store)
 
     vae = train_vae(config.vae, pixels, parts, store, runtime)
     weights = vae.only("vae.safetensors", "config.json")
@@ -86,7 +84,7 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
         "classifier": classifier,
         "baselines": baselines,
     }
-    return stages | {"report": report_run(config, stages | seed, pixels, store, runtime)}
+    return stages | {"report": report_run(config, stages, pixels, store, runtime)}
 
 
 if __name__ == "__main__":

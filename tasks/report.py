@@ -6,9 +6,9 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from cxrmodel.config import PipelineConfig, RuntimeConfig, Stage
+from cxrmodel.config import PipelineConfig, RuntimeConfig
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
 from cxrmodel.store import Artifact, Store
 from cxrmodel.training.speed import SPEED
@@ -43,11 +43,7 @@ def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
     return RunRecord(
         config=config.model_dump(exclude={"preset", "store", "runtime"}),
         provenance=_provenance(config),
-        timings_s={
-            name: artifact.seconds
-            for name, artifact in stages.items()
-            if name in get_args(Stage)  # not those of the seed's run
-        },
+        timings_s={name: artifact.seconds for name, artifact in stages.items()},
         data_fingerprint=hashlib.sha256("".join(data).encode()).hexdigest(),
         dataset=stages["index"].summary["dataset"],
         training_speed={name: stages["vae"].summary[name] for name in SPEED},

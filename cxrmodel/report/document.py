@@ -16,8 +16,6 @@ from cxrmodel.evaluation.reliability import MAX_BINS, Reliability
 from cxrmodel.report.audit_document import build_audit, build_localisation
 from cxrmodel.report.inputs import RunRecord, RunTables
 from cxrmodel.report.results import Results
-from cxrmodel.report.seed_run import NAME as SEED
-from cxrmodel.report.seed_run import describe_seed_run
 
 
 def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
@@ -39,7 +37,6 @@ def build_document(tables: RunTables, results: Results, record: RunRecord) -> di
             "reconstruction": tables.reconstruction,
         },
         "comparisons": _comparisons(results),
-        "seed_run": describe_seed_run(record.config, is_compared=SEED in results.baselines),
         "audit": build_audit(results.audit) | {"localisation": build_localisation(results)},
         "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
         "config": record.config,
@@ -111,13 +108,10 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _comparisons(results: Results) -> dict[str, Any]:
-    found = {
+    return {
         baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
         for baseline, differences in results.differences.items()
     }
-    if results.seed_l1 is not None:
-        found[SEED]["test_l1"] = _difference(results.seed_l1)
-    return found
 
 
 def _class(entry: ClassEvaluation) -> dict[str, Any]:

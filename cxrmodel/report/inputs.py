@@ -17,7 +17,6 @@ from cxrmodel.data.tables import NOTES_FILE
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
-from cxrmodel.report.seed_run import NAME as SEED
 from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
@@ -34,12 +33,7 @@ LEDGERS = ("index", "images", "split")
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Folders of the stages that a report is about.
-
-    Attributes:
-        seed_latents, seed_classifier: Of the notebook's settings on the same split, where the
-            store holds such a run and this is not it.
-    """
+    """Folders of the stages that a report is about."""
 
     index: Path
     images: Path
@@ -48,8 +42,6 @@ class RunInputs:
     latents: Path
     classifier: Path
     baselines: Path
-    seed_latents: Path | None = None
-    seed_classifier: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,6 @@ class RunTables:
             are in the order of `images`.
         baselines: Predictions of each fitted baseline, by part of the split; among them the
             notebook's settings, where they were run on it.
-        seed_l1: (N,), reconstruction errors of the notebook's settings, if they were.
         reconstruction: Errors of the reconstruction baselines.
     """
 
@@ -128,7 +119,6 @@ class RunTables:
     boxes: pd.DataFrame
     classifier: dict[str, Predictions]
     baselines: dict[str, dict[str, Predictions]]
-    seed_l1: NDArray[np.float64] | None
     reconstruction: dict[str, Any]
 
 
@@ -153,25 +143,11 @@ def read_tables(inputs: RunInputs) -> RunTables:
         boxes=_read_boxes(inputs, images),
         classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
         baselines={
-            name: read_predictions(path, index, names)
-            for name, path in _baseline_files(inputs).items()
+            name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
+            for name in FITTED_BASELINES
         },
-        seed_l1=_read_seed_l1(inputs, names),
         reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
     )
-
-
-def _baseline_files(inputs: RunInputs) -> dict[str, Path]:
-    seed = inputs.seed_classifier
-    found = {} if seed is None else {SEED: seed / "predictions.parquet"}
-    return found | {name: inputs.baselines / f"{name}.parquet" for name in FITTED_BASELINES}
-
-
-def _read_seed_l1(inputs: RunInputs, names: list[str]) -> NDArray[np.float64] | None:
-    if inputs.seed_latents is None:
-        return None
-    errors = _read_latents(inputs.seed_latents, names, ["l1"])
-    return errors["l1"].to_numpy(dtype=np.float64)
 
 
 def _read_latents(directory: Path, names: list[str], columns: list[str]) -> pd.DataFrame:

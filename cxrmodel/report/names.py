@@ -2,7 +2,6 @@
 
 MODELS = {  # in the order in which they are listed, the hardest to beat first
     "classifier": "Classifier on latents",
-    "seed": "Notebook's settings (seed)",
     "pca_network": "PCA + the same network",
     "pca_logistic": "PCA + logistic regression",
     "metadata": "Age, sex and view, no pixel",

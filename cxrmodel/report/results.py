@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
-from cxrmodel.evaluation.audit.estimates import PatientDraws
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
 from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
@@ -32,8 +30,6 @@ class Results:
         calibration: The classifier's probabilities, before and after scaling.
         baselines: The fitted ones, `all_positive` and `prevalence`, judged as the classifier is.
         differences: The classifier's mean less a baseline's, by baseline and metric.
-        seed_l1: Reconstruction error on test less that of the notebook's settings, paired, if the
-            store holds a run of them.
         audit: Leaks, shortcuts, subgroups and unusual films.
         localisation: Error maps against boxes, as `locate_errors` returns it.
         leaking_test_fraction: Share of test images whose patient is also in train.
@@ -44,7 +40,6 @@ class Results:
     calibration: Calibration
     baselines: dict[str, Evaluation]
     differences: dict[str, dict[str, Difference]]
-    seed_l1: Difference | None
     audit: Audit
     localisation: dict[str, Localisation]
     leaking_test_fraction: float | None
@@ -79,23 +74,12 @@ def measure(
             name: {metric: compare(classifier, baseline, metric) for metric in METRICS}
             for name, baseline in baselines.items()
         },
-        seed_l1=_compare_l1(tables, codes.astype(np.int64), seed),
         audit=audit_run(
             tables.images, tables.hashes, tables.latents, tables.classifier, pixels, seed=seed
         ),
         localisation=locate_errors(tables, inputs, record, pixels, seed=seed),
         leaking_test_fraction=leaking_test_fraction(tables.images),
     )
-
-
-def _compare_l1(tables: RunTables, patients: NDArray[np.int64], seed: int) -> Difference | None:
-    if tables.seed_l1 is None:
-        return None
-    of_test = (tables.images["split"] == "test").to_numpy()
-    change = (tables.latents["l1"].to_numpy(dtype=np.float64) - tables.seed_l1)[of_test]
-    everyone = np.ones(len(change), dtype=bool)
-    mean = PatientDraws(patients, seed=seed).mean(change, everyone, "no test image")
-    return Difference(mean.value, mean.interval)
 
 
 def _all_baselines(tables: RunTables) -> dict[str, dict[str, Predictions]]:

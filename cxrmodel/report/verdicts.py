@@ -9,7 +9,6 @@ from cxrmodel.report.words import interval, number
 
 RIVALS = {  # the baselines that the verdict names, beside chance, and what it calls them
     "all_positive": "chance",
-    "seed": "the notebook's settings on the same split",
     "metadata": "age, sex and view without a pixel",
     "patient_memory": "a memory of the patient's other labels",
     "pca_logistic": "principal components with logistic regressions",
@@ -55,7 +54,6 @@ def further_verdicts(results: Results, tables: RunTables) -> list[str]:
     return [
         *_f1_verdict(results),
         *_reconstruction_verdict(results, tables),
-        *_seed_verdict(results),
     ]
 
 
@@ -93,16 +91,4 @@ def _reconstruction_verdict(results: Results, tables: RunTables) -> list[str]:
     ]
     return [
         f"The reconstruction error of {number(ours, 4)} is {parts[0]}, {parts[1]} and {parts[2]}."
-    ]
-
-
-def _seed_verdict(results: Results) -> list[str]:
-    difference = results.seed_l1
-    if difference is None or difference.value is None:
-        return []
-    claim = {"higher": "higher than", "lower": "lower than", "unclear": "not told apart from"}
-    bounds = interval(difference.interval, 4, "+") if difference.interval else "no interval"
-    return [
-        f"It is {claim[difference.verdict]} that of the notebook's settings on the same split "
-        f"({difference.value:+.4f}, {bounds})."
     ]

@@ -66,7 +66,7 @@ def test_a_setting_is_emptied_by_none(tmp_path):
     assert emptied.config.vae.max_grad_norm is None
 
 
-@pytest.mark.parametrize("preset", ["seed", "fast", "demo"])
+@pytest.mark.parametrize("preset", ["notebook", "fast", "demo"])
 def test_every_preset_names_itself(preset):
     assert parse(["--config", str(CONFIGS / f"{preset}.yaml")]).config.preset == preset
 
