@@ -35,7 +35,8 @@ def _parser() -> Parser:
         prog=PROGRAM,
         description="Create or update the work pool, the deployments and the automations.",
         epilog="Every other flag is one of flows/main.py, such as "
-        "--config configs/notebook.yaml or --store.root s3://bucket/cxr: the settings that the deployments start from. "
+        "--config configs/notebook.yaml or --store.root s3://bucket/cxr: the settings that the "
+        "deployments start from. "
         "`python -m deployments gc --help` shows how to clean a store; `python -m deployments ui` "
         "starts a server, a worker and all this on one machine.",
         allow_abbrev=False,
