@@ -20,6 +20,7 @@ PROJECT_PACKAGES = ("cxrmodel", "tasks")
 # settings enter a key by value, pixels by their checksums, inputs by their content.
 SETTINGS = "cxrmodel.config"
 NEUTRAL = (
+    "cxrmodel.allowance",
     "cxrmodel.cluster",
     "cxrmodel.code_digest",
     SETTINGS,

@@ -238,6 +238,10 @@ class RuntimeConfig(Section):
     """Threads that read and decode images; empty: one a core, or eight a core where images come
     over a network."""
 
+    num_threads: int | None = Field(None, gt=0)
+    """Threads of one computation on a CPU; empty: one a core that this process may use, by
+    affinity, a container's quota and OMP_NUM_THREADS. Set 1 beside other jobs."""
+
     ray_address: str | None = None
     """Train and encode with several processes of a Ray cluster: `local` starts one here, `auto`
     joins this machine's, `host:port` another. Needs the `ray` extra; empty: this process alone."""

@@ -13,6 +13,7 @@ from prefect import flow
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
 from cxrmodel.store import Artifact, Store
+from cxrmodel.training.devices import use_threads
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
 from tasks.classifier import train_classifier
@@ -45,6 +46,7 @@ def train_pipeline(
         Reference of the report.
     """
     show_library_logs()
+    use_threads(config.runtime.num_threads)
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     stages = run_stages(config, source, store)

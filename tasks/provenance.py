@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -73,4 +72,4 @@ def machine(runtime: RuntimeConfig) -> str:
     if where.type == "cuda":
         return str(torch.cuda.get_device_name(where))
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
-    return f"{name or platform.machine()}, {os.cpu_count()} cores, {where.type}"
+    return f"{name or platform.machine()}, {torch.get_num_threads()} threads, {where.type}"

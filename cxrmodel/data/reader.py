@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrmodel.allowance import usable_cores
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.grey import check_contrast
@@ -78,8 +78,7 @@ class ImageReader:
         self.num_workers = num_workers or self._default_workers()
 
     def _default_workers(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return (cores or 1) * (1 if self._root.is_local else REMOTE_WORKERS_A_CORE)
+        return usable_cores() * (1 if self._root.is_local else REMOTE_WORKERS_A_CORE)
 
     def decode(self, row: int) -> Decoded:
         """Read and decode one image; one that fails is read a second time.

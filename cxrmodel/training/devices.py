@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
+from threadpoolctl import threadpool_limits
 
+from cxrmodel.allowance import usable_cores
 from cxrmodel.config import Precision
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,26 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[CUBLAS_WORKSPACE]
+
+
+def use_threads(num_threads: int | None) -> int:
+    """Let the numerical libraries of this process use as many threads as it has cores.
+
+    Never more than PyTorch would take by itself, so that OMP_NUM_THREADS counts.
+
+    Args:
+        num_threads: Asked for; None: found out.
+
+    Returns:
+        How many they are.
+    """
+    cores = usable_cores()
+    threads = num_threads or min(torch.get_num_threads(), cores)
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+        threadpool_limits(limits=threads)
+    logger.info("%d threads compute, of %d cores that this process may use.", threads, cores)
+    return threads
 
 
 @contextmanager

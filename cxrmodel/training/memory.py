@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from cxrmodel.allowance import usable_memory_bytes
 from cxrmodel.models.vae import VAE, vae_loss
 from cxrmodel.training.devices import autocast
 
@@ -15,10 +13,6 @@ LARGEST_BATCH = 64
 USABLE_SHARE = 0.5  # of the memory; the rest is for pixels on their way, workspaces, the system
 STEP_FACTOR = 2.5  # a step also holds the gradients of what it saved, most of them at its end
 STATES_PER_WEIGHT = 4  # the weight, its gradient and Adam's two moments
-CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def largest_batch(model: VAE, precision: str) -> int:
@@ -68,6 +62,4 @@ def memory_bytes(device: torch.device) -> int:
     """Return how much memory a device has, a container's limit taken into account."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
-    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
+    return usable_memory_bytes()

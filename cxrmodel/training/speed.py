@@ -1,18 +1,26 @@
-"""How fast a loop goes through images, and how long it waits for them."""
+"""How fast a loop goes through images, and how long it waits for them and for a core."""
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from cxrmodel.training.checkpoints import EpochRecord
 
 Batch = TypeVar("Batch")
 
 SPEED = ("images_per_s", "loader_wait")  # of a machine, not of what was learned
+SCHEDULER = Path("/proc/thread-self/schedstat")  # nanoseconds run, nanoseconds waited, times run
+WAITING_SHARE, WATCHED_S = 0.15, 2.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,3 +82,40 @@ def typical_speed(history: Iterable[EpochRecord]) -> dict[str, float | None]:
         name: [epoch[name] for epoch in epochs if epoch.get(name) is not None] for name in SPEED
     }
     return {name: statistics.median(of) if of else None for name, of in measured.items()}
+
+
+class BusyMachine:
+    """Notices, from within a loop, that other processes keep its thread from running."""
+
+    def __init__(self) -> None:
+        self._waited_s, self._at_s = _waited_s(), time.monotonic()
+        self._is_told = False
+
+    def look(self) -> None:
+        """Warn once, where the calling thread has waited for a core for much of its time."""
+        now, waited_s = time.monotonic(), _waited_s()
+        if self._is_told or waited_s is None or self._waited_s is None:
+            return
+        seconds = now - self._at_s
+        if seconds < WATCHED_S:
+            return
+        share = (waited_s - self._waited_s) / seconds
+        self._waited_s, self._at_s = waited_s, now
+        if share > WAITING_SHARE and torch.get_num_threads() > 1:
+            self._is_told = True
+            logger.warning(
+                "Other processes use this machine's cores: training waits for one %.0f %% of the "
+                "time. Its %d threads then wait for each other as well, which can take many times "
+                "as long. Set runtime.num_threads to 1, or to the number of free cores.",
+                100 * share,
+                torch.get_num_threads(),
+            )
+
+
+def _waited_s() -> float | None:
+    """Return how long the calling thread was ready and had no core; None where that is not told."""
+    try:
+        fields = SCHEDULER.read_text(encoding="ascii").split()
+    except OSError:  # of a kernel that does not count, or no Linux
+        return None
+    return int(fields[1]) / 1e9

@@ -16,7 +16,7 @@ from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.batches import SplitRows, in_batches, mean_image
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder, EpochRecord
 from cxrmodel.training.randomness import epoch_order
-from cxrmodel.training.speed import Reading, SpeedMeter
+from cxrmodel.training.speed import BusyMachine, Reading, SpeedMeter
 from cxrmodel.training.vae_settings import ResolvedVAEConfig
 from cxrmodel.training.vae_state import no_sums, pack_weights
 from cxrmodel.training.vae_steps import VAESteps
@@ -68,6 +68,7 @@ class VAETraining:
         self._saved = steps.state
         self._saved_at = time.monotonic()
         self._meter = SpeedMeter()
+        self._machine = BusyMachine()
         self._reported = self._meter.read()
 
     def run(self) -> None:
@@ -233,6 +234,7 @@ class VAETraining:
             logger.warning("No checkpoint could be left: %s", error)
 
     def _report_progress(self, record: EpochRecord) -> None:
+        self._machine.look()
         reading = self._meter.read()
         metrics = {
             name.removeprefix("train_"): value

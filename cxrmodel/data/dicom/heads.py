@@ -6,13 +6,13 @@ pydicom, which the optional extra `dicom` installs, is imported only where a DIC
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from cxrmodel.allowance import usable_cores
 from cxrmodel.data.entries import parse_view
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.image_header import require_pydicom
@@ -53,7 +53,7 @@ def read_headers(root: Root, files: pd.DataFrame) -> pd.DataFrame:
         OSError: The store cannot be reached.
     """
     require_pydicom()
-    workers = (os.cpu_count() or 1) if root.is_local else REMOTE_WORKERS
+    workers = usable_cores() if root.is_local else REMOTE_WORKERS
     with ThreadPoolExecutor(workers, thread_name_prefix="dicom-head") as pool:
         rows = list(pool.map(partial(_header, root), files["uri"], files["bytes"]))
     headers = pd.DataFrame(rows, index=files.index, columns=list(COLUMNS))

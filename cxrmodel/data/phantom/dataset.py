@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from cxrmodel.allowance import usable_cores
 from cxrmodel.data.phantom.film import check_size, draw_film, film_boxes
 from cxrmodel.data.phantom.population import Entry, sample_entries
 from cxrmodel.data.phantom.spec import BOXED_FINDINGS
@@ -85,7 +86,7 @@ def _draw_missing(
 ) -> None:
     todo = [entry for entry in entries if not (images / entry.file_name).exists()]
     done = len(entries) - len(todo)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         jobs = [pool.submit(_write_image, images, entry, size_px) for entry in todo]
         try:
             for job in as_completed(jobs):
