@@ -118,9 +118,10 @@ def _scratch(config: PipelineConfig, plan: Plan, pixels: Reading | None, needs: 
     checkpoints = needs.checkpoint_bytes if trains else 0
     folder = Path(config.store.scratch)
     free = free_bytes(folder)
+    too_little = ": TOO LITTLE" if decoded + checkpoints > free else ""
     return (
         f"{_size(decoded)} for pixels and {_size(checkpoints)} for checkpoints; "
-        f"{_size(free)} free in {folder}" + (": TOO LITTLE" * (decoded + checkpoints > free))
+        f"{_size(free)} free in {folder}{too_little}"
     )
 
 
