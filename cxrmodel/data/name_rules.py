@@ -1,4 +1,4 @@
-"""Names in a table that differ from those of the files in form alone: ending, case or folder.
+"""Names in a table that differ from those of the files in form alone, such as case or folder.
 
 A rule turns a name into a key, and is applied only where that leaves no doubt: no two names of the
 table and no two files share a key, and every name of the table has a file or every file a name.
@@ -14,6 +14,7 @@ from itertools import combinations
 import pandas as pd
 
 _ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$", re.IGNORECASE)
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 SHOWN_CHARS = 80
 
 
@@ -25,6 +26,7 @@ RULES: Mapping[str, Callable[[str, int], str]] = {
     "folder": _last_parts,
     "case": lambda name, _: name.casefold(),
     "ending": lambda name, _: _ENDING.sub("", name),
+    "leading zeros": lambda name, _: _LEADING_ZEROS.sub("", name),  # which spreadsheets take away
 }
 """What of a name does not count, as it is said to people; combined in this order."""
 
