@@ -24,10 +24,10 @@ _HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
 
 
 def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
-    """Return the last parts of each path, in Unicode's composed form.
+    r"""Return the last parts of each path, in Unicode's composed form.
 
     A table from one system and files from another may spell the same accent differently. Some
-    archives made on Windows have `\\` between the parts.
+    archives made on Windows have `\` between the parts.
     """
     names = uris.str.replace("\\", "/").str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
     return names.str.normalize("NFC")
@@ -81,8 +81,8 @@ def refuse_clashes(
         return
     parts = named["uri"].str.split(r"[/\\]", regex=True)
     named = named.assign(folder=parts.str[:-num_parts].str.join("/"))
-    first = named.groupby("image")[["uri", "bytes", "folder"]].transform("first")
-    other = named["folder"] != first["folder"]
+    first = named.groupby("image")[["uri", "bytes"]].transform("first")
+    other = named["uri"] != first["uri"]
     of_one_size = other & (named["bytes"] == first["bytes"])
     pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
     if _are_copies(pairs, read):
@@ -104,7 +104,7 @@ def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
     )
     remedy = (
         "Set data.images to the folder that holds the images, or to a glob such as `images_*`."
-        if twins["folder"].nunique() > 1
+        if len(set(twins["folder"])) > 1
         else "They are two spellings of one name: rename or delete one of each."
     )
     return (

@@ -97,6 +97,9 @@ def _none(config: DataConfig, root: Root, files: Sequence[ListedFile]) -> str:
         f"{', '.join(repr(each.columns[field][0]) for field in each.required)}"
         for each in candidates(config.dataset)
     )
+    empty = [file.uri for file in files if is_table(file.uri) and not file.bytes]
+    if empty:
+        return f"{root.root.rstrip('/')}/{empty[0]} is empty. Copy it again, or set data.csv."
     found = [file.uri for file in files if is_table(file.uri)]
     shown = f": {', '.join(found[:SHOWN_TABLES])}" if found else ""
     return (
