@@ -84,7 +84,7 @@ class Reason(StrEnum):
 ASKED_FOR = frozenset({Reason.NOT_SAMPLED, Reason.UNCERTAIN_LABEL})
 """What a setting says to leave out is no loss."""
 
-REMEDIES: Mapping[Reason, str] = {
+REMEDIES: Mapping[str, str] = {
     Reason.IMAGE_MISSING: "Right where only a part of the data set is here; else set data.root to "
     "the folder above all images.",
     Reason.ROW_MISSING: "Right where the table is of a part of the images; else set data.csv to "

@@ -16,7 +16,6 @@ from cxrmodel.data.image_cache import ImageCache
 from cxrmodel.data.image_records import RECORD, Records, outcomes_of, record_of
 from cxrmodel.data.ledger import (
     REMEDIES,
-    Reason,
     count_reasons,
     describe_counts,
     ledger,
@@ -104,7 +103,7 @@ def decode_images(
         raise DataError(
             f"None of the {len(rows):,} images of {root} can be decoded: {describe_counts(rows)}. "
             f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}. "
-            f"{REMEDIES[Reason(rows['reason'].iloc[0])]}"
+            f"{REMEDIES[rows['reason'].iloc[0]]}"
         )
     outcomes.drop(columns="detail").to_parquet(
         directory / IMAGES_FILE, index=False, compression="zstd"
