@@ -58,7 +58,7 @@ ABNORMAL = (*PATHOLOGY_OF, *OTHER_ABNORMAL)
 OBSERVATIONS = (*ABNORMAL, NO_FINDING, SUPPORT_DEVICES)
 
 POSITIVE, NEGATIVE, UNCERTAIN, BLANK, UNKNOWN = 1, 0, -1, -2, -3
-VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": BLANK}
+VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": BLANK, "na": BLANK, "nan": BLANK}
 OFFICIAL = {"train": "train_val", "valid": "test"}  # radiologists labelled `valid`
 SHOWN_REASONS = (str(Reason.UNCERTAIN_LABEL), str(Reason.UNKNOWN_LABEL))
 
@@ -90,7 +90,7 @@ def _unlabelled() -> list[str]:
 
 
 def _observed(text: str) -> int:
-    return VALUES.get(re.sub(r"\.0*$", "", text), UNKNOWN)
+    return VALUES.get(re.sub(r"\.0*$", "", text.casefold()), UNKNOWN)
 
 
 def _reasons(
@@ -121,7 +121,9 @@ def _described(texts: pd.DataFrame) -> pd.DataFrame:
             "sex": converted(texts["sex"], parse_sex).astype("str"),
             "view": view.mask(texts["side"].str.casefold() == LATERAL, LATERAL),
             "follow_up": pd.Series(None, index=texts.index, dtype="Int32"),
-            "official": converted(_part(parts, -NAME_PARTS - 1), OFFICIAL.get).astype("str"),
+            "official": converted(
+                _part(parts, -NAME_PARTS - 1), lambda part: OFFICIAL.get(part.casefold())
+            ).astype("str"),
         }
     )
 
@@ -131,6 +133,7 @@ def _part(parts: pd.Series, position: int) -> pd.Series:
 
 
 def _patient_id(text: str) -> str:
+    text = text.casefold()
     return text if _PATIENT.fullmatch(text) else ""
 
 

@@ -55,6 +55,8 @@ NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
     b"\x89PNG": ("a PNG image", "Set data.csv to the table"),
     b"\xff\xd8\xff": ("a JPEG image", "Set data.csv to the table"),
     b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file with `git lfs pull`"),
+    codecs.BOM_UTF32_LE: ("text in UTF-32", "Save it as UTF-8"),
+    codecs.BOM_UTF32_BE: ("text in UTF-32", "Save it as UTF-8"),
     b"<": ("a web page or XML", DOWNLOAD),
     b"{": ("JSON", "Write it as CSV"),
     b"[": ("JSON", "Write it as CSV"),

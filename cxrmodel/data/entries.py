@@ -21,7 +21,7 @@ MAX_FOLLOW_UP = 2**31 - 1
 
 NO_PATIENT = frozenset(
     {"", "-", "--", "?", "n/a", "#n/a", "<na>", "na", "nan", "nat", "nil", "none", "null",
-     "missing", "undefined", "unk", "unknown", "not available", "anonymous",
+     "missing", "undefined", "unk", "unknown", "not available", "anon", "anonymous",
      "anonymised", "anonymized"}
 )  # fmt: skip
 """What tables and tags write where a patient is not known, in lower case."""

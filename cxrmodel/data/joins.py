@@ -19,21 +19,29 @@ NUM_COMPARED = 8
 SHOWN_FOLDERS = 10
 
 # A name is only ever compared with the listing, never used as a path; these say why it is odd.
-_BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|\.\.|^\.?$|//|^/|/\.?$")
+_BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|(?:^|/)\.\.?(?:/|$)|^$|//|^/|/$")
+_HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
 
 
 def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
-    """Return the last parts of each path, in Unicode's composed form.
+    r"""Return the last parts of each path, in Unicode's composed form.
 
-    A table from one system and files from another may spell the same accent differently.
+    A table from one system and files from another may spell the same accent differently. Some
+    archives made on Windows have `\` between the parts.
     """
-    names = uris.str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
+    names = uris.str.replace("\\", "/").str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
     return names.str.normalize("NFC")
 
 
 def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the listing by image name, and ledger rows of files whose name is taken already."""
+    """Return the listing by image name, and ledger rows of files whose name is taken already.
+
+    What programs keep in hidden folders (`.ipynb_checkpoints`, `.Trash-0`) takes no other file's
+    name.
+    """
     listing = listing.assign(image=image_names(listing["uri"], num_parts))
+    is_hidden = listing["uri"].str.contains(_HIDDEN)
+    listing = pd.concat([listing[~is_hidden], listing[is_hidden]])
     again = listing["image"].duplicated()
     files = listing[~again].set_index("image", drop=False)
     repeated = listing[again]
@@ -71,10 +79,10 @@ def refuse_clashes(
     named = listing[listing["image"].duplicated(keep=False)]
     if named.empty:
         return
-    lengths = zip(named["uri"], named["image"], strict=True)
-    named = named.assign(folder=[uri[: -len(image) - 1] for uri, image in lengths])
-    first = named.groupby("image")[["uri", "bytes", "folder"]].transform("first")
-    other = named["folder"] != first["folder"]
+    parts = named["uri"].str.split(r"[/\\]", regex=True)
+    named = named.assign(folder=parts.str[:-num_parts].str.join("/"))
+    first = named.groupby("image")[["uri", "bytes"]].transform("first")
+    other = named["uri"] != first["uri"]
     of_one_size = other & (named["bytes"] == first["bytes"])
     pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
     if _are_copies(pairs, read):
@@ -90,12 +98,19 @@ def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
     shown = [f"{folder or 'the root itself'} ({num:,})" for folder, num in counts.items()]
     more = f" and {len(shown) - SHOWN_FOLDERS:,} more" if len(shown) > SHOWN_FOLDERS else ""
     twins = files[files["image"] == files["image"].iloc[0]]
-    example = " and ".join(f"{file.uri} ({file.bytes:,} bytes)" for file in twins.itertuples())
+    example = " and ".join(
+        f"{file.uri if file.uri.isascii() else ascii(file.uri)} ({file.bytes:,} bytes)"
+        for file in twins.itertuples()
+    )
+    remedy = (
+        "Set data.images to the folder that holds the images, or to a glob such as `images_*`."
+        if len(set(twins["folder"])) > 1
+        else "They are two spellings of one name: rename or delete one of each."
+    )
     return (
         f"{count:,} of {total:,} images that the table names have several, different files of that "
         f"name in {where}: in the folders {', '.join(shown[:SHOWN_FOLDERS])}{more}, for example "
-        f"{example}. Set data.images to the folder that holds the images, or to a glob such as "
-        "`images_*`."
+        f"{example}. {remedy}"
     )
 
 

@@ -84,7 +84,7 @@ class Reason(StrEnum):
 ASKED_FOR = frozenset({Reason.NOT_SAMPLED, Reason.UNCERTAIN_LABEL})
 """What a setting says to leave out is no loss."""
 
-REMEDIES: Mapping[Reason, str] = {
+REMEDIES: Mapping[str, str] = {
     Reason.IMAGE_MISSING: "Right where only a part of the data set is here; else set data.root to "
     "the folder above all images.",
     Reason.ROW_MISSING: "Right where the table is of a part of the images; else set data.csv to "
@@ -95,7 +95,8 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.BAD_PATIENT_ID: "Write into the table who each image is of: without it the same patient "
     "may be in train and in test.",
     Reason.EMPTY_LABELS: "Write `No Finding` where a radiologist found nothing.",
-    Reason.UNKNOWN_LABEL: "Spell the labels as the data set does, joined by `|`.",
+    Reason.UNKNOWN_LABEL: "Spell the labels as the data set does: NIH's are names joined by `|`, "
+    "CheXpert's are 1, 0, -1 or blank.",
     Reason.CONTRADICTORY_LABELS: "Correct these rows of the table.",
     Reason.LATERAL_VIEW: "Right where the data set has lateral views; else correct its view.",
     Reason.NOT_IN_OFFICIAL_LISTS: "Use the lists of this data set, or set split.method to patient.",
@@ -104,6 +105,8 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.UNSUPPORTED_IMAGE: "Convert these files to PNG, or install the decoder that is named.",
     Reason.UNREADABLE: "Check the disk or the store, and run again.",
     Reason.REPLACED: "Run again once nothing writes to the data set.",
+    Reason.LOW_CONTRAST: "Look at these files in a viewer: where they show nothing there either, "
+    "copy them again, or take them out of the table.",
 }
 """What to do about each loss, for people."""
 

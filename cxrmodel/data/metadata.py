@@ -10,7 +10,7 @@ from cxrmodel.data.datasets import candidates
 from cxrmodel.data.delimited import HEAD_BYTES, header_of
 from cxrmodel.data.entries import DataSet
 from cxrmodel.data.files.root import ListedFile, Root, explained
-from cxrmodel.data.tables import BOX_LIST
+from cxrmodel.data.tables import BOX_LIST, PICTURE_SUFFIXES
 from cxrmodel.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
@@ -45,9 +45,9 @@ def find_tables(
     """
     uris = [file.uri for file in files if file.bytes and is_table(file.uri)]
 
-    def fits(uri: str, data_set: DataSet) -> bool:
+    def fits(uri: str, data_set: DataSet, *, has_tags: bool = only_dicom) -> bool:
         head = read_file(root, uri, HEAD_BYTES)
-        return data_set.matches(header_of(head, data_set.columns), only_dicom)
+        return data_set.matches(header_of(head, data_set.columns), has_tags)
 
     for data_set in candidates(config.dataset):
         named = [(pattern, uri) for uri in uris for pattern in _patterns(uri, data_set)]
@@ -55,7 +55,11 @@ def find_tables(
         if tables:
             return _one_a_pattern(root, tables)
     if len(uris) <= MAX_CANDIDATES:  # else too many to open each: the user has to say
-        uris = [uri for uri in uris if any(fits(uri, each) for each in candidates(config.dataset))]
+        known = candidates(config.dataset)
+        lacking = [uri for uri in uris if any(fits(uri, each, has_tags=True) for each in known)]
+        uris = [uri for uri in lacking if any(fits(uri, each) for each in known)]
+        if lacking and not uris:
+            raise DataError(_without_patients(root, lacking[0], files))
     if len(uris) == 1:
         return uris
     raise DataError(_ambiguous(root, uris) if uris else _none(config, root, files))
@@ -91,12 +95,28 @@ def _ambiguous(root: Root, uris: list[str]) -> str:
     )
 
 
+def _without_patients(root: Root, uri: str, files: Sequence[ListedFile]) -> str:
+    table = f"{root.root.rstrip('/')}/{uri}"
+    pictures = [file.uri for file in files if file.uri.casefold().endswith(PICTURE_SUFFIXES)]
+    has_dicom = any(file.uri.casefold().endswith(".dcm") for file in files)
+    if not (pictures and has_dicom):
+        return f"{table} does not say which patient an image is of: add the column `Patient ID`."
+    return (
+        f"{table} does not say which patient an image is of, and {pictures[0]} is no DICOM file, "
+        "whose tags may say it. Add the column `Patient ID`, or set data.images to the DICOM "
+        "files, as in `**/*.dcm`."
+    )
+
+
 def _none(config: DataConfig, root: Root, files: Sequence[ListedFile]) -> str:
     looked_for = "; ".join(
         f"{each.title}: {' and '.join(each.tables)}, or a CSV with the columns "
         f"{', '.join(repr(each.columns[field][0]) for field in each.required)}"
         for each in candidates(config.dataset)
     )
+    empty = [file.uri for file in files if is_table(file.uri) and not file.bytes]
+    if empty:
+        return f"{root.root.rstrip('/')}/{empty[0]} is empty. Copy it again, or set data.csv."
     found = [file.uri for file in files if is_table(file.uri)]
     shown = f": {', '.join(found[:SHOWN_TABLES])}" if found else ""
     return (

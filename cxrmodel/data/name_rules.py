@@ -1,4 +1,4 @@
-"""Names in a table that differ from those of the files in form alone: ending, case or folder.
+"""Names in a table that differ from those of the files in form alone, such as case or folder.
 
 A rule turns a name into a key, and is applied only where that leaves no doubt: no two names of the
 table and no two files share a key, and every name of the table has a file or every file a name.
@@ -6,6 +6,7 @@ table and no two files share a key, and every name of the table has a file or ev
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from itertools import combinations
 import pandas as pd
 
 _ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$", re.IGNORECASE)
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 SHOWN_CHARS = 80
 
 
@@ -25,8 +27,12 @@ RULES: Mapping[str, Callable[[str, int], str]] = {
     "folder": _last_parts,
     "case": lambda name, _: name.casefold(),
     "ending": lambda name, _: _ENDING.sub("", name),
+    "leading zeros": lambda name, _: _LEADING_ZEROS.sub("", name),  # which spreadsheets take away
 }
 """What of a name does not count, as it is said to people; combined in this order."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,13 +72,16 @@ def key_of(name: str, rules: Iterable[str], num_parts: int) -> str:
     return name
 
 
-def match_names(names: Iterable[str], files: Iterable[str], num_parts: int) -> NameMatch:
+def match_names(
+    names: Iterable[str], files: Iterable[str], num_parts: int, table: str = "table"
+) -> NameMatch:
     """Return the weakest rule that lets a table and a listing meet without any doubt.
 
     Args:
         names: What the table calls its images, each once.
         files: Names of the files, each once.
         num_parts: Parts of a path that name an image.
+        table: What to call the table in a note.
 
     Returns:
         The rule; none where table and listing meet without one, or where none is beyond doubt.
@@ -88,20 +97,44 @@ def match_names(names: Iterable[str], files: Iterable[str], num_parts: int) -> N
             pairs = [(of_names[key], of_files[key]) for key in met]
             name, file = min(pair for pair in pairs if pair[0] != pair[1])
             note = (
-                f"The table's names differ from those of the files in {_said(rules)} alone, and "
+                f"The {table}'s names differ from those of the files in {_said(rules)} alone, and "
                 f"are matched, as none has two files: {quoted(name)} is the file {quoted(file)}."
             )
             return NameMatch(rules, num_parts, {key: of_files[key] for key in met}, note)
     return AS_THEY_ARE
 
 
-def explain_mismatch(names: Iterable[str], files: Iterable[str], num_parts: int) -> str:
+def resolve_list(names: pd.Series, images: pd.Series, match: NameMatch, table: str) -> pd.Series:
+    """Return which images a list beside the table means, by the table's rule or one of its own.
+
+    Where it names none of the images, the log says how they differ.
+
+    Args:
+        names: What the list calls its images.
+        images: Names of the images.
+        match: What was applied to the table.
+        table: What to call the list in the log.
+    """
+    names = match.resolve(names)
+    if names.empty or names.isin(images).any():
+        return names
+    own = match_names(names.unique(), images, match.num_parts, table)
+    note = own.note or explain_mismatch(names.unique(), images, match.num_parts, table)
+    if note:
+        logger.warning("%s", note)
+    return own.resolve(names)
+
+
+def explain_mismatch(
+    names: Iterable[str], files: Iterable[str], num_parts: int, table: str = "table"
+) -> str:
     """Show a name and a file that do not meet, and the rule by which most would.
 
     Args:
         names: What the table calls images that no file is named.
         files: Names of files that the table does not name.
         num_parts: Parts of a path that name an image.
+        table: What to call the table.
 
     Returns:
         One or two sentences; empty where no rule makes any meet.
@@ -118,9 +151,9 @@ def explain_mismatch(names: Iterable[str], files: Iterable[str], num_parts: int)
         return ""
     name, file = min(met[best])
     return (
-        f"The table names {quoted(name)} for example, and there is a file {quoted(file)}: "
+        f"The {table} names {quoted(name)} for example, and there is a file {quoted(file)}: "
         f"but for the {_said(best)}, {len(met[best]):,} of {len(names):,} names without a file "
-        f"meet one of {len(files):,} files without a row. Write the files' names into the table."
+        f"meet one of {len(files):,} files without a row. Write the files' names into the {table}."
     )
 
 

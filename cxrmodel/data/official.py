@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrmodel.data.name_rules import NameMatch
+from cxrmodel.data.delimited import decode_table
+from cxrmodel.data.name_rules import NameMatch, resolve_list
 from cxrmodel.data.tables import TEST_LIST, TRAIN_VAL_LIST
 
 logger = logging.getLogger(__name__)
@@ -20,12 +21,18 @@ def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.S
         images: Names of images.
         directory: Folder of the lists; either may be absent.
         match: Which image is meant where names differ in form.
+
+    Raises:
+        DataError: A list is no text.
     """
-    named = {
-        part: images.isin(match.resolve(_names_in(directory / name)))
+    lists = {
+        part: _names_in(directory / name)
         for part, name in (("train_val", TRAIN_VAL_LIST), ("test", TEST_LIST))
         if (directory / name).is_file()
     }
+    listed = pd.concat(lists, names=["part"]) if lists else pd.Series(dtype="str")
+    resolved = resolve_list(listed, images, match, "official lists")
+    named = {part: images.isin(resolved.get(part, [])) for part in lists}
     official = pd.Series(None, index=images.index, dtype="str")
     for part, member in named.items():
         official[member] = part
@@ -38,4 +45,4 @@ def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.S
 
 
 def _names_in(path: Path) -> pd.Series:
-    return pd.Series(path.read_text("utf-8-sig", "replace").split(), dtype="str")
+    return pd.Series(decode_table(path.read_bytes(), path.name).split(), dtype="str")

@@ -15,6 +15,7 @@ from cxrmodel.config import ImagesConfig
 from cxrmodel.data.image_cache import ImageCache
 from cxrmodel.data.image_records import RECORD, Records, outcomes_of, record_of
 from cxrmodel.data.ledger import (
+    REMEDIES,
     count_reasons,
     describe_counts,
     ledger,
@@ -101,7 +102,8 @@ def decode_images(
     if len(rows) == len(outcomes):
         raise DataError(
             f"None of the {len(rows):,} images of {root} can be decoded: {describe_counts(rows)}. "
-            f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}."
+            f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}. "
+            f"{REMEDIES[rows['reason'].iloc[0]]}"
         )
     outcomes.drop(columns="detail").to_parquet(
         directory / IMAGES_FILE, index=False, compression="zstd"

@@ -25,6 +25,9 @@ NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test
 OFFICIAL_FOLDS = 8  # one of train_val's becomes val: with NIH's lists, about 67 / 10 / 23
 ENOUGH_ROWS = 6  # of either kind, for two draws of scikit-learn in a row; with one kind, 4
 SHOWN_PATIENTS = 5
+MORE_PATIENTS = (
+    "Use images of more patients: data.root, or data.phantom_images where they are synthetic."
+)
 
 Labels = NDArray[np.str_]
 
@@ -101,7 +104,8 @@ def check_leakage(frame: pd.DataFrame, *, allowed: bool = False) -> dict[str, An
             shown = ", ".join(sorted(both)[:SHOWN_PATIENTS])
             raise LeakageError(
                 f"{len(both):,} patients are in both {one} and {other}, for example {shown}: "
-                "scores on such a split would be of patients the model has seen."
+                "scores on such a split would be of patients the model has seen. Correct the "
+                "official lists, or set split.method to patient."
             )
     test = frame.loc[frame["split"] == "test", "patient_id"]
     return {
@@ -210,10 +214,8 @@ def _too_few(frame: pd.DataFrame, what: str) -> str:
 
 def _remedy(left_out: Mapping[str, int]) -> str:
     if left_out.get(Reason.NOT_SAMPLED):
-        return "Set data.fraction higher."
-    remedy = (
-        "Use images of more patients: data.root, or data.phantom_images where they are synthetic."
-    )
+        return f"Set data.fraction higher; where 1 is not enough: {MORE_PATIENTS}"
+    remedy = MORE_PATIENTS
     counts = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())
     return f"{remedy} The index left out: {counts}." if left_out else remedy
 

@@ -35,6 +35,34 @@ def test_the_header_tells_what_separates_the_fields(separator, tmp_path):
     assert boxes_of(text, tmp_path).to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("Finding Label,Image Index,x,y,w,h", "Mass,a.png,1,2,3,4"),
+        (",Image Index,Finding Label,Width,Height,X,Y", "7,a.png,Mass,3,4,1,2"),
+        ("Image Index;Finding Label;Bbox [x;y;w;h]", "a.png;Mass;1,0;2,0;3,0;4,0"),
+        ("\n\nImage Index,Finding Label,Bbox [x,y,w,h],,,", "a.png,Mass,1,2,3,4,,,"),
+    ],
+)
+def test_columns_are_those_that_the_header_names(header, row, tmp_path, caplog):
+    boxes = boxes_of(f"{header}\n{row}\n", tmp_path)
+    assert boxes.to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("header", ["", "Image Index,Finding Label,x1,y1,x2,y2\n"])
+def test_an_order_of_columns_that_no_header_names_is_told(header, tmp_path, caplog):
+    boxes = boxes_of(f"{header}a.png,Mass,1,2,3,4\n", tmp_path)
+    assert boxes.to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
+    assert "does not name all of image, pathology, x, y, width, height" in caplog.text
+
+
+def test_names_of_another_form_are_matched_where_none_is_known(tmp_path, caplog):
+    boxes = boxes_of(f"{HEADER}\na.jpg,Mass,1,2,3,4\nb.jpg,Mass,1,2,3,4\n", tmp_path)
+    assert boxes["image"].tolist() == ["a.png", "b.png"]
+    assert "The box list's names differ from those of the files in ending alone" in caplog.text
+
+
 def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     bad = [
@@ -54,6 +82,8 @@ def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
     assert boxes.to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
     counts = "1 boxes; left out are 1 of images that are not in the index and 10 rows without"
     assert counts in caplog.text
+    named = "10 of 12 rows of BBox_List_2017.csv are left out: they have no pathology or no box"
+    assert f"{named} that is known, for example 'a.png, Pneumonie, 1, 1, 1, 1'" in caplog.text
 
 
 def test_boxes_beyond_the_edge_are_named(tmp_path, caplog):

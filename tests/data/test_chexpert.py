@@ -129,6 +129,18 @@ def test_any_observations_follow_the_policy(table, uncertain):
         assert findings(entries, number) == (named, int(bool(positive)))
 
 
+def test_blanks_that_a_program_has_written_as_na_are_blanks():
+    observed = dict.fromkeys((name.replace(" ", "_") for name in OBSERVATIONS), "NA")
+    entries = read(row(**{**observed, "Edema": "1.0", "Fracture": "nan"}))
+    assert entries.reasons.tolist() == [""]
+    assert findings(entries) == ({"Edema"}, 1)
+
+
+def test_a_path_in_capitals_is_of_the_same_patient_and_part():
+    entry = read(row(path=FILM.upper())).rows.iloc[0]
+    assert (entry["patient_id"], entry["official"]) == ("patient00001", "train_val")
+
+
 def test_pathologies_that_are_not_labelled_are_named_in_the_log(caplog):
     read(row(No_Finding=1))
     expected = "does not label Emphysema, Fibrosis, Hernia, Infiltration, Mass, Nodule, Pleural_T"

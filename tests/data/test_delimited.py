@@ -100,6 +100,7 @@ def test_a_gzip_that_grows_without_end_says_so(monkeypatch):
             "Download the",
         ),
         (b' [{"Name": "a"}]', "JSON", "Write it as CSV"),
+        ("Image Index".encode("utf-32"), "text in UTF-32", "Save it as UTF-8"),
         (b"PAR1\x15\x04", "a Parquet file", "Write it as CSV"),
         (b"BZh91AY&SY", "compressed with bzip2", "Decompress it, or"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS", "Fetch the file"),

@@ -206,6 +206,27 @@ def test_images_in_both_official_lists_are_in_neither_part(root, write_csv, inde
     assert "1 images are in both official lists" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "encoding"),
+    [(str, "utf-16"), (str.upper, "utf-8"), (lambda text: text.replace(".png", ""), "utf-8")],
+)
+def test_official_lists_of_another_form_are_read(change, encoding, root, write_csv, index_of):
+    write_csv(root / "Data_Entry_2017.csv", [("a.png", "Mass", "1"), ("b.png", "Mass", "2")])
+    touch(root, "a.png", "b.png")
+    (root / "train_val_list.txt").write_text(change("a.png\r\n"), encoding)
+    (root / "test_list.txt").write_text(change("b.png\r\n"), encoding)
+    assert read(index_of(root))["official"].tolist() == ["train_val", "test"]
+
+
+def test_two_spellings_of_one_name_are_not_told_to_choose_a_folder(root, write_csv, index_of):
+    composed, decomposed = "\u00e9.png", "e\u0301.png"
+    write_csv(root / "Data_Entry_2017.csv", [(composed, "Mass", "1")])
+    touch(root, composed)
+    (root / decomposed).write_bytes(b"another")
+    with pytest.raises(DataError, match=r"the root itself \(2\).*rename or delete one of each\."):
+        index_of(root)
+
+
 def test_same_input_gives_the_same_bytes(make_root, index_of):
     root = make_root(6)
     one, two = index_of(root, "one"), index_of(root, "two")

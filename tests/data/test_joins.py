@@ -92,7 +92,26 @@ def test_a_name_that_only_looks_the_same_is_another_name(twin):
     assert excluded["reason"].tolist() == ["image_missing", "row_missing"]
 
 
-@given(st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1))
+def test_two_dots_within_a_name_are_part_of_it():
+    rows, excluded = joined(entries_of("a..0.png"), "images/a..0.png")
+    assert rows["reason"].tolist() == [""]
+    assert excluded.empty
+
+
+def test_an_archive_of_windows_may_have_backslashes_between_the_parts():
+    rows, excluded = joined(entries_of("a.png"), "images\\a.png")
+    assert rows["uri"].tolist() == ["images\\a.png"]
+    assert excluded.empty
+
+
+@pytest.mark.parametrize("hidden", [".Trash-0/files/a.png", "images/.ipynb_checkpoints/a.png"])
+def test_a_copy_in_a_hidden_folder_is_not_used_for_the_file_itself(hidden):
+    rows, excluded = joined(entries_of("a.png"), hidden, "images/a.png")
+    assert rows["uri"].tolist() == ["images/a.png"]
+    assert excluded["detail"].tolist() == [f"{hidden} beside images/a.png"]
+
+
+@given(st.text(st.characters(exclude_characters="/\\", exclude_categories=["Cs"]), min_size=1))
 def test_a_files_name_is_the_last_part_of_its_path_composed(name):
     uris = listing_of(f"a/b/{name}")["uri"]
     assert image_names(uris, 1).tolist() == [unicodedata.normalize("NFC", name)]

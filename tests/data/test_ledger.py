@@ -74,8 +74,8 @@ def test_what_costs_more_than_one_per_cent_is_said_with_an_example_and_what_to_d
     found = losses(rows, 93)
     assert found == [
         "2 of 100 entries (2.0 %) are left out as unknown_label, for example a.png (Cold). Its row "
-        "has a label that the data set does not define. Spell the labels as the data set does, "
-        "joined by `|`."
+        "has a label that the data set does not define. Spell the labels as the data set does: "
+        "NIH's are names joined by `|`, CheXpert's are 1, 0, -1 or blank."
     ]
     assert losses(rows[2:3], 98)[0].startswith("1 of 99 entries (1.0 %) is left out as bad_patient")
 

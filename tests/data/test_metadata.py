@@ -57,8 +57,18 @@ def test_a_choice_of_the_data_set_leaves_others_out(find):
 def test_a_table_without_patients_is_one_of_dicom_files_alone(find):
     files = {"meta.csv": "Image Index,Finding Labels\n"}
     assert find(files, only_dicom=True) == ["meta.csv"]
-    with pytest.raises(DataError, match="no metadata CSV"):
+    with pytest.raises(DataError, match="does not say which patient"):
         find(files)
+
+
+def test_a_table_without_patients_says_so_and_which_file_has_no_tags_to_say_it(find):
+    table = {"labels.csv": "Image Index,Finding Labels\na.dcm,Mass\n"}
+    with pytest.raises(
+        DataError, match=r"labels\.csv does not say .*: add the column `Patient ID`"
+    ):
+        find({**table, "b.png": "x"})
+    with pytest.raises(DataError, match=r"b\.png is no DICOM file.* set data\.images to the DICOM"):
+        find({**table, "a.dcm": "x", "b.png": "x"})
 
 
 def test_two_tables_of_one_name_are_listed(find):

@@ -31,6 +31,8 @@ def renamed(change):
             lambda name: f"/x/{name[:-4].upper()}.JPEG",
             "folder and ending",
         ),
+        (lambda name: name.lstrip("0"), "leading zeros"),
+        (lambda name: name.lstrip("0").removesuffix(".png"), "ending and leading zeros"),
     ],
 )
 def test_names_of_another_form_meet_their_files(change, rules):
@@ -57,6 +59,7 @@ def test_names_of_three_parts_keep_their_folders():
         (["a.jpg", "gone.jpg"], ["a.png", "stray.png"]),  # neither side is whole
         (["a.png", "gone.png"], ["a.png"]),  # nothing is left to meet
         (["", "b.png"], ["a.png"]),
+        (["1.png"], ["01.png", "001.png"]),
     ],
 )
 def test_where_there_is_doubt_names_stay_as_they_are(names, files):

@@ -215,7 +215,7 @@ def test_no_usable_image_gives_counts_and_the_first(decode, root, damage):
         damage(path, bytes(path.stat().st_size))
     message = (
         r"None of the 8 images of .* can be decoded: unsupported_image 8\. "
-        r"The first is 00000001_000\.png: not a PNG"
+        r"The first is 00000001_000\.png: not a PNG.*\. Convert these files to PNG"
     )
     with pytest.raises(DataError, match=message):
         decode()

@@ -184,7 +184,7 @@ class TestErrors:
             scan(make_root(2), tmp_path, csv="/no/such.csv")
 
     def test_unknown_protocol(self, tmp_path):
-        with pytest.raises(DataError, match="Cannot open gopher://x: Protocol not known"):
+        with pytest.raises(ValueError, match="'gopher' is no protocol that is known here"):
             scan("gopher://x", tmp_path)
 
     def test_missing_bucket_is_chained(self, s3, tmp_path):

@@ -19,6 +19,7 @@ class WebServer:
         ranges: Whether a part of a file can be asked for.
         chunked: Whether files are sent without saying how long they are.
         gzipped: End of the names of files that are sent compressed, whatever was asked for.
+        ranges_of_gzipped: Whether a part of those is one of the compressed bytes.
         links: Further links on the page of the top folder.
         requests: Method and path of each request so far.
     """
@@ -29,6 +30,7 @@ class WebServer:
         self.ranges = True
         self.chunked = False
         self.gzipped = ".none"
+        self.ranges_of_gzipped = False
         self.links: list[str] = []
         self.requests: list[tuple[str, str]] = []
         outer = self
@@ -45,16 +47,20 @@ class WebServer:
                     self.send_error(outer.answers[self.path])
                     return None
                 file, asked = Path(self.translate_path(self.path)), self.headers.get("Range", "")
+                part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+                if part and outer.ranges_of_gzipped and file.name.endswith(outer.gzipped):
+                    content = gzip.compress(file.read_bytes())
+                    return self.send_part(content, int(part[1]), int(part[2]), "gzip")
                 if file.is_file() and (outer.chunked or file.name.endswith(outer.gzipped)):
                     return self.send_without_length(file)
-                part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
                 if part and outer.ranges and file.is_file():
                     return self.send_part(file.read_bytes(), int(part[1]), int(part[2] or 1 << 62))
                 return super().send_head()
 
-            def send_part(self, content, first, last):
+            def send_part(self, content, first, last, encoding="identity"):
                 part = content[first : last + 1]
                 self.send_response(206)
+                self.send_header("Content-Encoding", encoding)
                 self.send_header("Content-Length", str(len(part)))
                 end = first + len(part) - 1
                 self.send_header("Content-Range", f"bytes {first}-{end}/{len(content)}")

@@ -115,7 +115,10 @@ def _through_lut(film: Dataset, number: int, values: Displayed) -> Iterator[Tabl
         num_entries, first, bits = lut.LUTDescriptor
         if bits not in LUT_BITS:
             return
-        last = first + (num_entries or 2**16) - 1
+        length = num_entries or 2**16
+        last = first + length - 1
+        if isinstance(lut.LUTData, bytes) and len(lut.LUTData) == length + length % 2:
+            lut.add_new("LUTData", "US", list(lut.LUTData[:length]))  # a byte each, packed
         # pydicom looks up in the type of the entries: 8-bit ones would wrap after 256 of them.
         lut.LUTDescriptor = [num_entries, first, max(bits, 16)]
         within = np.rint(values).clip(first, last).astype(np.int32)

@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 
 from PIL import Image
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame, parse_basic_offsets
+from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import get_expected_length
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, SequenceDelimiterTag, Tag
 from pydicom.uid import (
     UID,
+    AllTransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
@@ -36,6 +38,7 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 PALETTE = "PALETTE COLOR"
 SAMPLES = {**dict.fromkeys((*MONOCHROME, PALETTE), 1), **dict.fromkeys(COLOUR, 3)}
 MAX_KIND_CHARS = 16
+DIRECTORY_GROUP = 0x0004
 BITS_ALLOCATED = (1, 8, 16)
 GREY_BITS = 8
 PILLOW_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, *JPEG2000TransferSyntaxes)
@@ -55,6 +58,10 @@ TAGS = (
     *(f"{hue}PaletteColorLookupTableData" for hue in ("Red", "Green", "Blue")),
     *(f"Segmented{hue}PaletteColorLookupTableData" for hue in ("Red", "Green", "Blue")),
 )
+
+NO_OFFSETS = b"\xfe\xff\x00\xe0" + bytes(4)
+OFFSET_BYTES = 4
+END_OF_FRAGMENTS = b"\xfe\xff\xdd\xe0" + bytes(4)
 
 OVERLAY_BITS = [Tag(group, 0x0102) for group in range(0x6000, 0x6020, 2)]
 """OverlayBitPosition of each overlay that a file may have."""
@@ -91,10 +98,22 @@ def read_film(data: bytes, max_megapixels: float) -> tuple[Dataset, bool]:
         raise damaged("it names no transfer syntax")
     if syntax == DeflatedExplicitVRLittleEndian:
         raise _undecodable(syntax)
+    if syntax in AllTransferSyntaxes and syntax.is_encapsulated:
+        data += END_OF_FRAGMENTS  # or, where the file lacks it, pydicom would find no tag at all
+    last_tag = 0
+
+    def note(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal last_tag
+        last_tag = max(last_tag, 0 if tag == SequenceDelimiterTag else int(tag))
+        return False
+
     try:
-        film = dcmread(io.BytesIO(data), specific_tags=[*map(Tag, TAGS), *OVERLAY_BITS])
+        wanted: list[BaseTag | int] = [*map(Tag, TAGS), *OVERLAY_BITS]
+        film: Dataset = read_partial(io.BytesIO(data), note, specific_tags=wanted)
     except PARSE_ERRORS as error:
         raise damaged("its tags cannot be parsed as its transfer syntax says") from error
+    if last_tag < Tag("Columns") and last_tag >> 16 != DIRECTORY_GROUP:
+        raise damaged("it ends before it says how many rows and columns it has")
     _check_size(film, max_megapixels)
     _check_kind(film)
     stated = film.PixelRepresentation
@@ -188,6 +207,9 @@ def _check_kind(film: Dataset) -> None:
         raise damaged(f"its PixelRepresentation is {sign}, and neither 0 nor 1")
     for keyword in NUMBERS:
         film.add_new(keyword, "US", numbers[keyword])
+    film.PhotometricInterpretation = kind  # without blanks, in capitals
+    if samples > 1 and whole_number(film, "PlanarConfiguration") is None:
+        film.PlanarConfiguration = 0
 
 
 def _check_pixel_data(film: Dataset, syntax: UID) -> None:
@@ -204,6 +226,8 @@ def _check_pixel_data(film: Dataset, syntax: UID) -> None:
         return
     try:
         num_offsets = len(parse_basic_offsets(film.PixelData))
+        if num_offsets == 1:  # one frame is all there is, wherever its table says it begins
+            film.PixelData = NO_OFFSETS + film.PixelData[len(NO_OFFSETS) + OFFSET_BYTES :]
         data = get_frame(film.PixelData, 0, number_of_frames=1)
         if syntax == RLELossless and are_runs_too_long(data, 2 * film.Rows * film.Columns):
             raise damaged("its runs are longer than its rows and columns allow")

@@ -17,7 +17,7 @@ from cxrmodel.data.entries import parse_view
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.image_header import require_pydicom
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import ImageError, UnreadableFileError
+from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
 
 TEXT_TAGS = {
     "patient_id": "PatientID",
@@ -77,6 +77,7 @@ def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
     from cxrmodel.data.dicom.file import read_tags  # noqa: PLC0415 - an optional extra
 
     tags: dict[str, str] = {}
+    is_whole, limit = False, 0
     for limit in HEAD_BYTES:
         is_last = limit >= min(num_bytes, HEAD_BYTES[-1])
         try:
@@ -84,6 +85,8 @@ def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
             tags, is_whole = read_tags(head, [*TEXT_TAGS.values(), *VIEW_TAGS, *SPACING_TAGS])
         except FileNotFoundError as error:
             raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
+        except FileChangedError as error:
+            raise ImageError(Reason.REPLACED, str(error)) from error
         except UnreadableFileError as error:
             raise ImageError(Reason.UNREADABLE, str(error)) from error
         except ImageError:
@@ -92,6 +95,8 @@ def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
             continue
         if is_whole or is_last:
             break
+    if not is_whole and num_bytes <= limit and not tags.get(TEXT_TAGS["patient_id"]):
+        raise ImageError(Reason.DAMAGED_IMAGE, "it ends before its tags say whose image it is")
     return tags
 
 

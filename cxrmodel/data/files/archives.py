@@ -25,8 +25,11 @@ def archive_hint(root: str) -> str:
         root: Path or URL, as configured.
     """
     name = root.casefold().rstrip("/")
-    if "::" in root:
-        return ""
+    outer, is_chain, _ = name.partition("::")
+    if is_chain:
+        protocol = next((IN_PLACE[end] for end in IN_PLACE if outer.endswith(end)), "")
+        hint = f" It is an archive within an archive: set data.root to {protocol}::{root}"
+        return hint if protocol else ""
     if name.startswith(tuple(f"{protocol}://" for protocol in ARCHIVES)):
         return f" An archive is named after `::`, as in {name.partition(':')[0]}::/data/FILE."
     for suffix, protocol in IN_PLACE.items():

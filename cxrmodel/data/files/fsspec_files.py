@@ -47,6 +47,7 @@ DAMAGED = (
 NOT_UNPACKED = (NotImplementedError, RuntimeError, LookupError, AttributeError, ValueError)
 """Of a member: a method that zipfile lacks, a password, a link in a tar archive to nothing."""
 
+NO_ARCHIVE = ". It is cut short, damaged or no such archive: copy it again."
 BAD_BZ2 = ("Invalid data stream",)
 
 DEAD_LINK = Oddity(
@@ -100,8 +101,15 @@ class FsspecPrefix:
             if self._is_archive:
                 self._fs.ls("")  # fsspec's table of members is not ready for threads before
         except (ImportError, ValueError, *DAMAGED) as error:
-            hint = extra_hint(error, url) or archive_hint(url)
+            is_damaged = isinstance(error, DAMAGED)
+            hint = NO_ARCHIVE if is_damaged else extra_hint(error, url) or archive_hint(url)
             raise DataError(f"Cannot open {url}: {error}{hint}") from error
+        absolute = _absolute_member(self._fs, suffixes) if self._is_archive else ""
+        if absolute:
+            raise DataError(
+                f"{url} names its members by absolute paths, as {absolute}, by which they cannot "
+                f"be read in place. {UNPACK}"
+            )
         self._turn: AbstractContextManager[Any] = (
             nullcontext() if protocol in CONCURRENT else threading.Lock()
         )
@@ -190,7 +198,11 @@ class FsspecPrefix:
         try:
             with web_errors(), self._turn:
                 path = f"{self._path.rstrip('/')}/{name}"
-                return bytes(self._fs.cat_file(path, **options)[:limit])
+                data = bytes(self._fs.cat_file(path, **options)[:limit])
+                if self._is_web and limit is not None and len(data) < limit - 1:
+                    # Some servers compress whatever was asked for, and count ranges after that.
+                    data = max(data, bytes(self._fs.cat_file(path)[:limit]), key=len)
+                return data
         except DAMAGED as error:
             raise ChecksumError(f"{name} of {self.url} is damaged: {error}") from error
         except (*NOT_UNPACKED, OSError) as error:
@@ -252,6 +264,13 @@ def extra_hint(error: Exception, url: str) -> str:
     protocols = (link.partition("://")[0] for link in url.split("::"))
     names = (EXTRAS[protocol] for protocol in protocols if protocol in EXTRAS)
     return "".join(f". Install the extra: pip install 'cxrmodel[{name}]'." for name in names)
+
+
+def _absolute_member(archive: Any, suffixes: tuple[str, ...]) -> str:
+    """Return the name of a file in an archive that begins with `/`; empty where there is none."""
+    members = archive.zip.namelist() if hasattr(archive, "zip") else getattr(archive, "index", ())
+    found = (name for name in members if name.casefold().endswith(suffixes))
+    return next((str(name) for name in found if name.startswith("/")), "")
 
 
 def _version(info: dict[str, Any]) -> str:

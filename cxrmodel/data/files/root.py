@@ -48,6 +48,7 @@ UNFORESEEN_OF_PACKAGES = {
 }
 """The same of packages that are not always installed, by module."""
 
+ONLY_A_FOLDER = " Of a folder write the path alone, without what is before `::`."
 CREDENTIALS = (
     "Credentials come from the cloud's own chain (for S3: environment, profile or role; "
     "AWS_ENDPOINT_URL for another endpoint)."
@@ -83,7 +84,8 @@ def explained(location: str, action: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"Cannot {action} {location}: it does not exist ({error}).") from error
     except (NotADirectoryError, IsADirectoryError) as error:
-        raise DataError(f"Cannot {action} {location}: {error}.{archive_hint(location)}") from error
+        hint = archive_hint(location) or (ONLY_A_FOLDER if "::" in location else "")
+        raise DataError(f"Cannot {action} {location}: {error}.{hint}") from error
     except PermissionError as error:
         hint = f" {CREDENTIALS}" if "://" in location else ""
         raise DataError(f"Cannot {action} {location}: access is denied ({error}).{hint}") from error

@@ -217,6 +217,21 @@ class TestFrame:
         film = film_of(frame, DEEP) | {"data": encapsulate([frame, frame])}
         assert refused(**film) == "unsupported_image: 2 frames, and a film has one"
 
+    def test_the_end_of_the_fragments_may_be_missing_and_the_frame_may_not(self):
+        pixels = noise()
+        film = dicom(**film_of(jpeg2000(pixels), pixels))
+        assert np.array_equal(decode_dicom(film[:-8], 64), pixels)
+        with pytest.raises(ImageError, match="damaged_image: its "):
+            decode_dicom(film[:-1000], 64)
+
+    @pytest.mark.parametrize("offset", [4, 8, 999_999])
+    def test_one_frame_is_found_wherever_its_table_says_it_begins(self, offset):
+        pixels = noise()
+        fragments = encapsulate([jpeg2000(pixels)], fragments_per_frame=3, has_bot=False)
+        table = struct.pack("<HHLL", 0xFFFE, 0xE000, 4, offset)
+        options = {"data": table + fragments[8:], "syntax": JPEG2000Lossless}
+        assert np.array_equal(shown(pixels, **options), pixels)
+
     @pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC3, 0xF7])
     def test_a_jpeg_header_is_found_behind_other_segments(self, marker):
         comment = b"\xff\xfe\x00\x06\xff\xc0ab\xff"
@@ -238,6 +253,23 @@ class TestFrame:
 
 
 class TestLayout:
+    @pytest.mark.parametrize("kind", [" MONOCHROME1", "monochrome1", "Monochrome1 "])
+    def test_blanks_and_small_letters_do_not_change_the_kind(self, kind):
+        pixels = noise()
+        inverted = shown(pixels, elements=[((0x0028, 0x0004), "CS", kind)])
+        assert np.array_equal(inverted, 255 - pixels)
+
+    @pytest.mark.parametrize("order", [{"PlanarConfiguration": None}, {}])
+    def test_colours_whose_order_is_not_said_lie_beside_each_other(self, order):
+        grey = noise()
+        empty = [] if order else [((0x0028, 0x0006), "US", None)]
+        assert np.array_equal(shown(np.dstack([grey] * 3), elements=empty, **order), grey)
+
+    @pytest.mark.parametrize("length", [300, 360, 400])
+    def test_a_header_cut_short_is_damaged_and_no_file_without_an_image(self, length):
+        with pytest.raises(ImageError, match="damaged_image: it ends before it says how many rows"):
+            decode_dicom(dicom(DEEP)[:length], 64)
+
     @pytest.mark.parametrize(("kind", "samples"), [("MONOCHROME2", 3), ("RGB", 1)])
     def test_another_number_of_samples_than_the_kind_has(self, kind, samples):
         pixels = np.zeros((64, 64, 3) if samples == 3 else (64, 64), np.uint8)

@@ -57,6 +57,7 @@ FILMS = {
     "liver_expb_1frame.dcm": (512, 512),
 }
 NO_DECODER = "unsupported_image: no decoder for the transfer syntax "
+CUT = "damaged_image: it ends before it says how many rows and columns it has"
 NO_IMAGE = "unsupported_image: it holds no image"
 NO_DICOM = "unsupported_image: not a PNG, JPEG or DICOM file: it begins with b'"
 REFUSED = {
@@ -90,9 +91,9 @@ REFUSED = {
     "rtdose_expb_1frame.dcm": "unsupported_image: 32 bits a sample",
     "rtdose_rle_1frame.dcm": "unsupported_image: 32 bits a sample",
     "UN_sequence.dcm": NO_IMAGE,
-    "empty_charset_LEI.dcm": NO_IMAGE,
+    "empty_charset_LEI.dcm": CUT,
     "nested_priv_SQ.dcm": NO_IMAGE,
-    "no_meta_group_length.dcm": NO_IMAGE,
+    "no_meta_group_length.dcm": CUT,
     "priv_SQ.dcm": NO_IMAGE,
     "reportsi.dcm": NO_IMAGE,
     "reportsi_with_empty_number_tags.dcm": NO_IMAGE,

@@ -163,7 +163,8 @@ class TestOddFiles:
             (dicom(GREY, **TAGS)[132:], "unsupported_image", "not a PNG, JPEG or DICOM file"),
             (dicom(GREY, **TAGS)[:-1][:500], "", ""),
             (encode(GREY), "", ""),
-            (bytes(128) + b"DICM", "", ""),
+            (bytes(128) + b"DICM", "damaged_image", "it ends before its tags say whose"),
+            (dicom(GREY, **TAGS)[:330], "damaged_image", "it ends before its tags say whose"),
         ],
     )
     def test_what_has_no_tags_is_empty_and_says_why(self, headers_of, data, reason, detail):
@@ -186,10 +187,14 @@ class TestOddFiles:
         assert headers[TEXTS].loc[0].tolist() == NOTHING
         assert headers.loc[0, "reason"] == "unreadable"
 
-    def test_an_unreachable_store_is_an_error(self, tmp_path):
+    def test_a_folder_in_place_of_a_file_has_replaced_it(self, tmp_path):
         (tmp_path / "folder.dcm").mkdir()
         files = pd.DataFrame({"uri": ["folder.dcm"], "bytes": [9]})
-        with pytest.raises(OSError, match="directory"):
+        assert read_headers(Root(str(tmp_path)), files)["reason"].tolist() == ["replaced"]
+
+    def test_an_unreachable_store_is_an_error(self, tmp_path):
+        files = pd.DataFrame({"uri": [f"{'x' * 300}.dcm"], "bytes": [9]})
+        with pytest.raises(OSError, match="too long"):
             read_headers(Root(str(tmp_path)), files)
 
     def test_an_id_that_is_not_text_stays_distinct(self, headers_of):

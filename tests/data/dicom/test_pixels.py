@@ -99,6 +99,12 @@ class TestVOILUT:
         stored = [0, 100, 250, 399, 4095]
         assert shown(stored, bits=12, VOILUTSequence=sequence) == [0, 0, 127, 255, 255]
 
+    def test_eight_bit_entries_of_a_byte_each(self):
+        packed = lut(0, 8, [0])
+        packed.LUTDescriptor = [1000, 0, 8]
+        packed.add_new("LUTData", "OW", bytes(number // 4 for number in reversed(range(1000))))
+        assert shown([0, 400, 999], bits=12, VOILUTSequence=[packed]) == [249, 149, 0]
+
     def test_entries_of_more_bits(self):
         sequence = [lut(0, 12, [0, 2048, 4095, 1024])]
         stored = [0, 1, 2, 3, 4]

@@ -13,10 +13,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from cxrmodel.config import ImagesConfig
+from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.files.fsspec_files import FsspecPrefix
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.source import scan_source
 from cxrmodel.errors import ChecksumError, DataError, UnreadableFileError
 from tests.servers.web import WebServer
 
@@ -230,6 +231,31 @@ def test_a_cache_before_a_root_is_refused_and_one_below_an_archive_is_not(cache,
 def test_a_cache_below_an_archive_is_none_of_our_business(folder, tmp_path):
     archive = zipped(folder, tmp_path / "films.zip")
     assert len(Root(f"zip::simplecache::file://{archive}").files()) == NUM_IMAGES + 1
+
+
+@pytest.mark.parametrize("protocol", ["zip", "tar"])
+def test_absolute_names_are_told_to_unpack(protocol, tmp_path):
+    path = tmp_path / f"films.{protocol}"
+    if protocol == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("/data/a.png", b"a")
+    else:
+        with tarfile.open(path, "w") as archive:
+            archive.addfile(tarfile.TarInfo("/data/a.png"))
+    with pytest.raises(DataError, match=r"absolute paths, as /data/a\.png, .* Unpack the archive"):
+        Root(f"{protocol}::{path}")
+
+
+def test_an_archive_within_an_archive_and_a_folder_as_one_are_told_what_to_write(folder, tmp_path):
+    inner = zipped(folder, tmp_path / "inner.zip")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(inner, "inner.zip")
+    url = f"zip://inner.zip::{tmp_path}/outer.zip"
+    with pytest.raises(DataError, match=rf"an archive within an archive: .* to zip::{url}$"):
+        scan_source(DataConfig(root=url), tmp_path / "scratch")
+    assert scan_source(DataConfig(root=f"zip::{url}"), tmp_path / "scratch").tables()
+    with pytest.raises(DataError, match="Of a folder write the path alone"):
+        Root(f"zip::{folder}")
 
 
 def test_an_archive_at_a_remote_root_is_told_what_to_write(folder, s3, tmp_path):

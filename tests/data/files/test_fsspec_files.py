@@ -1,4 +1,5 @@
 import importlib.util
+import random
 import zipfile
 
 import pytest
@@ -92,6 +93,13 @@ def test_files_of_which_the_server_tells_no_length_are_read(how, web, folder):
     assert f"as the web server does not tell it: {num_unsized} in {web.url} (" in sentence
 
 
+def test_a_part_that_the_server_counts_after_compressing_is_read_whole(web, folder):
+    web.gzipped, web.ranges_of_gzipped = ".PNG", True
+    (folder / "a.PNG").write_bytes(random.Random(0).randbytes(500))  # grows where it is compressed
+    data = FsspecPrefix(web.url, SUFFIXES).read("a.PNG", 501)
+    assert data == (folder / "a.PNG").read_bytes()
+
+
 def test_a_change_of_equal_length_is_another_version_where_the_server_tells_none(web, folder):
     web.chunked = True
     (before,) = (each for each in FsspecPrefix(web.url, SUFFIXES).objects() if each[0] == "a.PNG")
@@ -147,7 +155,9 @@ def test_a_damaged_member_of_an_archive_says_so(archive):
 
 def test_what_is_no_archive_says_so(tmp_path):
     (tmp_path / "films.zip").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"Cannot open zip::.*films\.zip: File is not a zip file"):
+    with pytest.raises(
+        DataError, match=r"Cannot open zip::.*films\.zip: File is not .* copy it again\."
+    ):
         FsspecPrefix(f"zip::{tmp_path}/films.zip", SUFFIXES)
 
 

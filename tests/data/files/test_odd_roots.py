@@ -35,9 +35,9 @@ def test_a_table_without_rows_says_so(text, root, index_of):
         index_of(root)
 
 
-def test_an_empty_table_of_the_right_name_is_not_one(root, index_of):
+def test_an_empty_table_is_named(root, index_of):
     (root / "Data_Entry_2017.csv").touch()
-    with pytest.raises(DataError, match="no metadata CSV"):
+    with pytest.raises(DataError, match=r"data/Data_Entry_2017\.csv is empty\. Copy it again"):
         index_of(root)
 
 
@@ -121,5 +121,5 @@ def test_names_of_another_system_are_found_whatever_their_spelling(root, png, in
 
 def test_bytes_that_are_no_table_say_so(root, png, index_of):
     (root / "Data_Entry.csv").write_bytes(png(3))
-    with pytest.raises(DataError, match=r"lacks required columns.*Columns found"):
+    with pytest.raises(DataError, match=r"Data_Entry\.csv is no CSV but a PNG image\."):
         index_of(root)
