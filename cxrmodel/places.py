@@ -14,6 +14,8 @@ from cxrmodel.settings import did_you_mean
 CHAIN = "::"  # as in zip::s3://bucket/films.zip, the outermost first
 LOCAL = ("file", "local")
 WEB = ("http", "https")
+BUCKETS = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs")  # a bucket or a machine comes first
+ARCHIVES = ("zip", "tar", "libarchive")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?(.*)", re.DOTALL)
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 THIS_MACHINE = ("", "localhost", ".", "..")
@@ -33,9 +35,18 @@ def normal_place(text: str) -> str:
     """
     if not text.strip() or "\0" in text:
         raise ValueError(EMPTY)
+    if text != text.strip():
+        raise ValueError(
+            "It begins or ends with a blank or a line break. Leave that out, or rename the folder."
+        )
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("It has a character that is not UTF-8: rename the folder, or link to it.")
     _refuse_credentials(text)
     *archives, last = text.split(CHAIN)
-    return CHAIN.join([*map(_archive, archives), _folder_or_url(last)])
+    place = _folder_or_url(last)
+    if not archives and place.startswith(tuple(f"{scheme}://" for scheme in ARCHIVES)):
+        raise ValueError("It names no archive: one follows ::, as in zip::/data/images.zip")
+    return CHAIN.join([*map(_archive, archives), place])
 
 
 def normal_store(text: str) -> str:
@@ -121,6 +132,8 @@ def _folder_or_url(link: str) -> str:
     if scheme in LOCAL:
         return _path(_of_this_machine(rest) if slashes else rest)
     if slashes:
+        if scheme in BUCKETS and not rest.partition("/")[0]:
+            raise ValueError(f"It names no bucket or machine: one follows {scheme}://")
         return f"{_known(scheme)}://{rest if scheme in WEB else rest.rstrip('/')}"
     if scheme in available_protocols() and rest.startswith("/"):
         raise ValueError(
@@ -156,4 +169,4 @@ def _path(text: str) -> str:
     try:
         return str(Path(text).expanduser())
     except RuntimeError as error:
-        raise ValueError(f"{error}: write the path out.") from error
+        raise ValueError(f"{str(error).rstrip('.')}: write the path out.") from error

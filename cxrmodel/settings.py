@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 MAX_SHOWN_CHARS = 40
@@ -40,6 +40,18 @@ class Section(BaseModel):
         hide_input_in_errors=True,  # a refused URL may carry a password
         json_schema_extra=_number_fields,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1, and YAML takes `lr: on` for true.
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and wanted not in (bool, str):
+            raise ValueError(
+                "Input should be a number or a word; without quotes, YAML reads yes, no, on and "
+                "off as true and false"
+            )
+        return value
 
     def key_fields(self) -> dict[str, Any]:
         """Return the fields that determine a result, for cache keys and provenance."""
@@ -149,7 +161,7 @@ def _explained(name: str, details: ErrorDetails, known: list[str]) -> str:
         text += "; in YAML put it in quotes"
     if kind == "multiple_of" and isinstance(value, str | int):
         step = context["multiple_of"]
-        lower = int(value) // step * step
+        lower = max(int(value) // step, 1) * step
         text += f", such as {lower} or {lower + step}"
     return text if kind == "value_error" or not _may_be_shown(value) else f"{text}, got {value!r}"
 

@@ -8,6 +8,11 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import get_args
 
+from flows import terminal
+
+if __name__ == "__main__":
+    terminal.end_quietly_among_imports()
+
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
@@ -23,7 +28,7 @@ from deployments.definitions import deployments
 from deployments.pools import WorkPool
 from deployments.results import RecordsBlock
 from deployments.target import PoolType, Target, placed
-from flows import command_line, terminal
+from flows import command_line
 from flows.arguments import Parser
 
 PROGRAM = "python -m deployments"

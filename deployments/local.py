@@ -10,9 +10,9 @@ from contextlib import ExitStack
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.companion import companion, wait_for
+from flows.companion import LOOPBACK as HOST
+from flows.companion import beside_proxies, companion, wait_for
 
-HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
 POOL = "cxr-gpu"
 PAGE = {
@@ -42,6 +42,7 @@ def run(arguments: list[str], deploy: Callable[[list[str]], None]) -> Generator[
         "PREFECT_SERVER_UI_API_URL": api,
         "DO_NOT_TRACK": "1",
         **PAGE,
+        **beside_proxies(os.environ),
     }
     with ExitStack() as stack:
         command = ["server", "start", "--host", HOST, "--port", str(port)]

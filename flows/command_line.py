@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ EXIT_BAD_SETTINGS = 2
 SETTINGS = setting_names(PipelineConfig)
 SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
 COMMANDS = ("config", "refresh", "dry-run", "help")
+STRAY, SURPLUS = "unrecognized arguments: ", re.compile(r"ignored explicit argument ('.*')")
 FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
 
 
@@ -90,7 +92,8 @@ class _CommandLine(PipelineConfig, BaseSettings):
     )
 
     config: Path | None = None
-    """YAML file of settings, such as configs/fast.yaml; flags override what it says."""
+    """YAML file of settings, such as configs/fast.yaml; flags override what it says, and the last
+    of a flag that is given twice counts."""
 
     refresh: list[Stage] | None = None
     """Run this stage again even where its result is cached: index, images, split, vae, latents,
@@ -120,16 +123,21 @@ class _CommandLine(PipelineConfig, BaseSettings):
 
 def _settings_file(arguments: list[str]) -> SettingsFile | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", action="append", default=[])
     try:
-        given: str | None = parser.parse_known_args(arguments)[0].config
+        given: list[str] = parser.parse_known_args(arguments)[0].config
     except argparse.ArgumentError as error:
         raise SettingsError(str(error)) from error
-    if given is None:
-        return None
     if not given:
+        return None
+    if len(given) > 1:
+        raise SettingsError(f"--config is there twice: {' and '.join(given)}. Give one file.")
+    if not given[0]:
         raise SettingsError("--config: the name of the file is empty")
-    return read_settings_file(Path(given).expanduser(), SETTINGS)
+    try:
+        return read_settings_file(Path(given[0]).expanduser(), SETTINGS)
+    except RuntimeError as error:  # there is no such user
+        raise SettingsError(f"--config: {error}") from error
 
 
 def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str] = ()) -> Request:
@@ -175,6 +183,10 @@ def _flags_of(arguments: list[str]) -> list[str]:
 def _with_help(error: SettingsError, program: str) -> SettingsError:
     text = str(error).removeprefix("error parsing CLI: ").removeprefix("argument ")
     hint = ""
+    if text.startswith(STRAY):
+        text = f"{text.removeprefix(STRAY)}: it belongs to no flag"
+        hint = "; a setting is given as --SECTION.NAME VALUE"
+    text = SURPLUS.sub(r"it takes no value, and \1 is given", text)
     if text.endswith("expected one argument"):
         hint = " (a value that begins with a dash is given as in --NAME=-VALUE)"
     return SettingsError(f"{text}{hint}\nSee {program} --help for every setting.")

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO
 
+LOOPBACK = "127.0.0.1"
+NO_PROXY = ("no_proxy", "NO_PROXY")  # Python's clients look at the first of these that is set
 STOP_S = 40  # a worker's run in training writes its checkpoint
 STARTUP_S = 120
 READY_EVERY_S = 0.1
@@ -59,12 +61,19 @@ def companion(
             process.stdin.close()
 
 
+def beside_proxies(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what an environment lacks for clients to reach this machine past its proxies."""
+    others = next((env[name] for name in NO_PROXY if env.get(name)), "")
+    return dict.fromkeys(NO_PROXY, f"{others},{LOOPBACK}" if others else LOOPBACK)
+
+
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> bool:
     """Wait until a companion answers a GET of this URL; False where it ends before, or never."""
     deadline = time.monotonic() + STARTUP_S
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - loopback
+            direct.open(url, timeout=5).close()
         except (urllib.error.URLError, OSError):
             time.sleep(READY_EVERY_S)
         else:

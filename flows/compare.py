@@ -6,9 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from flows import terminal
+
+if __name__ == "__main__":
+    terminal.end_quietly_among_imports()
+
 from cxrmodel.errors import DataError
 from cxrmodel.report.comparison import read_finished_run, render_comparison
-from flows import terminal
 
 EXIT_BAD_INPUT = 2  # as argparse's own
 

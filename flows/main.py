@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
+from flows import terminal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    # The imports take seconds, and Ctrl-C there must not end in a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    terminal.end_quietly_among_imports()
 
 from prefect import flow
 

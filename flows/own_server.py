@@ -7,6 +7,7 @@ their home, where several runs at once wait for each other's locks.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -24,9 +25,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.companion import companion, wait_for
+from flows.companion import LOOPBACK, beside_proxies, companion, wait_for
 
-HOST = "127.0.0.1"
+log = logging.getLogger(__name__)
+
 DATABASE = "prefect.db"  # Prefect's own name for it, in its home
 FOLDER = "prefect"  # in scratch
 LOG_LINES = 20
@@ -49,17 +51,18 @@ def own_server(scratch: Path) -> Iterator[None]:
         yield
         return
     port, log_name = _free_port(), "server.log"
-    url = f"http://{HOST}:{port}/api"
-    start = ["server", "start", "--no-ui", "--no-services", "--host", HOST, "--port", str(port)]
+    url = f"http://{LOOPBACK}:{port}/api"
+    start = ["server", "start", "--no-ui", "--no-services", "--host", LOOPBACK, "--port", str(port)]
     with (
         TemporaryDirectory(prefix="cxrmodel-prefect-", ignore_cleanup_errors=True) as folder,
-        Path(folder, log_name).open("wb") as log,
+        Path(folder, log_name).open("wb") as output,
+        _variables(beside_proxies(os.environ)),
     ):
         home = Path(folder)
         _copy_empty_database(scratch, home)
-        with companion(start, _environment(home), log) as server:
+        with companion(start, _environment(home), output) as server:
             if not wait_for(f"{url}/health", server):
-                lines = Path(log.name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+                lines = Path(output.name).read_text(errors="replace").splitlines()[-LOG_LINES:]
                 raise RuntimeError("\n".join(["Prefect's server does not start:", *lines]))
             _keep_empty_database(scratch, home)
             # It has no page: the log must not say where to view the run.
@@ -69,8 +72,22 @@ def own_server(scratch: Path) -> Iterator[None]:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _variables(changed: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -84,8 +101,19 @@ def _empty_database(scratch: Path) -> Path:
 
 
 def _copy_empty_database(scratch: Path, home: Path) -> None:
-    with suppress(FileNotFoundError):
-        shutil.copyfile(_empty_database(scratch), home / DATABASE)
+    kept, copy = _empty_database(scratch), home / DATABASE
+    if not kept.is_file():
+        return
+    shutil.copyfile(kept, copy)
+    try:
+        with closing(sqlite3.connect(copy)) as connection:
+            damage = connection.execute("PRAGMA quick_check").fetchone() != ("ok",)
+    except sqlite3.DatabaseError:  # its first bytes are of no database
+        damage = True
+    if damage:
+        log.warning("%s is damaged, and is made anew", kept)
+        copy.unlink()
+        kept.unlink()
 
 
 def _keep_empty_database(scratch: Path, home: Path) -> None:
@@ -94,9 +122,14 @@ def _keep_empty_database(scratch: Path, home: Path) -> None:
     if kept.exists() or not made.exists():  # another database is configured
         return
     draft = home / "empty.db"
-    with closing(sqlite3.connect(made)) as connection:
-        connection.execute("VACUUM INTO ?", (str(draft),))
-    kept.parent.mkdir(parents=True, exist_ok=True)
     part = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
-    shutil.copyfile(draft, part)  # the temporary folder may be on another disk
-    part.replace(kept)
+    try:
+        with closing(sqlite3.connect(made)) as connection:
+            connection.execute("VACUUM INTO ?", (str(draft),))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(draft, part)  # the temporary folder may be on another disk
+        part.replace(kept)
+    except (OSError, sqlite3.OperationalError) as error:  # a full disk, a folder of somebody else
+        log.warning("Each start of a run takes longer: %s cannot be kept (%s)", kept, error)
+        with suppress(OSError):
+            part.unlink()

@@ -15,7 +15,8 @@ from cxrmodel.settings import did_you_mean
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 10_000  # each alias counted as what it stands for
-TEXT, WHOLE_NUMBER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
+YAML_TAG = "tag:yaml.org,2002:"
+TEXT, NUMBERS = f"{YAML_TAG}str", (f"{YAML_TAG}int", f"{YAML_TAG}float")
 NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML counts 010 in eights, 1:30 in sixties
 
 
@@ -64,11 +65,11 @@ def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
 
 
 def _text(path: Path) -> str:
-    if not path.exists():
-        raise SettingsFileError(f"--config: there is no file {path.absolute()}")
-    if not path.is_file():
-        raise SettingsFileError(f"--config: {path.absolute()} is not a file")
     try:
+        if not path.exists():
+            raise SettingsFileError(f"--config: there is no file {path.absolute()}")
+        if not path.is_file():
+            raise SettingsFileError(f"--config: {path.absolute()} is not a file")
         content = path.read_bytes()
     except OSError as error:
         raise SettingsFileError(f"--config: cannot read {path}: {error.strerror}") from error
@@ -132,6 +133,12 @@ def _read_section(found: SettingsFile, node: Node, before: str, names: list[str]
     values = found.values.setdefault(before.rstrip("."), {}) if before else found.values
     for key, value in node.value:
         name = f"{before}{key.value}"
+        if not before and "." in name and name in names:
+            section, _, setting = name.partition(".")
+            raise SettingsFileError(
+                f"{found.path}, line {_line(key)}: {name} is a setting of a section: write it as "
+                f"`{section}: {{{setting}: …}}`."
+            )
         if name not in names:
             raise SettingsFileError(
                 f"{found.path}, line {_line(key)}: there is no setting {name}"
@@ -161,7 +168,7 @@ def _refuse_repeated(path: Path, node: MappingNode) -> None:
 
 
 def _value(path: Path, node: Node) -> Any:
-    if node.tag == WHOLE_NUMBER and NOT_AS_WRITTEN.fullmatch(node.value):
+    if node.tag in NUMBERS and NOT_AS_WRITTEN.fullmatch(node.value):
         raise SettingsFileError(
             f"{path}, line {_line(node)}: YAML reads {node.value} as another number. Write it as "
             "a decimal one, without a zero before it."
@@ -172,6 +179,11 @@ def _value(path: Path, node: Node) -> Any:
         raise SettingsFileError(f"{path}, line {_line(node)}: {error.problem}.") from error
     except ValueError as error:  # of a number or a date that is none
         raise SettingsFileError(f"{path}, line {_line(node)}: {error}.") from error
+    except (KeyError, IndexError, AttributeError) as error:  # of a value below an explicit tag
+        tag = node.tag.replace(YAML_TAG, "!!")
+        raise SettingsFileError(
+            f"{path}, line {_line(node)}: {node.value!r} is not what its tag {tag} says."
+        ) from error
 
 
 def _line(node: Node) -> int:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -61,6 +62,12 @@ class Endings:
             os._exit(SIGNALLED + number)
 
 
+def end_quietly_among_imports() -> None:
+    """Let Ctrl-C end a command without a traceback while it imports, which takes seconds."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def command(when_stopped: str) -> Iterator[Endings]:
     """Run a command of a terminal: what stops it ends in a line and an exit code, not a traceback.
@@ -68,6 +75,7 @@ def command(when_stopped: str) -> Iterator[Endings]:
     Args:
         when_stopped: Line to print where a signal has stopped it.
     """
+    _open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any letter
     endings = Endings()
@@ -107,6 +115,13 @@ def _flush_or_forget() -> None:
         sys.stdout.flush()
     except OSError:  # the interpreter would try again, and complain
         _to_nowhere(sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Let a command that is started without a stream, as by `>&-`, write to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
 
 
 def _to_nowhere(stream: int) -> None:

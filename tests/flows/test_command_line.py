@@ -101,6 +101,16 @@ def test_a_file_that_cannot_be_read_is_named(refusal, tmp_path):
     assert refusal("--config", absent) == "--config: there is no file absent.yaml"
     assert refusal("--config", str(tmp_path)).endswith("is not a file")
     assert refusal("--config=").startswith("--config: the name of the file is empty")
+    assert refusal(f"--config={'x' * 300}.yaml").endswith(": File name too long")
+
+
+def test_one_file_is_read(refusal):
+    text = refusal("--config", "a.yaml", "--config=b.yaml")
+    assert text.startswith("--config is there twice: a.yaml and b.yaml. Give one file.")
+
+
+def test_the_last_of_a_flag_given_twice_counts():
+    assert parse(["--vae.epochs=3", "--vae.epochs=4"]).config.vae.epochs == 4
 
 
 def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
@@ -131,6 +141,15 @@ def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
         (
             "preset: 5",
             "line 1: preset: Input should be a valid string; in YAML put it in quotes, got 5",
+        ),
+        (
+            "vae: {epochs: on}",
+            "line 1: vae.epochs: Input should be a number or a word; without quotes, YAML "
+            "reads yes, no, on and off as true and false",
+        ),
+        (
+            "images:\n  size: 3",
+            "line 2: images.size: Input should be a multiple of 64, such as 64 or 128, got 3",
         ),
     ],
 )
@@ -164,7 +183,8 @@ def test_a_flag_is_told_as_a_flag_and_heals_what_the_file_says(refusal, tmp_path
         ),
         (["--vae", "{}"], "--vae is a section: its settings are given as --vae.NAME"),
         (["--dry-rum"], "--dry-rum: there is no such flag; did you mean --dry-run?"),
-        (["stray"], "unrecognized arguments: stray"),
+        (["stray"], "stray: it belongs to no flag; a setting is given as --SECTION.NAME VALUE"),
+        (["--dry-run=yes"], "--dry-run: it takes no value, and 'yes' is given"),
         (
             ["--vae.lr", "-1e-3"],
             "--vae.lr: expected one argument (a value that begins with a dash is given as in "

@@ -136,6 +136,36 @@ def test_a_path_that_the_output_cannot_spell_is_escaped():
     assert "report: /daten/R\\xf6ntgen\n" in out
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_streams_does_its_work(closed, tmp_path):
+    body = f"print('result'); open({str(tmp_path / 'done')!r}, 'w').close()"
+    script = SMALL_COMMAND.format(body=body)
+    command = ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, script]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [(["flows/compare.py", "a", "b"], "numpy"), (["-m", "deployments", "gc"], "pydantic_core")],
+)
+def test_ctrl_c_among_the_imports_of_other_commands_leaves_no_traceback(command, first):
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=PROJECT, env=env, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_until(lambda: first in maps.read_text() or process.poll() is not None, "it imports")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=SOON_S)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
 class Terminal:
     """A run in the foreground of a pseudo-terminal."""
 
