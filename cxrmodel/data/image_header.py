@@ -31,7 +31,7 @@ def format_of(data: bytes) -> Literal["png", "jpeg", "dicom"]:
         raise ImageError(Reason.DAMAGED_IMAGE, "the file is empty")
     raise ImageError(
         Reason.UNSUPPORTED_IMAGE,
-        f"not a PNG, JPEG or DICOM file: it begins with {data[:SHOWN_BYTES]!r}",
+        f"not a PNG, JPEG or DICOM file: it begins with {_shown(data[:SHOWN_BYTES])}",
     )
 
 
@@ -73,3 +73,9 @@ def require_pydicom() -> None:
             "The data set holds DICOM files, which need pydicom: install the extra `dicom`, "
             "as in pip install 'cxrmodel[dicom]'."
         ) from error
+
+
+def _shown(head: bytes) -> str:
+    """Return bytes as people read them: text where they are text, else in hexadecimal."""
+    text = head.decode("ascii", errors="replace")
+    return f'"{text}"' if text.isprintable() and text.isascii() else f"the bytes {head.hex(' ')}"

@@ -112,7 +112,7 @@ class TestFormat:
         page = b"<!DOCTYPE html><html><body>503 Service Unavailable</body></html>"
         assert refused(page) == (
             UNSUPPORTED,
-            "not a PNG, JPEG or DICOM file: it begins with b'<!DOCTYPE ht'",
+            'not a PNG, JPEG or DICOM file: it begins with "<!DOCTYPE ht"',
         )
 
     @pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "WEBP", "JPEG2000"])

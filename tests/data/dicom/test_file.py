@@ -59,7 +59,7 @@ FILMS = {
 NO_DECODER = "unsupported_image: no decoder for the transfer syntax "
 CUT = "damaged_image: it ends before it says how many rows and columns it has"
 NO_IMAGE = "unsupported_image: it holds no image"
-NO_DICOM = "unsupported_image: not a PNG, JPEG or DICOM file: it begins with b'"
+NO_DICOM = "unsupported_image: not a PNG, JPEG or DICOM file: it begins with the bytes "
 REFUSED = {
     "ExplVR_BigEndNoMeta.dcm": NO_DICOM,
     "ExplVR_LitEndNoMeta.dcm": NO_DICOM,
