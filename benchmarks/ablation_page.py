@@ -22,7 +22,7 @@ def write_page(results: dict[str, list[dict[str, Any]]], page: Path = PAGE) -> N
     """Replace what lies between the markers of a page.
 
     Args:
-        results: As in `ablation.json`: a row a seed, by recipe.
+        results: As in `ablation.json`: a row per seed, by recipe.
         page: A Markdown file with both markers.
     """
     text = page.read_text(encoding="utf-8")

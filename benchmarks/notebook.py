@@ -63,7 +63,7 @@ class NotebookTraining:
         self.l1 = nn.L1Loss()
 
     def train(self, paths: list[Path]) -> None:
-        """Make a step an image, and read its loss as the notebook's progress bar does."""
+        """Make a step per image, and read its loss as the notebook's progress bar does."""
         for path in paths:
             image = load(path).to(self.device)
             reconstruction, mu, logvar = self.model(image)

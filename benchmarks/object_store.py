@@ -44,7 +44,7 @@ def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str,
         s3_decode_share: Images a second out of an S3 server on the other half of the cores, over
             decoding from memory on the same half.
         s3_decode_share_beside_server: The same with the server on the same cores.
-        s3_speedup_at_50_ms: Small images a second with 50 ms of latency, over one at a time; they
+        s3_speedup_at_50_ms: Small images per second with 50 ms of latency, over one at a time; they
             are small so that it is the network that is timed.
         Nothing where Ceph is not installed.
     """

@@ -31,10 +31,10 @@ ROWS = (
     ("bootstrap", "bootstrap_peak_gib", "their peak memory", "GiB", "< 1"),
 )  # fmt: skip
 TABLES = (
-    ("training", "ms_an_image", "Training at 1024 px", "ms an image"),
-    ("latents", "ms_an_image", "Encoding at 1024 px", "ms an image"),
-    ("pixels", "ms_an_image", "Pixels", "ms an image"),
-    ("growth", "ms_an_image_by_side", "Training, by side in pixels", "ms an image"),
+    ("training", "ms_an_image", "Training at 1024 px", "ms per image"),
+    ("latents", "ms_an_image", "Encoding at 1024 px", "ms per image"),
+    ("pixels", "ms_an_image", "Pixels", "ms per image"),
+    ("growth", "ms_an_image_by_side", "Training, by side in pixels", "ms per image"),
     ("growth", "peak_gib_by_batch", "Peak memory at 1024 px, by batch", "GiB"),
     ("growth", "epoch_s_by_images", "An epoch at 512 px, by number of images", "s"),
 )

@@ -120,7 +120,7 @@ class VAEConfig(Section):
     """Group normalisation after the convolutions of 64 channels and more."""
 
     mean_image: bool = False
-    """Learn a bias a pixel before the sigmoid, from the mean train image on."""
+    """Learn a bias per pixel before the sigmoid, from the mean train image on."""
 
     augmentation: float = Field(0, ge=0, le=4)
     """Strength of random changes of position and exposure, never mirrored; 1 is mild, 0 none."""

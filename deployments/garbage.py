@@ -30,7 +30,7 @@ from tasks.vae import CHECKPOINTS
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
 RECORD = re.compile(rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}")  # as tasks.stage names it
 PARTIAL = ".partial"
-COPIES = "artifacts"  # of a remote store's files, a folder a stage
+COPIES = "artifacts"  # of a remote store's files, a folder per stage
 MAX_DAYS = 36_500
 MIB = 1 << 20
 

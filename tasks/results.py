@@ -101,7 +101,7 @@ def _per_class(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def ledger_table(excluded: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row a reason, the most frequent first: what it means, how many images, examples.
+    """Return a row per reason, the most frequent first: what it means, how many images, examples.
 
     Args:
         excluded: Ledger rows with the columns image, reason and detail.

@@ -181,7 +181,7 @@ def _decompressed(content: bytes, name: str) -> bytes:
 def read_columns(
     content: bytes, columns: Columns, required: Iterable[str], name: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read the known columns of a table, one row a row of it, in its order.
+    """Read the known columns of a table, one row per row of it, in its order.
 
     Args:
         content: The whole file.

@@ -62,7 +62,7 @@ def is_unfinished(records: Records) -> NDArray[np.bool_]:
 
 
 def outcomes_of(records: Records, names: list[str]) -> pd.DataFrame:
-    """Return columns image, crc32, width, height (uint32), status and detail, a row a record."""
+    """Return columns image, crc32, width, height (uint32), status and detail, a row per record."""
     numbers = {name: records[name].astype(np.uint32) for name in ("crc32", "width", "height")}
     details = [detail.decode("utf-8", "ignore") for detail in records["detail"].tolist()]
     columns = {"image": names, **numbers, "status": statuses_of(records), "detail": details}

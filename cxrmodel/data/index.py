@@ -1,4 +1,4 @@
-"""A data set as an index: a row an image, and a ledger of everything left out."""
+"""A data set as an index: a row per image, and a ledger of everything left out."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Shards = Iterable[tuple[range, Records]]
 
 
 class Pixels(Protocol):
-    """Decoded images, a row an image of the index; safe to read from several threads."""
+    """Decoded images, a row per image of the index; safe to read from several threads."""
 
     @property
     def size(self) -> int:

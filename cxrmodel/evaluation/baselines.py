@@ -104,7 +104,7 @@ def fit_baselines(
 def _predict_from_components(
     features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Return (N, C) probabilities of a standardised logistic regression a pathology."""
+    """Return (N, C) probabilities of a standardised logistic regression per pathology."""
     columns = []
     for column in range(labels.shape[1]):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))

@@ -40,7 +40,7 @@ def fit_logistic(
 def predict_from_metadata(
     images: pd.DataFrame, labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Predict from age, sex and view with a logistic regression a pathology.
+    """Predict from age, sex and view with a logistic regression per pathology.
 
     Args:
         images: N rows with `age` (years), `sex` and `view`, any of them missing.

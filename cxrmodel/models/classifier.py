@@ -12,7 +12,7 @@ NUM_HIDDEN = 256
 
 
 class Classifier(nn.Module):
-    """Two hidden layers of ReLU units, and one logit a pathology.
+    """Two hidden layers of ReLU units, and one logit per pathology.
 
     Args:
         latent_dim: Dimensions of the latent vector.

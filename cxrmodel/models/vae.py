@@ -132,7 +132,7 @@ class VAE(nn.Module):
         latent_dim: Dimensions of the latent vector z.
         group_norm: Normalise what a convolution of 64 channels or more gives, in 8 groups: Wu & He,
             Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image only.
-        output_bias: Add a bias a pixel before the sigmoid; zero, unless set by `center_on`.
+        output_bias: Add a bias per pixel before the sigmoid; zero, unless set by `center_on`.
         gradient_checkpointing: Keep the activations between pairs of convolutions only, and
             compute the others again in the backward pass: Chen et al., Training Deep Nets with
             Sublinear Memory Cost, 2016, arXiv:1604.06174.

@@ -70,7 +70,7 @@ class FinishedRun:
     Attributes:
         name: Of its folder.
         metrics: Content of metrics.json.
-        judged: Predictions, labels and errors, a row a test image, by image name.
+        judged: Predictions, labels and errors, a row per test image, by image name.
         pictures: `data:` URLs of some of its figures, by name.
         films: The reconstructions that its page shows, None where it shows none.
     """

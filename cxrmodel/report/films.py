@@ -122,7 +122,7 @@ def grey(pixels: NDArray[np.float32]) -> Image.Image:
 
 
 def write_films(parts: Iterable[Examples], scale: ErrorScale, path: Path) -> None:
-    """Write each image once, a row an image, its pictures as grey JPEGs.
+    """Write each image once, a row per image, its pictures as grey JPEGs.
 
     Args:
         parts: Examples; an image may be among several of them.

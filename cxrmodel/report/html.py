@@ -141,7 +141,7 @@ def _marked(text: str) -> Markup:
 
 
 def _ledger(tables: RunTables) -> list[dict[str, Any]]:
-    """Return a row a stage and reason, the most frequent first, with a few examples."""
+    """Return a row per stage and reason, the most frequent first, with a few examples."""
     meanings = {reason.value: reason.meaning for reason in Reason}
     rows = []
     for (stage, reason), entries in tables.excluded.groupby(["stage", "reason"], sort=True):
@@ -152,7 +152,7 @@ def _ledger(tables: RunTables) -> list[dict[str, Any]]:
 
 
 def _flow(tables: RunTables) -> list[dict[str, Any]]:
-    """Return a row a stage that excluded something: what came in, and what went out and why."""
+    """Return a row per stage that excluded something: what came in, and what went out and why."""
     left, rows = len(tables.images) + len(tables.excluded), []
     for stage in LEDGERS:
         reasons = count_reasons(tables.excluded[tables.excluded["stage"] == stage])
@@ -164,7 +164,7 @@ def _flow(tables: RunTables) -> list[dict[str, Any]]:
 
 
 def _parts(tables: RunTables) -> list[dict[str, Any]]:
-    """Return a row a part of the split: images, patients, and how many have a listed finding."""
+    """Return a row per part of the split: images, patients, and how many have a listed finding."""
     rows = []
     for part, name in PARTS.items():
         images = tables.images[tables.images["split"] == part]
@@ -175,7 +175,7 @@ def _parts(tables: RunTables) -> list[dict[str, Any]]:
 
 
 def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a model: its means with intervals, and the classifier's lead over it."""
+    """Return a row per model: its means with intervals, and the classifier's lead over it."""
     metrics = [f"macro_{metric}" for metric in HEADLINE_METRICS]
     rows = []
     for key, name in MODELS.items():
@@ -193,7 +193,7 @@ def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a way to compress an image: numbers kept and error, the autoencoder first."""
+    """Return a row per way to compress an image: numbers kept and error, the autoencoder first."""
     errors, vae = document["baselines"]["reconstruction"], document["vae"]
     names = {
         "pca": ("Principal components", errors["num_components"]),
@@ -216,6 +216,6 @@ def _training_speed(images_per_s: float | None, loader_wait: float | None) -> st
     if images_per_s is None:
         return ""
     return (
-        f"The autoencoder trained on {words.number(images_per_s, 1)} images a second and spent "
+        f"The autoencoder trained on {words.number(images_per_s, 1)} images per second and spent "
         f"{words.percent(loader_wait)} of its time waiting for them: medians over epochs."
     )

@@ -16,7 +16,7 @@ LABEL_PREFIX = "y_"
 
 
 def write_test_predictions(tables: RunTables, path: Path) -> None:
-    """Write `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology, a row an image."""
+    """Write `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology, a row per image."""
     of_test = (tables.images["split"] == "test").to_numpy()
     table = tables.images.loc[of_test, ["image", "patient_id"]].reset_index(drop=True)
     table["l1"] = tables.latents.loc[of_test, "l1"].to_numpy()

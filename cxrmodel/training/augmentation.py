@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-NUM_DRAWS = 8  # random numbers an image
+NUM_DRAWS = 8  # random numbers per image
 TURN_RAD, SHIFT, ZOOM, STRETCH = 0.052, 0.04, 0.04, 0.02  # standard deviations at strength 1
 GAMMA, CONTRAST, BRIGHTNESS = 0.12, 0.06, 0.02
 DARKEST = 1e-4  # a power of zero has no finite slope, and none is needed

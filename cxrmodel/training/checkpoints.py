@@ -32,7 +32,7 @@ from cxrmodel.training.checkpoint_copies import (
 
 FORMAT = 2
 HEADER = "checkpoint"
-EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number a dimension
+EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number per dimension
 FIELDS = ("step", "history", "best_epoch", "batch_size")
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of some network file systems
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"

@@ -82,7 +82,7 @@ def extract_latents(
         vae: Folder of the vae stage.
         pixels: The images.
         split: Folder of the split stage.
-        directory: Where `latents.parquet` goes: a row an image, in the split's order. `ssim` and
+        directory: Where `latents.parquet` goes: a row per image, in the split's order. `ssim` and
             `ms_ssim` are null outside test, and `ms_ssim` for images of less than 161 px a side.
         parts: Folder for finished parts, kept from one attempt to the next.
         encoder: What encodes them; by default this process, on `device`.

@@ -38,7 +38,7 @@ class Reading:
     waited_s: float
 
     def rates_since(self, earlier: Reading) -> dict[str, float]:
-        """Return images a second and the share of the time spent waiting; empty without images."""
+        """Return images per second and the share of time spent waiting; empty without images."""
         seconds = self.at_s - earlier.at_s
         if self.images == earlier.images or seconds <= 0:
             return {}

@@ -54,6 +54,6 @@ def resolve_config(
             initial_vae(config, image_size, device), precision
         )
         lr = config.lr * math.sqrt(images)
-        logger.info("vae.batch_size is auto: %d images a step, at a rate of %.3g", images, lr)
+        logger.info("vae.batch_size is auto: %d images per step, at a rate of %.3g", images, lr)
         resolved.update(batch_size=images, lr=lr)
     return ResolvedVAEConfig(**{**config.model_dump(), **resolved})

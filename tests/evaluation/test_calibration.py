@@ -11,7 +11,7 @@ from cxrmodel.evaluation.predictions import Predictions
 
 
 def honest(rng, count, num_classes=3):
-    """Labels drawn with exactly the predicted probabilities; two images a patient."""
+    """Labels drawn with exactly the predicted probabilities; two images per patient."""
     probabilities = expit(rng.normal(-1, 1.5, (count, num_classes)))
     labels = (rng.random(probabilities.shape) < probabilities).astype(np.uint8)
     names = tuple("ABCDE"[:num_classes])

@@ -130,7 +130,7 @@ def test_cards_hold_what_a_reader_asks_for(report, metrics):
     assert f"| {entry['num_positive']} | {entry['auroc']:.3f} ({low:.3f} to {high:.3f}) |" in row
     assert "| all test images |" in card
     assert metrics["provenance"]["code"] in card
-    speed = "trained on 12.3 images a second and spent 0.2 % of its time waiting for them"
+    speed = "trained on 12.3 images per second and spent 0.2 % of its time waiting for them"
     assert speed in card
     assert speed in (report[0] / "report.html").read_text(encoding="utf-8")
     sheet = (report[0] / "DATASHEET.md").read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ def read_headers(root: Root, files: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         root: Holds the files.
-        files: Columns uri and bytes, a row a file.
+        files: Columns uri and bytes, a row per file.
 
     Returns:
         Rows and index as of `files`. Columns patient_id, age (as `058Y`) and sex: text as in the

@@ -45,7 +45,7 @@ class Oddities:
         return [_sentence(kind, names, where) for kind, names in self._names.items()]
 
     def log(self, where: str) -> None:
-        """Write a line a kind to the log."""
+        """Write a line per kind to the log."""
         for kind, names in self._names.items():
             logger.log(kind.level, "%s", _sentence(kind, names, where))
 

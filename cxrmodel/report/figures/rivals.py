@@ -36,7 +36,7 @@ class Rival:
 
 
 def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
-    """Draw a row a model: its macro AUROC, and by how much the classifier is better.
+    """Draw a row per model: its macro AUROC, and by how much the classifier is better.
 
     Args:
         rivals: The classifier first.

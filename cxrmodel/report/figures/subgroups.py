@@ -21,7 +21,7 @@ PANELS = (
 
 
 def draw_subgroups(subgroups: dict[str, Subgroup], theme: Theme) -> Figure:
-    """Draw AUROC, false-positive and false-negative rate, a row a group.
+    """Draw AUROC, false-positive and false-negative rate, a row per group.
 
     Args:
         subgroups: By name, all test images first.
