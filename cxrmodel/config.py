@@ -114,7 +114,7 @@ class VAEConfig(Section):
     """`cosine`: rise to `lr` within 5 % of the steps, then fall along half a cosine to zero."""
 
     weight_decay: float = Field(0, ge=0)
-    """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
+    """Decoupled weight decay, as in AdamW (Loshchilov and Hutter, 2019); 0 gives Adam."""
 
     group_norm: bool = False
     """Group normalisation after the convolutions of 64 channels and more."""
@@ -171,7 +171,7 @@ class ClassifierConfig(Section):
     """Learning rate of Adam."""
 
     weight_decay: float = Field(0, ge=0)
-    """Decoupled weight decay, as AdamW has it (Loshchilov and Hutter, 2019); 0 is Adam."""
+    """Decoupled weight decay, as in AdamW (Loshchilov and Hutter, 2019); 0 gives Adam."""
 
     loss: Literal["bce", "balanced", "asymmetric"] = "bce"
     """Cross-entropy; `balanced`: positives weigh negatives over positives; `asymmetric`: easy

@@ -27,7 +27,7 @@ class Picture:
 
     Attributes:
         name: Of its file in `figures/`, without the ending.
-        alt: What it shows, for who cannot see it.
+        alt: Text for readers who cannot see the picture.
         light: `data:` URL.
         dark: `data:` URL.
         width_px: In CSS pixels.

@@ -45,7 +45,7 @@ def resolve_config(
         image_size: Side of the images in pixels.
         device: Where to compute.
         precision: What `config.precision` is there.
-        batch_size: What `auto` was in the attempt that is gone on from.
+        batch_size: What `auto` was in the attempt that this one continues.
         num_processes: Processes that share a batch.
     """
     resolved: dict[str, object] = {"precision": precision}

@@ -73,7 +73,7 @@ def architecture(config: VAEConfig) -> dict[str, Any]:
 
 
 def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) -> str:
-    """Return the identity of a training: what must agree for a checkpoint to be gone on from.
+    """Return the identity of a training: what must agree for a checkpoint to be used.
 
     The settings are as given: a batch that is `auto` is taken over from the checkpoint. Not in it
     is the device: a training may move, at the price of bit-for-bit repeatability.

@@ -1,4 +1,4 @@
-"""Whether a score is about the lungs, or about who was filmed, how, and for the how-manieth time.
+"""Whether a score is about the lungs, or about the patient, the view and the number of visits.
 
 Source: H. Janes, M. Pepe, Adjusting for covariates in studies of diagnostic, screening, or
 prognostic markers, Am. J. Epidemiol. 168 (2008): the AUROC over pairs of the same stratum.
