@@ -3,13 +3,11 @@ import os
 import shutil
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data import image_cache
 from cxrmodel.data.image_cache import RECORD, ImageCache, cache_key
 from cxrmodel.data.reader import Decoded, ImageReader
 from cxrmodel.errors import ImageError
@@ -157,22 +155,6 @@ def test_the_key_covers_listing_and_decoding_but_not_where_pixels_are_kept(index
     other = shutil.copytree(index, tmp_path / "other")
     (other / "listing.parquet").write_bytes((index / "index.parquet").read_bytes())
     assert key != cache_key(CONFIG, other)
-
-
-def test_the_key_covers_the_decoders_code_but_not_its_comments(index, tmp_path, monkeypatch):
-    key = cache_key(CONFIG, index)
-    package = shutil.copytree(Path(image_cache.images.__file__).parent, tmp_path / "decoders")
-    monkeypatch.setattr(image_cache.images, "__file__", str(package / "images.py"))
-    for module, old, new in (
-        ("images.py", "BILINEAR", "BOX"),
-        ("dicom/pixels.py", "MONOCHROME1", "MONOCHROME2"),
-    ):
-        source = (package / module).read_text()
-        (package / module).write_text(source + "# a remark\n")
-        assert cache_key(CONFIG, index) == key
-        (package / module).write_text(source.replace(old, new))
-        assert cache_key(CONFIG, index) != key
-        (package / module).write_text(source)
 
 
 def test_opening_the_map_marks_it_as_used(cache, reader):
