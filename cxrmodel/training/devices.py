@@ -109,7 +109,7 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
     os.environ[CUBLAS_WORKSPACE] = workspace or ":4096:8"  # cuBLAS is deterministic only with it
     torch.use_deterministic_algorithms(True)  # cuDNN's too
     torch.backends.cudnn.benchmark = False  # it may choose another kernel each time
-    # Else every new tensor is filled first, a kernel each: some 200 in a step that has 400.
+    # Else PyTorch fills every new tensor first, by a kernel of its own.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
