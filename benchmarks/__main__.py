@@ -30,8 +30,8 @@ from benchmarks.orchestration import measure_orchestration
 from benchmarks.page import RESULTS, write_page
 from benchmarks.turns import answer_of, in_turns, median_ms, ratio
 from cxrmodel.config import ImagesConfig, VAEConfig
-from cxrmodel.data.images import decode_image
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.data.images.decode import decode_image
+from cxrmodel.training.vae.fit import fit_vae
 
 NUM_ROUNDS = 7
 PRODUCT_BATCHES, MONAI_BATCHES, MEMORY_BATCH = (4, 8), (1, 4), 8

@@ -24,14 +24,14 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.ablation_page import write_page
 from benchmarks.variants import VARIANTS, fingerprint, in_place
 from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, SplitConfig, VAEConfig
+from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
-from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae.fit import fit_vae
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RESULTS = Path(__file__).with_name("ablation.json")

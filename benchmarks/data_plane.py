@@ -22,13 +22,13 @@ import pandas as pd
 
 from benchmarks.films import Films
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
-from cxrmodel.data.image_cache import ImageCache
-from cxrmodel.data.images import decode_image
+from cxrmodel.data.images.decode import decode_image
+from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
-from cxrmodel.data.reader import ImageReader
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
-from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK
+from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, OK
 
 SIZES = (11_212, 112_120)
 FILE_BYTES = 400_000

@@ -12,10 +12,10 @@ import yaml
 from numpy.typing import NDArray
 
 from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, VAEConfig
+from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
-from cxrmodel.data.phantom import write_phantoms
-from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source
+from cxrmodel.phantom import write_phantoms
 
 FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
 FLOP_AN_IMAGE = 29.7e9  # forward and backward at 1024 px

@@ -29,9 +29,10 @@ from benchmarks.page import RESULTS, write_page
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.models import pixel_blocks
 from cxrmodel.progress import Progress
-from cxrmodel.training import latents, vae, vae_training
+from cxrmodel.training import latents
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae import fit, loop
+from cxrmodel.training.vae.fit import fit_vae
 
 WARM_UP_S = 1.0
 MATRIX_PRODUCTS = 50
@@ -126,7 +127,7 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
             figures = bench.training(rate, batch, **{option: True})
         except (RuntimeError, AssertionError) as error:  # of a compiler that cannot do it
             figures = {"images_per_s": f"fails: {str(error).splitlines()[0][:80]}"}
-        keep("options", f"vae.{option}", figures)
+        keep("options", f"fit.{option}", figures)
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))
     best = max(measured["bfloat16"], key=lambda n: measured["bfloat16"][n]["images_per_s"])
     measured["ratios"] = ratios(measured, best)
@@ -175,7 +176,7 @@ def any_kernels() -> Iterator[None]:
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with patch.object(vae, "deterministic_kernels", lambda _: nullcontext()):
+        with patch.object(fit, "deterministic_kernels", lambda _: nullcontext()):
             yield
     finally:
         torch.backends.cudnn.benchmark = before
@@ -317,9 +318,9 @@ class Bench:
             directory = Path(work)
             with (
                 suppress(Stop),
-                patch.object(vae_training, "REPORT_EVERY_S", report_every_s),
+                patch.object(loop, "REPORT_EVERY_S", report_every_s),
                 # An interrupted training leaves a checkpoint, which is no part of a step.
-                patch.object(vae_training.VAETraining, "_save_interrupted", lambda _: None),
+                patch.object(loop.VAETraining, "_save_interrupted", lambda _: None),
             ):
                 fit_vae(
                     config, self.pixels, self.split, directory, checkpoints=directory,

@@ -15,10 +15,10 @@ import pandas as pd
 from benchmarks.films import Films
 from benchmarks.turns import answer_of
 from cxrmodel.config import VAEConfig
-from cxrmodel.data.pixels import Pixels
+from cxrmodel.data.images.pixels import Pixels
 from cxrmodel.progress import Progress
-from cxrmodel.training import vae_training
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae import loop
+from cxrmodel.training.vae.fit import fit_vae
 
 SIDES = (256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16)
@@ -73,7 +73,7 @@ def time_epoch(
     answer: Connection, films: Films, config: VAEConfig, side: int, num_images: int, work: Path
 ) -> None:
     """Answer with the seconds of a second epoch, and the share of them spent waiting."""
-    vae_training.REPORT_EVERY_S = 0.0  # after every step
+    loop.REPORT_EVERY_S = 0.0  # after every step
     folder = work / f"{side}-{num_images}"
     split = _some(films, num_images, folder)
     times: list[tuple[int, float, float]] = []

@@ -23,9 +23,9 @@ from PIL import Image
 from benchmarks.films import Films, prepare
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images import decode_image
+from cxrmodel.data.images.decode import decode_image
+from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
-from cxrmodel.data.reader import ImageReader
 from cxrmodel.data.source import scan_source
 from tests.servers.ceph import REGION, Ceph, missing_programs
 from tests.servers.fault_proxy import FaultProxy

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.phantom import write_phantoms
 from tests.servers.prefect_server import open_server
 
 NUM_FILMS, SIZE_PX = 90, 64

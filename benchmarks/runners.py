@@ -15,14 +15,14 @@ from benchmarks.films import Films
 from benchmarks.notebook import NotebookTraining
 from benchmarks.turns import take_turns
 from cxrmodel.config import LatentsConfig, VAEConfig
-from cxrmodel.data.batches import iterate_batches
+from cxrmodel.data.images.batches import iterate_batches
 from cxrmodel.progress import Progress
-from cxrmodel.training import vae_training
 from cxrmodel.training.batches import in_batches
 from cxrmodel.training.devices import keep_freed_memory, resolve_precision
 from cxrmodel.training.encoding import Coder, load_vae
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae import loop
+from cxrmodel.training.vae.fit import fit_vae
 
 CPU = torch.device("cpu")
 MATRIX_SIDE = 4096
@@ -64,7 +64,7 @@ def product_training(
 
     What an epoch ends with, validation and a checkpoint, is not of a step.
     """
-    vae_training.REPORT_EVERY_S = 0.0  # after every step, and while validating
+    loop.REPORT_EVERY_S = 0.0  # after every step, and while validating
     steps: list[float] = []
     clock = {"at": 0.0, "step": 0}
     directory.mkdir()

@@ -14,8 +14,8 @@ from torch import Tensor
 from cxrmodel.models import similarity
 from cxrmodel.models.posterior import kl_by_dimension
 from cxrmodel.models.vae import VAELoss, VAEOutput, vae_loss
-from cxrmodel.training import vae, vae_steps
-from cxrmodel.training.vae_steps import VAESteps
+from cxrmodel.training.vae import fit, step
+from cxrmodel.training.vae.step import VAESteps
 
 Objective = Callable[[VAEOutput, Tensor, float], VAELoss]
 
@@ -98,9 +98,9 @@ def in_place(name: str) -> Iterator[None]:
         yield
         return
     place, what, made = (
-        (vae, "VAESteps", AveragedSteps)
+        (fit, "VAESteps", AveragedSteps)
         if name == AVERAGED
-        else (vae_steps, "vae_loss", OBJECTIVES[name]())
+        else (step, "vae_loss", OBJECTIVES[name]())
     )
     before = getattr(place, what)
     setattr(place, what, made)

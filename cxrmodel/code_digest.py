@@ -20,28 +20,20 @@ PROJECT_PACKAGES = ("cxrmodel", "tasks")
 # settings enter a key by value, pixels by their checksums, inputs by their content.
 SETTINGS = "cxrmodel.config"
 NEUTRAL = (
-    "cxrmodel.allowance",
     "cxrmodel.cluster",
     "cxrmodel.code_digest",
     SETTINGS,
     "cxrmodel.data.files",
     "cxrmodel.data.ledger",
-    "cxrmodel.disk",
     "cxrmodel.errors",
-    "cxrmodel.patience",
+    "cxrmodel.machine",
     "cxrmodel.places",
     "cxrmodel.progress",
-    "cxrmodel.remote_files",
-    "cxrmodel.remote_folder",
     "cxrmodel.settings",
-    "cxrmodel.store",
+    "cxrmodel.storage",
     "cxrmodel.training.checkpoint_copies",
     "cxrmodel.training.speed",
-    "cxrmodel.work_folder",
-    "tasks.pixels",
-    "tasks.provenance",
-    "tasks.reporting",
-    "tasks.stage",
+    "tasks.engine",
 )
 
 

@@ -22,13 +22,15 @@ from pydantic import ValidationError
 
 from cxrmodel.config import SCRATCH_FOLDERS, PipelineConfig, Stage
 from cxrmodel.settings import explain
-from cxrmodel.store import DIGEST_CHARS, MANIFEST
+from cxrmodel.storage.store import DIGEST_CHARS, MANIFEST
 from flows.arguments import Parser
-from tasks.records import FOLDER
+from tasks.engine.records import FOLDER
 from tasks.vae import CHECKPOINTS
 
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
-RECORD = re.compile(rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}")  # as tasks.stage names it
+RECORD = re.compile(
+    rf"({'|'.join(get_args(Stage))})-[0-9a-f]{{64}}"
+)  # as tasks.engine.stage names it
 PARTIAL = ".partial"
 COPIES = "artifacts"  # of a remote store's files, a folder per stage
 MAX_DAYS = 36_500

@@ -9,7 +9,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import RemoteFileSystem
 
 from cxrmodel.places import is_folder
-from tasks.records import FOLDER, block_name, records_url
+from tasks.engine.records import FOLDER, block_name, records_url
 
 
 def environment(root: str) -> dict[str, str]:

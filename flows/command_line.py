@@ -27,12 +27,12 @@ from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from flows import terminal
 from flows.dry_run import Stages, describe_run
 from flows.own_server import own_server
 from flows.settings_file import SettingsFile, SettingsFileError, read_settings_file
-from tasks.records import records_beside
+from tasks.engine.records import records_beside
 
 T = TypeVar("T")
 

@@ -12,16 +12,16 @@ from rich.filesize import pick_unit_and_suffix
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
 from cxrmodel.data.ledger import LEDGER_FILE, count_reasons
 from cxrmodel.data.source import Source, scan_source
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from flows.needs import Reading, Training, free_bytes, reading, training
-from tasks.plan import (
+from tasks.engine.preview import (
     CACHED,
     Pending,
     Plan,
     PlannedStore,
     UnknownSource,
 )
-from tasks.records import open_records
+from tasks.engine.records import open_records
 from tasks.source import phantom_root
 
 LABEL_CHARS = 12

@@ -11,17 +11,17 @@ from prefect import flow
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.devices import use_threads
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
 from tasks.classifier import train_classifier
+from tasks.engine.pixels import PixelSource
+from tasks.engine.progress import show_library_logs
 from tasks.images import decode_listed_images
 from tasks.index import index_images
 from tasks.latents import encode_images
-from tasks.pixels import PixelSource
 from tasks.report import report_run
-from tasks.reporting import show_library_logs
 from tasks.results import show_results
 from tasks.source import find_source
 from tasks.split import split_patients

@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.config import PipelineConfig
-from cxrmodel.data.image_cache import ImageCache
-from cxrmodel.data.image_records import is_unfinished
-from cxrmodel.data.tables import LISTING_FILE
+from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.records import is_unfinished
+from cxrmodel.storage.layout import LISTING_FILE
 from cxrmodel.training.devices import resolve_device, resolve_precision
-from cxrmodel.training.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
-from cxrmodel.training.vae_settings import resolve_config
-from cxrmodel.training.vae_state import initial_vae
-from tasks.plan import CACHED, Step
+from cxrmodel.training.vae.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
+from cxrmodel.training.vae.settings import resolve_config
+from cxrmodel.training.vae.state import initial_vae
+from tasks.engine.preview import CACHED, Step
 
 PIXEL_STAGES = frozenset({"images", "vae", "latents", "baselines", "report"})
 PROCESS_BYTES = 300 << 20  # Python with the libraries loaded, before the first step

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cxrmodel.config import RuntimeConfig
 from cxrmodel.evaluation.baselines import fit_baselines
-from cxrmodel.store import Artifact, Store
-from tasks.pixels import PixelSource
-from tasks.stage import stage, stage_run
+from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.pixels import PixelSource
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("baselines")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cxrmodel.config import ClassifierConfig, RuntimeConfig
-from cxrmodel.store import Artifact, Store
-from cxrmodel.training.classifier import fit_classifier
-from tasks.stage import stage, stage_run
+from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.training.classifier.fit import fit_classifier
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("classifier")

@@ -8,9 +8,9 @@ from functools import partial
 from cxrmodel.cluster.images import DecodingJob, decode_on_cluster
 from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import ImagesConfig, RuntimeConfig
-from cxrmodel.data.pixels import decode_images
-from cxrmodel.store import Artifact, Store
-from tasks.stage import stage, stage_run
+from cxrmodel.data.images.pixels import decode_images
+from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("images")

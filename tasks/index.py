@@ -5,8 +5,8 @@ from __future__ import annotations
 from cxrmodel.config import DataConfig
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import Source
-from cxrmodel.store import Artifact, Store
-from tasks.stage import stage, stage_run
+from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("index")

@@ -9,10 +9,10 @@ from cxrmodel.cluster.latents import EncodingJob, encoder_on_cluster
 from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import LatentsConfig, RuntimeConfig
 from cxrmodel.progress import silent
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.latents import extract_latents
-from tasks.pixels import PixelSource
-from tasks.stage import stage, stage_run
+from tasks.engine.pixels import PixelSource
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("latents")

@@ -10,11 +10,11 @@ from typing import Any
 
 from cxrmodel.config import PipelineConfig, RuntimeConfig
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.speed import SPEED
-from tasks.pixels import PixelSource
-from tasks.provenance import package_versions
-from tasks.stage import stage, stage_run
+from tasks.engine.pixels import PixelSource
+from tasks.engine.provenance import package_versions
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("report")

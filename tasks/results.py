@@ -20,8 +20,8 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from cxrmodel.data.ledger import LEDGER_FILE, Reason, count_reasons
-from cxrmodel.store import Artifact, Store
-from tasks.stage import TRANSIENT
+from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.stage import TRANSIENT
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from prefect import task
 from prefect.tasks import exponential_backoff
 
 from cxrmodel.config import PHANTOM_ROOT, DataConfig, RuntimeConfig
-from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.data.source import Source, scan_source
-from cxrmodel.disk import check_writable
+from cxrmodel.phantom import write_phantoms
 from cxrmodel.progress import Progress
-from cxrmodel.store import Store
-from tasks.reporting import progress_reporter
-from tasks.stage import is_transient
+from cxrmodel.storage.disk import check_writable
+from cxrmodel.storage.store import Store
+from tasks.engine.progress import progress_reporter
+from tasks.engine.stage import is_transient
 
 
 @task(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data.splits import split_images
-from cxrmodel.store import Artifact, Store
-from tasks.stage import stage, stage_run
+from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.stage import stage, stage_run
 
 
 @stage("split")

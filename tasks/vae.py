@@ -8,11 +8,11 @@ from cxrmodel.cluster.session import connected, divide
 from cxrmodel.cluster.vae import TrainingJob, fit_vae_on_cluster
 from cxrmodel.config import RuntimeConfig, VAEConfig
 from cxrmodel.progress import silent
-from cxrmodel.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
-from cxrmodel.training.vae import fit_vae
-from tasks.pixels import PixelSource
-from tasks.stage import stage, stage_run
+from cxrmodel.training.vae.fit import fit_vae
+from tasks.engine.pixels import PixelSource
+from tasks.engine.stage import stage, stage_run
 
 CHECKPOINTS = "_checkpoints"  # beside the stages in the store; the underscore keeps it from one
 

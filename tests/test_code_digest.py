@@ -41,7 +41,7 @@ def append(path: Path, text: str) -> None:
 
 def test_comments_docstrings_and_layout_do_not_count(project):
     before = digest(project, "vae")
-    module = project / "cxrmodel" / "training" / "vae.py"
+    module = project / "cxrmodel" / "training" / "vae" / "fit.py"
     module.write_text("# a comment\n\n" + module.read_text().replace('"""', '"""Edited. ', 1))
     append(module, "\n\n\n# the end\n")
     assert digest(project, "vae") == before
@@ -49,7 +49,7 @@ def test_comments_docstrings_and_layout_do_not_count(project):
 
 def test_code_of_the_stage_counts(project):
     before = digest(project, "vae")
-    append(project / "cxrmodel" / "training" / "vae.py", "\nEDITED = 1\n")
+    append(project / "cxrmodel" / "training" / "vae" / "fit.py", "\nEDITED = 1\n")
     assert digest(project, "vae") != before
 
 
@@ -68,23 +68,23 @@ def test_code_of_the_task_counts(project):
 @pytest.mark.parametrize(
     ("edited", "stage"),
     [
-        ("cxrmodel/data/nih.py", "classifier"),
-        ("cxrmodel/data/images.py", "vae"),
-        ("cxrmodel/data/image_cache.py", "latents"),
-        ("cxrmodel/training/classifier.py", "vae"),
-        ("cxrmodel/training/classifier.py", "latents"),
+        ("cxrmodel/data/datasets/nih.py", "classifier"),
+        ("cxrmodel/data/images/decode.py", "vae"),
+        ("cxrmodel/data/images/pixel_cache.py", "latents"),
+        ("cxrmodel/training/classifier/fit.py", "vae"),
+        ("cxrmodel/training/classifier/fit.py", "latents"),
         ("cxrmodel/training/latents.py", "classifier"),
         ("cxrmodel/evaluation/metrics.py", "classifier"),
         ("cxrmodel/evaluation/baselines.py", "vae"),
         ("cxrmodel/report/html.py", "baselines"),
-        ("cxrmodel/training/vae.py", "classifier"),
-        ("cxrmodel/store.py", "index"),
-        ("cxrmodel/patience.py", "index"),
+        ("cxrmodel/training/vae/fit.py", "classifier"),
+        ("cxrmodel/storage/store.py", "index"),
+        ("cxrmodel/storage/retry.py", "index"),
         ("cxrmodel/data/files/s3.py", "images"),
         ("cxrmodel/cluster/session.py", "vae"),
         ("cxrmodel/cluster/vae.py", "vae"),
         ("cxrmodel/progress.py", "vae"),
-        ("tasks/stage.py", "index"),
+        ("tasks/engine/stage.py", "index"),
     ],
 )
 def test_code_of_other_stages_does_not_count(project, edited, stage):
@@ -102,10 +102,13 @@ def test_a_template_counts_for_the_report(project):
 
 def test_imports_for_type_checking_do_not_count(project):
     before = digest(project, "classifier")
-    lazy = "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cxrmodel.data.nih\n"
+    lazy = (
+        "\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import cxrmodel.data.datasets.nih\n"
+    )
     append(project / "cxrmodel" / "models" / "classifier.py", lazy)
     with_lazy = digest(project, "classifier")
-    append(project / "cxrmodel" / "data" / "nih.py", "\nEDITED = 1\n")
+    append(project / "cxrmodel" / "data" / "datasets" / "nih.py", "\nEDITED = 1\n")
     assert digest(project, "classifier") == with_lazy != before
 
 
@@ -155,13 +158,19 @@ def test_source_is_read_as_utf_8_whatever_the_locale(project):
 
 @pytest.mark.parametrize(
     ("module", "changes"),
-    [("images", True), ("grey", True), ("dicom/display", True), ("nih", False), ("ledger", False)],
+    [
+        ("images/decode", True),
+        ("images/grey", True),
+        ("images/dicom/display", True),
+        ("datasets/nih", False),
+        ("ledger", False),
+    ],
 )
 def test_the_pixel_cache_follows_the_code_that_decodes(project, module, changes):
     def key() -> str:
         code = (
             "from pathlib import Path; from cxrmodel.config import ImagesConfig;"
-            "from cxrmodel.data.image_cache import cache_key;"
+            "from cxrmodel.data.images.pixel_cache import cache_key;"
             "print(cache_key(ImagesConfig(), Path('.')))"
         )
         env = {**os.environ, "PYTHONPATH": str(project)}

@@ -19,7 +19,7 @@ from cxrmodel.training.encoding import Coder, load_vae
 from cxrmodel.training.latents import EncodedParts, Extraction, PartEncoder
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 
 @dataclass(frozen=True)

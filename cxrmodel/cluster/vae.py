@@ -16,11 +16,11 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import CxrModelError
 from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
-from cxrmodel.training.vae import fit_vae
-from cxrmodel.training.world import World
+from cxrmodel.training.vae.fit import fit_vae
+from cxrmodel.training.vae.world import World
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 MAX_FAILURES = 3  # workers that may die before the training is given up
 POLL_S = 1.0

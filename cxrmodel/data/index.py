@@ -13,11 +13,8 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.boxes import read_boxes
-from cxrmodel.data.datasets import read_tables
-from cxrmodel.data.dicom.tags import with_tags
-from cxrmodel.data.files.root import Root
-from cxrmodel.data.joins import (
+from cxrmodel.data.datasets.boxes import read_boxes
+from cxrmodel.data.datasets.joins import (
     exclude,
     is_dicom,
     join_rows,
@@ -26,6 +23,19 @@ from cxrmodel.data.joins import (
     refuse_clashes,
     table_names,
 )
+from cxrmodel.data.datasets.metadata import read_file
+from cxrmodel.data.datasets.name_rules import (
+    NameMatch,
+    explain_mismatch,
+    match_names,
+    quoted,
+)
+from cxrmodel.data.datasets.official import official_parts
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.patient_ids import num_names_with_id, patient_salt, pseudonyms
+from cxrmodel.data.datasets.registry import read_tables
+from cxrmodel.data.files.root import Root
+from cxrmodel.data.images.dicom.tags import with_tags
 from cxrmodel.data.ledger import (
     Reason,
     count_reasons,
@@ -34,19 +44,9 @@ from cxrmodel.data.ledger import (
     warn_of_losses,
     write_ledger,
 )
-from cxrmodel.data.metadata import read_file
-from cxrmodel.data.name_rules import (
-    NameMatch,
-    explain_mismatch,
-    match_names,
-    quoted,
-)
-from cxrmodel.data.official import official_parts
-from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.data.patient_ids import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.source import Source
-from cxrmodel.data.tables import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
 from cxrmodel.errors import DataError
+from cxrmodel.storage.layout import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
 
 INDEX_COLUMNS = (
     "image",

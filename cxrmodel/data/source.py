@@ -18,11 +18,13 @@ import pandas as pd
 from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.datasets.metadata import find_tables, read_file
+from cxrmodel.data.datasets.patient_ids import patient_salt
 from cxrmodel.data.files.archives import archive_hint
 from cxrmodel.data.files.root import ListedFile, Root, read_location
-from cxrmodel.data.metadata import find_tables, read_file
-from cxrmodel.data.patient_ids import patient_salt
-from cxrmodel.data.tables import (
+from cxrmodel.errors import DataError
+from cxrmodel.storage.disk import explain_full_disk
+from cxrmodel.storage.layout import (
     BOX_LIST,
     ENTRIES_FILE,
     IMAGE_SUFFIXES,
@@ -31,8 +33,6 @@ from cxrmodel.data.tables import (
     TEST_LIST,
     TRAIN_VAL_LIST,
 )
-from cxrmodel.disk import explain_full_disk
-from cxrmodel.errors import DataError
 
 KEY_CHARS = 16
 SHOWN_FOLDERS = 10

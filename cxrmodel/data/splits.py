@@ -16,8 +16,15 @@ from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
-from cxrmodel.data.tables import IMAGES_FILE, INDEX_FILE, OK, SPLIT_FILE, TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.errors import LeakageError, SplitError
+from cxrmodel.storage.layout import (
+    IMAGES_FILE,
+    INDEX_FILE,
+    OK,
+    SPLIT_FILE,
+    TEST_LIST,
+    TRAIN_VAL_LIST,
+)
 
 LEAKAGE_FILE = "leakage.json"
 PARTS = ("train", "val", "test")

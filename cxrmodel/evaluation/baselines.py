@@ -33,7 +33,7 @@ from cxrmodel.models.similarity import ssim_of
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 NUM_COMPONENTS = 64
 PCA_SIZE_PX = 256

@@ -7,10 +7,10 @@ from typing import Any
 
 from cxrmodel.evaluation.audit.audit import Audit
 from cxrmodel.evaluation.audit.estimates import Estimate
+from cxrmodel.evaluation.audit.localisation import NUM_TILES, GroupLocalisation, Localisation
 from cxrmodel.evaluation.audit.shortcuts import Shortcut
 from cxrmodel.evaluation.audit.subgroups import Subgroup, worse_off
 from cxrmodel.evaluation.autoencoder import QUALITY
-from cxrmodel.evaluation.localisation import NUM_TILES, GroupLocalisation, Localisation
 from cxrmodel.report.located import OUTSIDE_TRAIN, TEST
 from cxrmodel.report.results import Results
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.boxes import Fit, boxes_on_square
+from cxrmodel.evaluation.audit.boxes import Fit, boxes_on_square
 from cxrmodel.report.inputs import RunTables
 
 NUM_EXTREMES = 3

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxrmodel.data.datasets import DATASETS
+from cxrmodel.data.datasets.registry import DATASETS
 from cxrmodel.evaluation.calibration import Calibration, ClassCalibration
 from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
 from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval

@@ -30,7 +30,7 @@ from cxrmodel.report.results import Results
 from cxrmodel.training.encoding import load_vae, reconstruct
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 ALL_CLASSES_COLUMNS = 7
 

@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
-from cxrmodel.data.nih import NIH
-from cxrmodel.data.tables import NOTES_FILE
+from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.evaluation.boxes import Fit
+from cxrmodel.evaluation.audit.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
+from cxrmodel.storage.layout import NOTES_FILE
 from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")

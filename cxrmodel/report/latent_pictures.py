@@ -21,7 +21,7 @@ from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 NUM_SAMPLES = 6
 NUM_TRAVERSED = 5

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrmodel.evaluation.boxes import PLACED, boxes_on_square
+from cxrmodel.evaluation.audit.boxes import PLACED, boxes_on_square
+from cxrmodel.evaluation.audit.localisation import ErrorMap, Localisation, localise
 from cxrmodel.evaluation.intervals import MIN_POSITIVES
-from cxrmodel.evaluation.localisation import ErrorMap, Localisation, localise
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables
 from cxrmodel.training.encoding import load_vae, reconstruct
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 TEST, OUTSIDE_TRAIN = "test", "outside_train"
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.evaluation.predictions import read_predictions
 from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables
-from cxrmodel.training.classifier import PREDICTIONS_FILE, fit_classifier
+from cxrmodel.training.classifier.fit import PREDICTIONS_FILE, fit_classifier
 
 NAME = "pca_network"
 COMPONENTS = "pca_latents"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
+from cxrmodel.evaluation.audit.localisation import Localisation
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
 from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
-from cxrmodel.evaluation.localisation import Localisation
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables, leaking_test_fraction
 from cxrmodel.report.located import locate_errors
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 
 @dataclass(frozen=True)

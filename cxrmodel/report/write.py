@@ -21,7 +21,7 @@ from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import measure
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 __all__ = ["RunInputs", "RunRecord", "write_report"]
 

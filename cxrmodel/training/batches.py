@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxrmodel.data.tables import SPLIT_FILE
 from cxrmodel.errors import DataError
+from cxrmodel.storage.layout import SPLIT_FILE
 from cxrmodel.training.published import read_table
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 WHITE = 255  # of a uint8 pixel
 MEAN_OF, MEAN_BATCH = 1_024, 16

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from threadpoolctl import threadpool_limits
 
-from cxrmodel.allowance import usable_cores
 from cxrmodel.config import Precision
+from cxrmodel.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from cxrmodel.config import LatentsConfig
-from cxrmodel.data.batches import iterate_batches
-from cxrmodel.data.tables import SPLIT_FILE
+from cxrmodel.data.images.batches import iterate_batches
 from cxrmodel.errors import DataError
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.storage.layout import SPLIT_FILE
 from cxrmodel.training.batches import MORE_DATA, in_batches, read_split
 from cxrmodel.training.devices import (
     deterministic_kernels,
@@ -42,7 +42,7 @@ from cxrmodel.training.encoding import (
 from cxrmodel.training.parts import TableInParts
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 __all__ = ["extract_latents", "latent_columns", "reconstruct"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
+from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.data.index import build_index
-from cxrmodel.data.phantom.dataset import write_phantoms
-from cxrmodel.data.pixels import decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
+from cxrmodel.phantom.dataset import write_phantoms
 
 SIZE = 64
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import LatentsConfig, RuntimeConfig, VAEConfig
-from cxrmodel.data.image_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import ImageCache
 from cxrmodel.progress import silent
-from cxrmodel.store import Artifact, Store
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.training.vae.fit import fit_vae
 from tasks import latents
-from tasks.pixels import PixelSource
-from tasks.stage import PLANNER, StageRun
+from tasks.engine.pixels import PixelSource
+from tasks.engine.stage import PLANNER, StageRun
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 

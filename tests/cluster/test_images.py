@@ -5,7 +5,7 @@ import pytest
 
 from cxrmodel.cluster.images import DecodingJob, decode_on_cluster
 from cxrmodel.cluster.session import Workers
-from cxrmodel.data.pixels import decode_images
+from cxrmodel.data.images.pixels import decode_images
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 

@@ -8,7 +8,7 @@ from cxrmodel.cluster.latents import EncodingJob, encoder_on_cluster
 from cxrmodel.cluster.session import ClusterError, Workers, connected, divide
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae.fit import fit_vae
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 

@@ -14,7 +14,7 @@ from cxrmodel.cluster.session import Workers
 from cxrmodel.cluster.vae import TrainingJob, fit_vae_on_cluster
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.training.vae.fit import fit_vae
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 

@@ -3,9 +3,9 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.data.index import INDEX_COLUMNS, build_index
 from cxrmodel.data.ledger import Reason
-from cxrmodel.data.pathologies import PATHOLOGIES
 from cxrmodel.data.source import scan_source
 from cxrmodel.errors import DataError
 

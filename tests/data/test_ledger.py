@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.data.index import INDEX_COLUMNS
 from cxrmodel.data.ledger import (
     ASKED_FOR,
@@ -14,8 +15,7 @@ from cxrmodel.data.ledger import (
     ledger,
     losses,
 )
-from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.data.tables import IMAGE_SUFFIXES
+from cxrmodel.storage.layout import IMAGE_SUFFIXES
 
 DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.data_plane import make_root
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.image_cache import ImageCache
-from cxrmodel.data.image_records import RECORD
+from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.reader import Decoded, ImageReader
+from cxrmodel.data.images.records import RECORD
 from cxrmodel.data.index import build_index
-from cxrmodel.data.reader import Decoded, ImageReader
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
 from cxrmodel.errors import DiskFullError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.phantom import write_phantoms
 from tests.deployments.site import Api, api_of
 from tests.servers.prefect_server import PrefectServer
 

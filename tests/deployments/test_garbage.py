@@ -15,10 +15,10 @@ from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
 from cxrmodel.config import STORE_FOLDERS, Stage
-from cxrmodel.store import Store
+from cxrmodel.storage.store import Store
 from deployments import garbage
 from deployments.__main__ import main
-from tasks.records import FOLDER
+from tasks.engine.records import FOLDER
 from tasks.vae import CHECKPOINTS
 
 OLD_DAYS = 40

@@ -9,7 +9,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from cxrmodel.store import Store
+from cxrmodel.storage.store import Store
 
 POLICIES = Path(__file__).parents[2] / "deployments" / "iam"
 RECORD = "cxr-store/cxr/_results/vae-1"

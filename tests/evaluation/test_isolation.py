@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.evaluation.calibration import fit_calibrators
 from cxrmodel.evaluation.label_baselines import predict_from_metadata, remember_patients
 from cxrmodel.evaluation.predictions import read_predictions
 from cxrmodel.evaluation.thresholds import fit_thresholds
-from cxrmodel.training.classifier import fit_classifier
+from cxrmodel.training.classifier.fit import fit_classifier
 
 SETTINGS = {"epochs": 6, "batch_size": 16, "standardize": True}
 CONFIGS = (

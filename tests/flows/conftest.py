@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cxrmodel.data.phantom import write_phantoms
+from cxrmodel.phantom import write_phantoms
 from tests.flows.processes import answer_of, files_below, start
 from tests.servers.prefect_server import open_server
 

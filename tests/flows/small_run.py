@@ -25,16 +25,16 @@ from cxrmodel.config import (
     PipelineConfig,
     VAEConfig,
 )
+from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
-from cxrmodel.data.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
 from cxrmodel.evaluation.baselines import fit_baselines
-from cxrmodel.store import Artifact, Store
-from cxrmodel.training.classifier import fit_classifier
+from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.storage.work_folder import own_work_folder
+from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit_vae
-from cxrmodel.work_folder import own_work_folder
+from cxrmodel.training.vae.fit import fit_vae
 
 CONFIG = PipelineConfig(
     images=ImagesConfig(size=64),

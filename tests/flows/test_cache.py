@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.store import MANIFEST
+from cxrmodel.storage.store import MANIFEST
 
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
 

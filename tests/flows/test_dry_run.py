@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cxrmodel.config import DataConfig, ImagesConfig, PipelineConfig, StoreConfig
-from cxrmodel.data.phantom import write_phantoms
 from cxrmodel.errors import DataError
+from cxrmodel.phantom import write_phantoms
 from flows.dry_run import describe_run
 from flows.main import run_stages
 

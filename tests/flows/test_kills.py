@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.store import MANIFEST
+from cxrmodel.storage.store import MANIFEST
 from deployments.garbage import Garbage, old_scratch
-from tasks.records import FOLDER
+from tasks.engine.records import FOLDER
 from tests.flows.processes import answer_of, files_below, start
 
 

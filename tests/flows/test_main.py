@@ -23,8 +23,8 @@ from cxrmodel.config import (
     StoreConfig,
     VAEConfig,
 )
-from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.store import Store
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.storage.store import Store
 from flows.main import train_pipeline
 
 METRICS = {

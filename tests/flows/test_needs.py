@@ -11,7 +11,7 @@ import torch
 from cxrmodel.config import ImagesConfig, PipelineConfig, RuntimeConfig, StoreConfig, VAEConfig
 from cxrmodel.models.vae import VAE
 from flows.needs import Reading, reading, training
-from tasks.plan import Step
+from tasks.engine.preview import Step
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results.json"
 

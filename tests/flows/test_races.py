@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from cxrmodel.data.phantom import write_phantoms
-from cxrmodel.store import MANIFEST
+from cxrmodel.phantom import write_phantoms
+from cxrmodel.storage.store import MANIFEST
 from tests.flows.processes import answer_of, files_below, start
 
 

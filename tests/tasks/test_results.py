@@ -9,7 +9,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from cxrmodel.data.ledger import LEDGER_FILE, Reason, ledger
-from cxrmodel.store import Store
+from cxrmodel.storage.store import Store
 from tasks.results import ledger_table, show_results
 from tests.servers.prefect_server import free_port
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.data.pathologies import PATHOLOGIES
-from cxrmodel.training.vae import fit_vae
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.training.vae.fit import fit_vae
 
 NARROW = (1, 4, 4, 8, 8, 8, 8)
 
@@ -114,4 +114,4 @@ def fit(tmp_path, films, split, device):
 
 @pytest.fixture
 def report_every_step(monkeypatch):
-    monkeypatch.setattr("cxrmodel.training.vae_training.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("cxrmodel.training.vae.loop.REPORT_EVERY_S", 0.0)

@@ -11,10 +11,10 @@ from cxrmodel.training.batches import to_device
 from cxrmodel.training.devices import deterministic_kernels
 from cxrmodel.training.encoding import Coder
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import load_vae
-from cxrmodel.training.vae_settings import ResolvedVAEConfig
-from cxrmodel.training.vae_steps import VAESteps
-from cxrmodel.training.world import ALONE
+from cxrmodel.training.vae.fit import load_vae
+from cxrmodel.training.vae.settings import ResolvedVAEConfig
+from cxrmodel.training.vae.step import VAESteps
+from cxrmodel.training.vae.world import ALONE
 
 pytestmark = pytest.mark.gpu
 

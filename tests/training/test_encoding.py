@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.training.vae import load_vae
+from cxrmodel.training.vae.fit import load_vae
 
 pytestmark = pytest.mark.gpu
 

@@ -12,7 +12,7 @@ from cxrmodel.errors import DamagedArtifactError, DataError
 from cxrmodel.training import latents as stage
 from cxrmodel.training.encoding import image_quality
 from cxrmodel.training.latents import extract_latents, reconstruct
-from cxrmodel.training.vae import fit_vae, load_vae
+from cxrmodel.training.vae.fit import fit_vae, load_vae
 
 pytestmark = pytest.mark.gpu
 

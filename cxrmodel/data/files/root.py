@@ -25,8 +25,8 @@ from cxrmodel.data.files.local_files import LocalFolder
 from cxrmodel.data.files.oddities import Oddities
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
-from cxrmodel.data.tables import IMAGE_SUFFIXES
 from cxrmodel.errors import DataError
+from cxrmodel.storage.layout import IMAGE_SUFFIXES
 
 LOCAL_PROTOCOLS = ("file:", "local:")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")

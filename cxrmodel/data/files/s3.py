@@ -22,7 +22,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 
 from cxrmodel.errors import ChecksumError, DataError, FileChangedError
-from cxrmodel.patience import NUM_READS, patiently, status_of
+from cxrmodel.storage.retry import NUM_READS, patiently, status_of
 
 PROTOCOLS = ("s3://", "s3a://")
 CONNECT_TIMEOUT_S = 5

@@ -27,7 +27,7 @@ from cxrmodel.evaluation.metrics import Metric
 from cxrmodel.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cxrmodel.evaluation.perceptual_hash import nearest_distances
 from cxrmodel.evaluation.resolution import shrink, to_unit
 
 if TYPE_CHECKING:
-    from cxrmodel.data.pixels import Pixels
+    from cxrmodel.data.images.pixels import Pixels
 
 NEAR_BITS = 24  # of 512; brighter or noisier films differ by 0 to 6 at the median, others by 68
 NEAR_CORRELATION = 0.99

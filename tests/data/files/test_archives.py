@@ -16,7 +16,7 @@ from PIL import Image
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.files.fsspec_files import FsspecPrefix
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.reader import ImageReader
+from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.source import scan_source
 from cxrmodel.errors import ChecksumError, DataError, UnreadableFileError
 from tests.servers.web import WebServer

@@ -10,7 +10,7 @@ from fsspec.config import apply_config, conf, set_conf_env
 from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.pixels import decode_images, open_pixels
+from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.data.source import scan_source
 from cxrmodel.errors import DataError
 from tests.servers.web import WebServer

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel import patience
 from cxrmodel.data.files import s3
 from cxrmodel.data.files.root import Root
 from cxrmodel.errors import ChecksumError, DataError, FileChangedError
-from cxrmodel.patience import NUM_READS
+from cxrmodel.storage import retry
+from cxrmodel.storage.retry import NUM_READS
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
 
@@ -142,7 +142,7 @@ def test_the_server_goes_away_and_comes_back(ceph, bucket, monkeypatch, root):
 
 def test_a_server_that_stays_away_is_an_error_that_names_the_file(root, proxy, monkeypatch):
     proxy.add("reset")
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.3)
     with pytest.raises(ConnectionError, match=r"s3:GetObject on s3://.*/nih/images/x\.png failed"):
         root.read("images/x.png")
     assert proxy.counts["GET"] >= 2

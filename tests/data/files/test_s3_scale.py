@@ -13,8 +13,8 @@ from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.files.root import Root
+from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
-from cxrmodel.data.reader import ImageReader
 from cxrmodel.data.source import scan_source
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]

@@ -1,0 +1,201 @@
+"""Joins the rows of a data set's tables with the files of its listing; every loser has a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from cxrmodel.data.datasets.entries import LATERAL, Entries
+from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.ledger import Reason, ledger
+from cxrmodel.errors import DataError
+
+MAX_NAME_CHARS = 200
+FEW_CLASHES = 0.01
+NUM_COMPARED = 8
+SHOWN_FOLDERS = 10
+
+# A name is only ever compared with the listing, never used as a path; these say why it is odd.
+_BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|(?:^|/)\.\.?(?:/|$)|^$|//|^/|/$")
+_HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
+
+
+def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
+    r"""Return the last parts of each path, in Unicode's composed form.
+
+    A table from one system and files from another may spell the same accent differently. Some
+    archives made on Windows have `\` between the parts.
+    """
+    names = uris.str.replace("\\", "/").str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
+    return names.str.normalize("NFC")
+
+
+def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the listing by image name, and ledger rows of files whose name is taken already.
+
+    What programs keep in hidden folders (`.ipynb_checkpoints`, `.Trash-0`) takes no other file's
+    name.
+    """
+    listing = listing.assign(image=image_names(listing["uri"], num_parts))
+    is_hidden = listing["uri"].str.contains(_HIDDEN)
+    listing = pd.concat([listing[~is_hidden], listing[is_hidden]])
+    again = listing["image"].duplicated()
+    files = listing[~again].set_index("image", drop=False)
+    repeated = listing[again]
+    details = repeated["uri"] + " beside " + repeated["image"].map(files["uri"])
+    twins = ~details.map(str.isascii)
+    details[twins] = details[twins].map(ascii)  # else two spellings of an accent look the same
+    return files, ledger(repeated["image"], Reason.DUPLICATE_FILE, details)
+
+
+def refuse_clashes(
+    listing: pd.DataFrame,
+    images: pd.Series,
+    num_parts: int,
+    read: Callable[[str], bytes],
+    where: str,
+) -> None:
+    """Stop where folders hold different files of the same names, such as images and their masks.
+
+    Files of one name and one size are taken for copies, and the first of them is used; a few pairs
+    are read, because uncompressed images of different content have one size too. Different files of
+    one name stop the run if they are of more than 1 % of the images.
+
+    Args:
+        listing: Columns uri and bytes.
+        images: Names of the images that the table asks for.
+        num_parts: Parts of a path that name an image.
+        read: Returns a file's bytes.
+        where: The root, for the message.
+
+    Raises:
+        DataError: Nothing tells which folder is meant.
+    """
+    listing = listing.assign(image=image_names(listing["uri"], num_parts))
+    listing = listing[listing["image"].isin(images)]
+    named = listing[listing["image"].duplicated(keep=False)]
+    if named.empty:
+        return
+    parts = named["uri"].str.split(r"[/\\]", regex=True)
+    named = named.assign(folder=parts.str[:-num_parts].str.join("/"))
+    first = named.groupby("image")[["uri", "bytes"]].transform("first")
+    other = named["uri"] != first["uri"]
+    of_one_size = other & (named["bytes"] == first["bytes"])
+    pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
+    if _are_copies(pairs, read):
+        other &= ~of_one_size
+    clashing = named[named["image"].isin(named["image"][other])]
+    count, total = clashing["image"].nunique(), listing["image"].nunique()
+    if count > FEW_CLASHES * total:
+        raise DataError(_clash(clashing, count, total, where))
+
+
+def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
+    counts = files["folder"].value_counts()
+    shown = [f"{folder or 'the root itself'} ({num:,})" for folder, num in counts.items()]
+    more = f" and {len(shown) - SHOWN_FOLDERS:,} more" if len(shown) > SHOWN_FOLDERS else ""
+    twins = files[files["image"] == files["image"].iloc[0]]
+    example = " and ".join(
+        f"{file.uri if file.uri.isascii() else ascii(file.uri)} ({file.bytes:,} bytes)"
+        for file in twins.itertuples()
+    )
+    remedy = (
+        "Set data.images to the folder that holds the images, or to a glob such as `images_*`."
+        if len(set(twins["folder"])) > 1
+        else "They are two spellings of one name: rename or delete one of each."
+    )
+    return (
+        f"{count:,} of {total:,} images that the table names have several, different files of that "
+        f"name in {where}: in the folders {', '.join(shown[:SHOWN_FOLDERS])}{more}, for example "
+        f"{example}. {remedy}"
+    )
+
+
+def _are_copies(pairs: list[tuple[str, str]], read: Callable[[str], bytes]) -> bool:
+    """Compare a few pairs of files, spread evenly over all."""
+    if not pairs:
+        return True
+    drawn = np.unique(np.linspace(0, len(pairs) - 1, NUM_COMPARED).astype(int)).tolist()
+    return all(read(pairs[number][0]) == read(pairs[number][1]) for number in drawn)
+
+
+def table_names(entries: Entries) -> pd.Series:
+    """Return what the table calls its images, in Unicode's composed form."""
+    return entries.rows["image"].fillna("").str.normalize("NFC")
+
+
+def join_rows(
+    entries: Entries, files: pd.DataFrame, num_parts: int, match: NameMatch = AS_THEY_ARE
+) -> pd.DataFrame:
+    """Return the rows with their file's uri, and columns reason (empty if usable) and detail.
+
+    Args:
+        entries: What the data set's module has read.
+        files: Listing by image name.
+        num_parts: Parts of a path that name an image.
+        match: Which file is meant where names differ in form.
+    """
+    image = match.resolve(table_names(entries))
+    rows = entries.rows.assign(image=image, uri=image.map(files["uri"]), reason="", detail="")
+    exclude(rows, _is_bad_name(image, num_parts), Reason.BAD_IMAGE_NAME)
+    numbers = pd.Series(rows.index + 1, index=rows.index).astype("str")
+    exclude(rows, image.duplicated(), Reason.DUPLICATE_ROW, "row " + numbers + " of the table")
+    exclude(rows, rows["uri"].isna(), Reason.IMAGE_MISSING)
+    exclude_people(rows, ~is_dicom(rows["uri"]))
+    for reason in Reason:
+        exclude(rows, entries.reasons == str(reason), reason, entries.details)
+    return rows
+
+
+def is_dicom(uris: pd.Series) -> pd.Series:
+    """Tell which files have tags that may say what their table's row does not."""
+    return uris.str.casefold().str.endswith(".dcm", na=False)
+
+
+def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
+    """Exclude rows of no patient and of lateral views, where it is known which are."""
+    exclude(rows, where & (rows["patient_id"] == ""), Reason.BAD_PATIENT_ID)
+    exclude(rows, where & (rows["view"] == LATERAL), Reason.LATERAL_VIEW)
+
+
+def exclude(
+    rows: pd.DataFrame, where: pd.Series, reason: Reason, details: pd.Series | None = None
+) -> None:
+    """Give a reason to rows that have none yet: the first that applies is the one recorded."""
+    new = where & (rows["reason"] == "")
+    rows.loc[new, "reason"] = str(reason)
+    if details is not None:
+        rows.loc[new, "detail"] = details[new]
+
+
+def ledger_of(rows: pd.DataFrame, files: pd.DataFrame, surplus: pd.DataFrame) -> pd.DataFrame:
+    """Return the ledger of unused rows, of files without a row and of surplus files."""
+    without_row = files[~files["image"].isin(rows["image"])]
+    unused = rows[rows["reason"] != ""]
+    parts = [
+        ledger(unused["image"], unused["reason"], unused["detail"]),
+        ledger(without_row["image"], Reason.ROW_MISSING, without_row["uri"]),
+        surplus,
+    ]
+    excluded = pd.concat(parts, ignore_index=True)
+    return excluded.assign(**{each: excluded[each].map(_shown) for each in ("image", "detail")})
+
+
+def _is_bad_name(images: pd.Series, num_parts: int) -> pd.Series:
+    bad = [
+        len(name) > MAX_NAME_CHARS
+        or name.count("/") != num_parts - 1
+        or bool(_BAD_NAME.search(name))
+        for name in images
+    ]
+    return pd.Series(bad, index=images.index, dtype="bool")
+
+
+def _shown(text: str) -> str:
+    """Return untrusted text as printable characters, cut to a bearable length."""
+    if len(text) <= MAX_NAME_CHARS and text.isprintable():
+        return text
+    return text[:MAX_NAME_CHARS].encode("unicode_escape").decode()

@@ -1,0 +1,147 @@
+"""Reads and decodes the listed images one by one, from any thread."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.config import ImagesConfig
+from cxrmodel.data.files.root import Root
+from cxrmodel.data.images.decode import DecodedImage, check_square, decode_image
+from cxrmodel.data.images.grey import check_contrast
+from cxrmodel.data.images.header import check_bytes
+from cxrmodel.data.ledger import Reason
+from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
+from cxrmodel.machine import usable_cores
+from cxrmodel.storage.layout import LISTING_FILE, OK
+
+REMOTE_WORKERS_A_CORE = 8  # one decodes while the others wait for the network
+IN_FLIGHT_BYTES = 64 << 20
+MAX_IN_FLIGHT = 128
+DETAIL_BYTES = 192
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of one image.
+
+    Attributes:
+        row: Row of the index.
+        status: `ok`, or a `Reason`.
+        crc32: Of the pixels; 0 where there are none.
+        detail: For the ledger, at most `DETAIL_BYTES` in UTF-8.
+        pixels: (S, S) uint8, or None.
+        width: Of the file's image, in px; 0 where it was not decoded.
+        height: Likewise.
+    """
+
+    row: int
+    status: str
+    crc32: int
+    detail: str
+    pixels: NDArray[np.uint8] | None
+    width: int = 0
+    height: int = 0
+
+
+class ImageReader:
+    """Reads and decodes images by row of the index.
+
+    An image that cannot become pixels has a status; a store that cannot be reached raises, so
+    that a whole stage can be tried again instead of losing images to a bad minute.
+
+    Args:
+        config: How to decode.
+        root: Folder or URL of the data set.
+        index: Folder of the index stage.
+        num_workers: Threads; by default one a core, or 8 a core where images come over a network.
+    """
+
+    def __init__(
+        self, config: ImagesConfig, root: str, index: Path, num_workers: int | None = None
+    ) -> None:
+        listing = pd.read_parquet(index / LISTING_FILE)
+        self.config = config
+        self.names: list[str] = listing["image"].tolist()
+        self._uris: list[str] = listing["uri"].tolist()
+        self._bytes: list[int] = listing["bytes"].tolist()
+        self._versions: list[str] = listing["version"].tolist()
+        self._root = Root(root)
+        self.num_workers = num_workers or self._default_workers()
+
+    def _default_workers(self) -> int:
+        return usable_cores() * (1 if self._root.is_local else REMOTE_WORKERS_A_CORE)
+
+    def decode(self, row: int) -> Decoded:
+        """Read and decode one image; one that fails is read a second time.
+
+        Raises:
+            OSError: The store, or the root as a whole, cannot be reached.
+        """
+        try:
+            try:
+                image = self._image(row)
+            except ImageError:
+                image = self._image(row)  # a transfer may cut or flip what the store holds whole
+        except ImageError as error:
+            return Decoded(row, str(error.reason), 0, _cut(error.detail), None)
+        crc32 = zlib.crc32(image.pixels.data)
+        return Decoded(row, OK, crc32, "", image.pixels, image.width, image.height)
+
+    def _image(self, row: int) -> DecodedImage:
+        expected = self._bytes[row]
+        check_bytes(expected, self.config.max_megapixels)
+        data = self._read(row, expected + 1) if expected else b""
+        if len(data) != expected:
+            found = f"{len(data):,}" if len(data) < expected else f"more than {expected:,}"
+            raise ImageError(
+                Reason.UNREADABLE, f"{found} bytes, and {expected:,} when it was listed"
+            )
+        image = decode_image(data, self.config)
+        check_square(image.pixels, self.config.size)
+        check_contrast(image.num_levels)
+        return image
+
+    def _read(self, row: int, limit: int) -> bytes:
+        try:
+            return self._root.read(self._uris[row], limit, version=self._versions[row])
+        except FileNotFoundError as error:
+            if not self._root.exists():
+                raise OSError(f"{self._root.root} is gone or out of reach: {error}") from error
+            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
+        except FileChangedError as error:
+            was = f"it was version {self._versions[row]} when it was listed"
+            raise ImageError(Reason.REPLACED, was) from error
+        except UnreadableFileError as error:
+            raise ImageError(Reason.UNREADABLE, str(error)) from error
+        except OSError as error:
+            error.add_note(f"while reading {self._uris[row]} of {self._root.root}")
+            raise
+
+    def decode_many(self, rows: Iterable[int]) -> Iterator[Decoded]:
+        """Decode rows on all threads, in the given order, with some 64 MiB in memory at once."""
+        in_memory = min(IN_FLIGHT_BYTES // self.config.size**2, MAX_IN_FLIGHT)
+        limit = max(2 * self.num_workers, in_memory)
+        waiting: deque[Future[Decoded]] = deque()
+        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="decode") as pool:
+            try:
+                for row in rows:
+                    waiting.append(pool.submit(self.decode, row))
+                    if len(waiting) >= limit:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _cut(detail: str) -> str:
+    return detail.encode("utf-8", "replace")[:DETAIL_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,190 @@
+"""Whether the autoencoder errs where radiologists drew boxes.
+
+Source of the pointing game: J. Zhang et al., Top-down neural attention by excitation backprop,
+ECCV 2016. One film and one pathology are a case; its boxes count as one region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.evaluation.audit.boxes import PLACED, are_inside, mask_of
+from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws, Rows
+from cxrmodel.evaluation.intervals import NUM_RESAMPLES, few_patients
+from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.evaluation.resolution import shrink
+
+MAP_PX = 256  # a larger error map is averaged over areas to so many pixels a side
+# Along a side: the highest of their means is the point. A Gaussian would do the same but at the
+# borders, where it averages fewer pixels and so puts most maxima of mere noise.
+NUM_TILES = 32
+MAX_IMAGES = 1_000
+NO_BOX = "no film with a box"
+ONE_PATIENT = "no other patient's film has a box"
+
+CASE_COLUMNS = (
+    "image", "patient_id", "pathology", "num_boxes", "chance", "inside", "outside", "hit",
+    "other_films",
+)  # fmt: skip
+ErrorMap = Callable[[str], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class GroupLocalisation:
+    """Cases of one pathology, or all there are.
+
+    Attributes:
+        num_boxes, num_images, num_patients: What the scores rest on.
+        pointing_game: Share of cases whose point lies in a box: the centre of the tile of highest
+            error.
+        chance: What a point drawn anywhere on the square would reach: the boxes' share of it.
+        other_films: What the points of other patients' films reach in the same boxes, so what
+            anatomy alone is worth.
+        gain: `pointing_game` less `chance`, paired.
+        gain_over_other_films: `pointing_game` less `other_films`, paired.
+        error_inside, error_outside: Mean absolute error in and out of the boxes, on [0, 1].
+        error_difference: Inside less outside, paired.
+        warning: Why not to trust the intervals, if so.
+    """
+
+    num_boxes: int
+    num_images: int
+    num_patients: int
+    pointing_game: Estimate
+    chance: Estimate
+    other_films: Estimate
+    gain: Estimate
+    gain_over_other_films: Estimate
+    error_inside: Estimate
+    error_outside: Estimate
+    error_difference: Estimate
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Error maps against boxes.
+
+    Attributes:
+        overall: All cases.
+        per_class: By pathology; those without a case are left out.
+    """
+
+    overall: GroupLocalisation
+    per_class: dict[str, GroupLocalisation]
+
+
+def localise(
+    boxes: pd.DataFrame, error_map: ErrorMap, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Localisation:
+    """Compare error maps with boxes; of more than 1,000 images as many are drawn at random.
+
+    Args:
+        boxes: A row a box: `image`, `patient_id`, `pathology`, and `left`, `top`, `right` and
+            `bottom` in [0, 1] of the square.
+        error_map: Returns the (S, S) absolute error of an image; asked for one image at a time.
+        num_resamples: Bootstrap draws of the patients.
+        seed: Seed of the draws.
+    """
+    names = np.unique(boxes["image"].to_numpy(dtype=str))
+    if len(names) > MAX_IMAGES:
+        names = np.random.default_rng(seed).choice(names, MAX_IMAGES, replace=False)
+    cases = score_cases(boxes[boxes["image"].isin(names)], error_map)
+    patients = pd.factorize(cases["patient_id"])[0].astype(np.int64)
+    draws = PatientDraws(patients, num_resamples=num_resamples, seed=seed)
+    kinds = cases["pathology"].to_numpy()
+    everything = np.ones(len(cases), dtype=bool)
+    return Localisation(
+        _summarise(cases, everything, draws),
+        {str(name): _summarise(cases, kinds == name, draws) for name in np.unique(kinds)},
+    )
+
+
+def score_cases(boxes: pd.DataFrame, error_map: ErrorMap) -> pd.DataFrame:
+    """Score each case by itself.
+
+    Args:
+        boxes: As for `localise`.
+        error_map: Likewise.
+
+    Returns:
+        A row a case: `image`, `patient_id`, `pathology`, `num_boxes`, `chance`, `inside`,
+        `outside`, `hit` (0 or 1), and `other_films` (NaN where there is no other patient). A case
+        whose boxes hold no pixel's centre is left out.
+    """
+    cases, highest = [], {}
+    for image, own in boxes.groupby("image", sort=True):
+        error = shrink(error_map(str(image))[None], MAP_PX)[0]
+        highest[image] = _highest(error)
+        cases += [_score_case(of_class, error) for _, of_class in own.groupby("pathology")]
+    patients = boxes.groupby("image", sort=True)["patient_id"].first()
+    points = np.array([highest[image] for image in patients.index]).reshape(-1, 2)
+    scored = [
+        case | _score_points(case, patients, points, boxes) for case in cases if case is not None
+    ]
+    return pd.DataFrame(scored, columns=CASE_COLUMNS)
+
+
+def _highest(error: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the centre of the tile with the highest mean error: x and y in [0, 1]."""
+    tiles = shrink(error[None], NUM_TILES)[0]
+    row, column = np.unravel_index(int(tiles.argmax()), tiles.shape)
+    return (float(column) + 0.5) / len(tiles), (float(row) + 0.5) / len(tiles)
+
+
+def _score_case(boxes: pd.DataFrame, error: NDArray[np.float32]) -> dict[str, Any] | None:
+    mask = mask_of(boxes[PLACED].to_numpy(dtype=np.float64), len(error))
+    if not mask.any() or mask.all():
+        return None
+    return {
+        **boxes[["image", "patient_id", "pathology"]].iloc[0],
+        "num_boxes": len(boxes),
+        "chance": float(mask.mean()),
+        "inside": float(error[mask].mean()),
+        "outside": float(error[~mask].mean()),
+    }
+
+
+def _score_points(
+    case: dict[str, Any], patients: pd.Series[Any], points: NDArray[np.float64], boxes: pd.DataFrame
+) -> dict[str, float]:
+    """Say whether the case's own point is in its boxes, and how many other patients' are."""
+    own = (boxes["image"] == case["image"]) & (boxes["pathology"] == case["pathology"])
+    inside = are_inside(points, boxes.loc[own, PLACED].to_numpy(dtype=np.float64))
+    others = inside[(patients != case["patient_id"]).to_numpy()]
+    return {
+        "hit": float(inside[patients.index == case["image"]][0]),
+        "other_films": float(others.mean()) if others.size else float("nan"),
+    }
+
+
+def _summarise(cases: pd.DataFrame, members: Rows, draws: PatientDraws) -> GroupLocalisation:
+    own = cases[members]
+
+    def mean(one: str, less: str | None = None) -> Estimate:
+        values = cases[one] - (cases[less] if less else 0.0)
+        if values[members].isna().any():
+            return draws.combine(Metric.undefined(ONE_PATIENT), np.zeros(0))
+        return draws.mean(values.to_numpy(dtype=np.float64), members, NO_BOX)
+
+    num_patients = int(own["patient_id"].nunique())
+    return GroupLocalisation(
+        int(own["num_boxes"].sum()),
+        int(own["image"].nunique()),
+        num_patients,
+        pointing_game=mean("hit"),
+        chance=mean("chance"),
+        other_films=mean("other_films"),
+        gain=mean("hit", "chance"),
+        gain_over_other_films=mean("hit", "other_films"),
+        error_inside=mean("inside"),
+        error_outside=mean("outside"),
+        error_difference=mean("inside", "outside"),
+        warning=few_patients(num_patients) if num_patients else None,
+    )

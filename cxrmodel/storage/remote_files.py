@@ -1,0 +1,104 @@
+"""Files in a remote store, asked for until it answers, and fetched until they are right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+)
+from fsspec import AbstractFileSystem
+
+from cxrmodel.errors import DamagedArtifactError, StoreError
+from cxrmodel.storage.retry import NUM_READS, patiently
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteFiles:
+    """The few operations that the store needs, each repeated while a file system cannot be reached.
+
+    Args:
+        fs: Of the store; its paths have no protocol.
+    """
+
+    def __init__(self, fs: AbstractFileSystem) -> None:
+        self._fs = fs
+
+    def find(self, folder: str) -> dict[str, dict[str, Any]]:
+        """Return what is known of each file below a folder, by path."""
+        self._fs.invalidate_cache()
+        found: dict[str, dict[str, Any]] = self._ask(
+            "Listing", folder, lambda: self._fs.find(folder, detail=True)
+        )
+        return found
+
+    def put(self, local: Path, path: str) -> None:
+        """Copy a local file, which appears whole or not at all."""
+        folder = path.rsplit("/", 1)[0]
+        self._ask("Writing", folder, lambda: self._fs.makedirs(folder, exist_ok=True))
+        self._ask("Writing", path, lambda: self._fs.put_file(str(local), path))
+
+    def fetch(self, path: str, local: Path, is_right: Callable[[Path], bool]) -> None:
+        """Copy a file to a local path, again where it comes damaged.
+
+        Raises:
+            DamagedArtifactError: It came damaged `NUM_READS` times.
+        """
+        for _ in range(NUM_READS):
+            try:
+                self._ask("Reading", path, lambda: self._fs.get_file(path, str(local)))
+            except FlexibleChecksumError:  # the store's own says what `is_right` would
+                pass
+            else:
+                if is_right(local):
+                    return
+            logger.warning("%s came damaged: reading it again", path)
+        raise DamagedArtifactError(
+            f"{self._fs.unstrip_protocol(path)} does not have the checksum of its manifest. "
+            "Delete its folder and run again to rebuild it."
+        )
+
+    def _ask(self, doing: str, path: str, send: Callable[[], Any]) -> Any:
+        what = f"{doing} {self._fs.unstrip_protocol(path)}"
+        with explained(what):
+            return patiently(what, send)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Make whatever a file system raises say what was done where; an error keeps its kind.
+
+    Args:
+        what: As in `Writing s3://bucket/store/vae`.
+
+    Raises:
+        StoreError: The store cannot be used as it is set, or not by its file system.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionError(f"{what} was refused: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what}: it is not there ({error})") from error
+    except FlexibleChecksumError:  # it is asked for again
+        raise
+    except OSError as error:
+        # It names a file of this machine, or `patiently` has said it.
+        if error.filename is not None or str(error).startswith(what):
+            raise
+        if isinstance(error, ConnectionError):
+            raise ConnectionError(f"{what} failed: {error}") from error
+        number = () if error.errno is None else (error.errno,)
+        raise OSError(*number, f"{what} failed: {error}") from error
+    except (BotoCoreError, ClientError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{what} failed: {type(error).__name__}: {error}. Look at store.root, and at the "
+            "credentials and address that the environment gives its client."
+        ) from error

@@ -1,0 +1,1 @@
+"""The classifier's training on the latents."""

@@ -1,0 +1,78 @@
+"""Probabilities again, after a loss whose minimum is not at the probability.
+
+Platt scaling, fitted on validation, keeps the order of the images: ranks, AUROC and average
+precision are those of the network. It is folded into the network's last layer, so that whoever
+loads the weights has calibrated probabilities.
+
+Shapes: N images, K pathologies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.models.platt_scaling import fit_platt_scaling
+from cxrmodel.training.classifier.labelled_latents import LabelledLatents
+
+MIN_SLOPE = 0.01  # a standard deviation: the order survives, and the probabilities are nearly equal
+
+
+def recalibrate(model: Classifier, data: LabelledLatents) -> dict[str, list[float]]:
+    """Scale the logits of a trained network in place.
+
+    Args:
+        model: In evaluation mode, on its device.
+        data: With at least one validation image.
+
+    Returns:
+        `slope` and `intercept`, K numbers each.
+    """
+    (_, train_labels), (latents, val_labels) = data.part("train"), data.part("val")
+    device = model.mean.device
+    with torch.inference_mode():
+        logits = model(latents.to(device)).cpu().double().numpy()
+    labels = val_labels.numpy().astype(np.uint8)
+    # The rule of succession: one positive and one negative image more than there are.
+    shares = (train_labels.double().sum(dim=0) + 1) / (len(train_labels) + 2)
+    scaling = [
+        fit_scaling(labels[:, k], logits[:, k], share) for k, share in enumerate(shares.tolist())
+    ]
+    slope, intercept = (list(values) for values in zip(*scaling, strict=True))
+    model.scale_logits(torch.tensor(slope, device=device), torch.tensor(intercept, device=device))
+    return {"slope": slope, "intercept": intercept}
+
+
+def fit_scaling(
+    labels: NDArray[np.uint8], logits: NDArray[np.float64], share: float
+) -> tuple[float, float]:
+    """Return slope and intercept of one class.
+
+    Where validation has one class only, the logits are but shifted, to where their mean
+    probability is the share of train; where it ranks them worse than chance, they are shifted so
+    and shrunk.
+
+    Args:
+        labels: (N,), 0 or 1, of validation images.
+        logits: (N,).
+        share: Of positive train images, in (0, 1).
+    """
+    if labels.min() == labels.max():
+        return 1.0, _shift(logits, share)
+    spread = float(logits.std()) or 1.0  # the fit wants numbers near 1
+    slope, intercept = fit_platt_scaling(labels, logits / spread)
+    if slope < MIN_SLOPE:
+        slope = MIN_SLOPE
+        intercept = _shift(slope * logits / spread, share)
+    return slope / spread, intercept
+
+
+def _shift(logits: NDArray[np.float64], share: float) -> float:
+    """Return what to add for this mean probability."""
+    middle = float(logit(share))
+    between = middle - logits.max() - 1, middle - logits.min() + 1
+    return float(brentq(lambda shift: expit(logits + shift).mean() - share, *between))

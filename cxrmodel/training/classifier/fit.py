@@ -1,0 +1,117 @@
+"""The classifier stage: train the multi-label network on the latents, and predict every image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from cxrmodel.config import ClassifierConfig
+from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.training.classifier.calibration import recalibrate
+from cxrmodel.training.classifier.labelled_latents import LabelledLatents, read_labelled_latents
+from cxrmodel.training.classifier.loop import ClassifierTraining, predict
+from cxrmodel.training.devices import deterministic_kernels, resolve_device
+from cxrmodel.training.published import (
+    HISTORY_FILE,
+    contiguous_state,
+    empty_network,
+    read_architecture,
+    read_weights,
+    write_config,
+    write_table,
+    write_weights,
+)
+
+WEIGHTS_FILE = "classifier.safetensors"
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+def fit_classifier(
+    config: ClassifierConfig,
+    latents: Path,
+    index: Path,
+    directory: Path,
+    *,
+    device: str = "auto",
+    report: ReportProgress = silent,
+) -> dict[str, Any]:
+    """Train on the train latents and write a probability of each pathology for every image.
+
+    Args:
+        config: Training.
+        latents: Folder of the latents stage.
+        index: Folder of the index stage, for the labels.
+        directory: Where `classifier.safetensors`, `config.json`, `history.parquet` and
+            `predictions.parquet` go.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        report: Told how many epochs are done.
+
+    Returns:
+        Numbers of images and epochs, the published epoch, its losses and mean average precision.
+
+    Raises:
+        ValueError: There is no such device, or validation lacks what the best epoch or the
+            loss needs.
+        DataError: There is no train image, or an image has no labels.
+        DivergedError: The loss is not finite.
+    """
+    where = resolve_device(device)
+    data = read_labelled_latents(latents, index)
+    with deterministic_kernels(where):
+        training = ClassifierTraining(config, data, where, report)
+        model, epoch = training.run()
+        scaling = None if config.loss == "bce" else recalibrate(model, data)
+        probabilities = predict(model, data.latents.to(where))
+    write_weights(directory / WEIGHTS_FILE, contiguous_state(model))
+    write_table(directory / HISTORY_FILE, pd.DataFrame(training.history))
+    write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
+    _write_description(config, data, epoch, where.type, scaling, directory)
+    scores = {name: value for name, value in training.history[epoch - 1].items() if name != "epoch"}
+    epochs = len(training.history)
+    return {"num_images": len(data.rows), "epochs": epochs, "published_epoch": epoch, **scores}
+
+
+def load_classifier(directory: Path) -> Classifier:
+    """Return the trained network, in evaluation mode and on the CPU.
+
+    Args:
+        directory: Folder of the classifier stage.
+
+    Raises:
+        DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
+    """
+    sizes = read_architecture(directory, ("latent_dim", "num_labels"))
+    return read_weights(empty_network(Classifier, **sizes), directory / WEIGHTS_FILE)
+
+
+def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:
+    columns = [f"p_{pathology}" for pathology in PATHOLOGIES]
+    table = pd.DataFrame(probabilities.cpu().numpy(), columns=columns)
+    return pd.concat([rows.reset_index(drop=True), table], axis="columns")
+
+
+def _write_description(
+    config: ClassifierConfig,
+    data: LabelledLatents,
+    epoch: int,
+    device: str,
+    scaling: dict[str, list[float]] | None,
+    directory: Path,
+) -> None:
+    architecture = {"latent_dim": data.latents.shape[1], "num_labels": data.labels.shape[1]}
+    write_config(
+        directory,
+        {
+            "architecture": architecture,
+            "config": config.key_fields(),
+            "device": device,
+            "labels": list(PATHOLOGIES),
+            "platt_scaling": scaling,
+            "published_epoch": epoch,
+        },
+    )

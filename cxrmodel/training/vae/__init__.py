@@ -1,0 +1,1 @@
+"""The autoencoder's training: fit, loop, step, state, validation."""

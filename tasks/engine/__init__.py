@@ -1,0 +1,1 @@
+"""What all stages share: their decorator and cache key, Prefect's records, progress, preview."""

@@ -1,0 +1,94 @@
+"""How values are spread over grey levels, and when an image shows nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cxrmodel.data.images.grey import (
+    check_contrast,
+    count_codes,
+    scaled,
+    shows,
+    spread,
+    used_levels,
+)
+from cxrmodel.errors import ImageError
+
+CODES = np.arange(2**16, dtype=np.float64)
+
+
+@given(arrays(st.sampled_from([np.uint8, np.uint16]), (7, 9)))
+def test_every_pixel_is_counted_once(codes):
+    counts = count_codes(codes)
+    values, expected = np.unique(codes, return_counts=True)
+    assert counts.sum() == 63
+    assert counts[values].tolist() == expected.tolist()
+
+
+def test_blocks_of_many_pixels_are_added_up():
+    codes = np.resize(np.arange(5, dtype=np.uint8), (1500, 2001))
+    assert count_codes(codes)[:6].tolist() == [600_300] * 5 + [0]
+
+
+class TestSpread:
+    def test_from_the_least_to_the_greatest(self):
+        grey = spread(CODES, count_codes(np.array([1000, 2000, 5000], np.uint16)))
+        assert grey[[0, 1000, 2000, 5000, 9000]].tolist() == [0, 0, 64, 255, 255]
+
+    def test_of_one_value_is_black(self):
+        assert spread(CODES, count_codes(np.full(9, 700, np.uint16)))[700] == 0
+
+    def test_far_values_are_left_out_where_they_cost_the_rest_its_levels(self):
+        codes = np.r_[np.arange(1000, 1200), np.full(500, 65_535)].astype(np.uint16)
+        grey = spread(CODES, count_codes(codes))
+        # 201 values, of which 3 at each end are left out: from 1003 to 1197.
+        assert grey[[1003, 1100, 1197, 65_535]].tolist() == [0, 128, 255, 255]
+
+    def test_few_values_far_apart_stay(self):
+        grey = spread(CODES, count_codes(np.array([0, 1, 65_535], np.uint16)))
+        assert grey[[0, 1, 65_535]].tolist() == [0, 0, 255]
+
+    def test_no_finite_range(self):
+        values = np.array([0, np.inf])
+        assert scaled(values, 0, np.inf) is None
+        with pytest.raises(ValueError, match="no finite range"):
+            spread(values, np.array([1, 1]))
+
+
+class TestShows:
+    def test_a_table_with_too_few_levels_for_its_codes(self):
+        counts = np.ones(64, np.int64)
+        assert not shows((np.arange(64) // 2 + 9).astype(np.uint8)[:62], counts[:62])
+        assert shows((np.arange(64) // 2 + 9).astype(np.uint8), counts)
+
+    def test_nearly_all_black_or_white(self):
+        table = np.arange(256).astype(np.uint8)
+        counts = np.ones(256, np.int64)
+        counts[0] = 98 * 127
+        counts[255] = 98 * 127
+        wide = np.repeat(table, 2)
+        assert shows(table, counts)  # each code has its own level: nothing is lost
+        assert not shows(wide, np.repeat(counts, 2) * 3)
+
+    def test_codes_that_do_not_occur_do_not_count(self):
+        counts = np.zeros(256, np.int64)
+        counts[[3, 5]] = 1
+        assert shows(np.repeat(np.uint8([0, 255]), [4, 252]), counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "levels"),
+    [({7: 100}, 1), ({7: 99, 200: 1}, 1), ({7: 98, 200: 2}, 194), ({7: 50, 22: 50}, 16)],
+)
+def test_levels_that_nearly_all_pixels_lie_within(counts, levels):
+    by_level = np.zeros(256, np.int64)
+    by_level[list(counts)] = list(counts.values())
+    assert used_levels(by_level) == levels
+
+
+def test_sixteen_levels_are_too_few():
+    check_contrast(17)
+    with pytest.raises(ImageError, match="low_contrast: 98 % of its pixels lie within 16 of 256"):
+        check_contrast(16)
