@@ -1,0 +1,1 @@
+"""A trained model in use: the bundle, the predictor, operating points."""

@@ -1,0 +1,228 @@
+"""From the stages of a run to a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+from cxrmodel.config import ImagesConfig
+from cxrmodel.inference.bundle import (
+    CARD,
+    DESCRIPTION,
+    FORMAT,
+    FORMAT_VERSION,
+    REFERENCE,
+    TRAIN,
+    WEIGHTS,
+    mahalanobis,
+    write_checksums,
+)
+from cxrmodel.inference.card import bundle_card
+from cxrmodel.inference.gate import Gate, thumbnails
+from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX
+
+if TYPE_CHECKING:
+    from cxrmodel.data.images.pixels import Pixels
+
+USUAL_SHARE = 0.99
+MAX_GATE_IMAGES = 1000  # of each part; a thumbnail each
+READ_BATCH = 16
+
+
+@dataclass(frozen=True)
+class BundleInputs:
+    """Folders of the stages of one run."""
+
+    index: Path
+    images: Path
+    split: Path
+    vae: Path
+    latents: Path
+    classifier: Path
+    report: Path
+
+
+def build_bundle(
+    inputs: BundleInputs,
+    pixels: Pixels,
+    config: ImagesConfig,
+    precision: str,
+    directory: Path,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Write a bundle; same inputs, same bytes.
+
+    Args:
+        inputs: Folders of the stages.
+        pixels: The images, of which up to 1,000 of train and of validation are looked at.
+        config: How files became pixels.
+        precision: Arithmetic that the latents were computed in.
+        directory: Where to write.
+        seed: Of the draw of those images.
+
+    Returns:
+        Numbers worth showing.
+
+    Raises:
+        DataError: An image has no pixels.
+    """
+    tables = _Tables.read(inputs)
+    metrics = json.loads((inputs.report / "metrics.json").read_text(encoding="utf-8"))
+    mu = tables.latents.filter(regex=r"^mu_\d+$").to_numpy(np.float64)
+    of_train = (tables.rows["split"] == "train").to_numpy()
+    usual = LedoitWolf().fit(mu[of_train])
+    distance = mahalanobis(mu, usual.location_, usual.precision_)
+    reference = _reference(tables, distance)
+    gate = _fit_gate(tables.rows, pixels, seed)
+    tensors = {
+        **_prefixed(VAE_PREFIX, inputs.vae / "vae.safetensors"),
+        **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / "classifier.safetensors"),
+        MEAN: torch.from_numpy(usual.location_),
+        PRECISION: torch.from_numpy(usual.precision_),
+        **(gate.tensors() if gate else {}),
+    }
+    save_file(tensors, directory / WEIGHTS)
+    description = _describe(inputs, config, precision, metrics, tables.labels)
+    description["limits"] = {
+        name: float(np.quantile(reference[name], USUAL_SHARE)) if len(reference) else None
+        for name in ("l1", "distance")
+    }
+    text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False)
+    (directory / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+    reference.to_parquet(directory / REFERENCE, index=False, compression="zstd")
+    train = _train_table(tables.rows[of_train], description["salt"])
+    train.to_parquet(directory / TRAIN, index=False, compression="zstd")
+    card = (inputs.report / "MODEL_CARD.md").read_text(encoding="utf-8")
+    (directory / CARD).write_text(bundle_card(description, metrics, card), encoding="utf-8")
+    write_checksums(directory)
+    return {
+        "num_labels": len(tables.labels),
+        "num_reference": len(reference),
+        "has_gate": gate is not None,
+    }
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The stages' tables, row by row of the latents.
+
+    Attributes:
+        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age` and the labels.
+        latents: As the latents stage wrote them.
+        probabilities: As the classifier stage wrote them.
+        checksums: crc32 of each image's pixels.
+        labels: Names, in the classifier's order.
+    """
+
+    rows: pd.DataFrame
+    latents: pd.DataFrame
+    probabilities: pd.DataFrame
+    labels: tuple[str, ...]
+
+    @classmethod
+    def read(cls, inputs: BundleInputs) -> _Tables:
+        latents = pd.read_parquet(inputs.latents / "latents.parquet")
+        probabilities = pd.read_parquet(inputs.classifier / "predictions.parquet")
+        labels = tuple(_read_json(inputs.classifier / "config.json")["labels"])
+        columns = ["image", "patient_id", "view", "sex", "age", *labels]
+        index = pd.read_parquet(inputs.index / "index.parquet", columns=columns)
+        checksums = pd.read_parquet(inputs.images / "images.parquet", columns=["image", "crc32"])
+        rows = latents[["image", "split"]].merge(index, on="image", how="left", validate="1:1")
+        rows = rows.merge(checksums, on="image", how="left", validate="1:1")
+        probabilities = latents[["image"]].merge(probabilities, on="image", validate="1:1")
+        return cls(rows, latents, probabilities, labels)
+
+
+def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
+    """Return the validation images' scores and labels; patients become numbers."""
+    of_val = (tables.rows["split"] == "val").to_numpy()
+    rows = tables.rows[of_val].reset_index(drop=True)
+    latents = tables.latents[of_val].reset_index(drop=True)
+    probabilities = tables.probabilities[of_val].reset_index(drop=True)
+    return pd.concat(
+        [
+            pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype("int32"),
+            rows[["view", "sex", "age"]],
+            latents["l1"],
+            pd.Series(distance[of_val], name="distance", dtype="float32"),
+            latents.filter(regex=r"^mu_\d+$"),
+            rows[list(tables.labels)].add_prefix("y_"),
+            probabilities[[f"p_{label}" for label in tables.labels]],
+        ],
+        axis="columns",
+    )
+
+
+def _fit_gate(rows: pd.DataFrame, pixels: Pixels, seed: int) -> Gate | None:
+    def seen(part: str) -> NDArray[np.float64]:
+        names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:MAX_GATE_IMAGES])
+        places = pixels.rows_of(names[drawn].tolist())
+        batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
+        return np.concatenate([thumbnails(pixels.read(batch)) for batch in batches] or [np.zeros((0, 1))])
+
+    return Gate.fit(seen("train"), seen("val"))
+
+
+def _prefixed(prefix: str, path: Path) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in load_file(path).items()}
+
+
+def _describe(
+    inputs: BundleInputs,
+    config: ImagesConfig,
+    precision: str,
+    metrics: dict[str, Any],
+    labels: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return the content of `model.json`; thresholds and calibration are those of the report."""
+    per_class = metrics["classifier"]["per_class"]
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": {
+            "vae": _read_json(inputs.vae / "config.json")["architecture"],
+            "classifier": _read_json(inputs.classifier / "config.json")["architecture"],
+        },
+        "images": config.model_dump(include={"size", "fit", "max_megapixels"}),
+        "precision": precision,
+        "labels": list(labels),
+        "thresholds": {label: per_class[label]["threshold"] for label in labels},
+        "calibration": {
+            label: {name: per_class[label]["calibration"][name] for name in ("slope", "intercept")}
+            for label in labels
+        },
+        "data": metrics["data"],
+        "split": metrics["split"],
+        "provenance": metrics["provenance"],
+        "config": metrics["config"],
+        "salt": metrics["data"]["fingerprint"],
+    }
+
+
+def _train_table(train: pd.DataFrame, salt: str) -> pd.DataFrame:
+    key = salt.encode()
+    hashes = {
+        patient: hmac.new(key, str(patient).encode(), hashlib.sha256).hexdigest()
+        for patient in train["patient_id"].unique()
+    }
+    table = {"crc32": train["crc32"].to_numpy(), "patient": train["patient_id"].map(hashes)}
+    return pd.DataFrame(table).sort_values(["patient", "crc32"], ignore_index=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,69 @@
+"""README.md of a bundle: a Hugging Face header, how to use it, and the run's model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card: str) -> str:
+    """Return the text.
+
+    Args:
+        description: Content of `model.json`.
+        metrics: Content of `metrics.json`.
+        model_card: `MODEL_CARD.md` of the report.
+    """
+    title = metrics["data"]["title"]
+    header = {
+        "library_name": "cxrmodel",
+        "license": "other",
+        "license_name": "research-only",
+        "pipeline_tag": "image-classification",
+        "tags": ["chest-x-ray", "variational-autoencoder", "multi-label-classification"],
+        "model-index": [{"name": "cxrmodel", "results": [_result(metrics)]}],
+    }
+    images = description["images"]
+    size = images["size"]
+    return f"""---
+{yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip()}
+---
+
+**Research only. Not for clinical use, not a medical device.**
+
+Trained on {title}. Takes a frontal chest X-ray as PNG, JPEG or DICOM (made {size} x {size} pixels, fit
+`{images["fit"]}`), gives a probability for each of {len(description["labels"])} findings, 
+{description["architecture"]["vae"]["latent_dim"]} latent numbers, and how unusual the image is.
+
+```python
+import cxrmodel
+
+model = cxrmodel.load("path/of/this/folder")
+table = model.predict(["image.png"])
+```
+
+```sh
+cxrmodel predict path/of/this/folder images/ --out scores.parquet
+```
+
+{model_card}"""
+
+
+def _result(metrics: dict[str, Any]) -> dict[str, Any]:
+    classifier = metrics["classifier"]
+    names = {"macro_auroc": "Macro AUROC", "macro_f1": "Macro F1"}
+    return {
+        "task": {"type": "image-classification", "name": "Findings of a chest X-ray"},
+        "dataset": {"name": metrics["data"]["title"], "type": metrics["data"]["dataset"]},
+        "metrics": [
+            {
+                "type": key,
+                "name": f"{name} on test",
+                "value": classifier[key],
+                "interval_95": classifier["intervals"].get(key),
+            }
+            for key, name in names.items()
+            if classifier[key] is not None
+        ],
+    }

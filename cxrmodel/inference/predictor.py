@@ -1,0 +1,253 @@
+"""The model of a bundle at work on images: the networks and the pixel path of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.inference.bundle import Bundle, mahalanobis, read_bundle
+from cxrmodel.inference.gate import MEANINGS, Gate
+from cxrmodel.inference.image_files import Preprocessing, ReadImage, expand, read_images
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.models.vae import VAE
+from cxrmodel.training.devices import resolve_device
+from cxrmodel.training.encoding import Coder, image_quality
+
+BATCH_SIZE = 8
+VAE_PREFIX, CLASSIFIER_PREFIX = "vae.", "classifier."
+MEAN, PRECISION = "reference.mean", "reference.precision"
+
+Pixels = NDArray[np.uint8]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load(location: str | Path, *, device: str = "auto") -> Model:
+    """Return the model of a bundle.
+
+    Args:
+        location: Folder, zip archive, or fsspec URL of one of them.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises:
+        DamagedArtifactError: A file is missing or differs from its checksum, or it is no bundle.
+        ValueError: There is no such device, or the bundle has a format this version does not read.
+    """
+    return Model(read_bundle(location), device)
+
+
+class Model:
+    """A trained model; `cxrmodel.load` makes it.
+
+    Shapes: B images, S image side in pixels, Z latent dimensions.
+
+    Args:
+        bundle: Weights and everything else.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Attributes:
+        bundle: As given.
+        labels: What the classifier tells, in order.
+        thresholds: By label; None where validation could not tell one.
+        preprocessing: How files become pixels.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        description = bundle.description
+        self.bundle = bundle
+        self.labels = bundle.labels
+        self.thresholds: dict[str, float | None] = dict(description["thresholds"])
+        self.preprocessing = Preprocessing(**description["images"])
+        self._limits: dict[str, float | None] = description["limits"]
+        self._device = resolve_device(device)
+        vae = _network(VAE, VAE_PREFIX, description["architecture"]["vae"], bundle)
+        sizes = description["architecture"]["classifier"]
+        self._classifier = _network(Classifier, CLASSIFIER_PREFIX, sizes, bundle).to(self._device)
+        self._coder = Coder(vae, self._device, description["precision"])
+        self._mean = bundle.tensors[MEAN].numpy()
+        self._precision = bundle.tensors[PRECISION].numpy()
+        self._gate = Gate.of(bundle.tensors)
+
+    def predict(
+        self,
+        images: Iterable[str | Path] | str | Path,
+        *,
+        batch_size: int = BATCH_SIZE,
+        gate: bool = True,
+    ) -> pd.DataFrame:
+        """Score image files.
+
+        Args:
+            images: Paths or URLs; a folder stands for the images below it. PNG, JPEG, or DICOM
+                where pydicom is installed.
+            batch_size: Images that go through the network together.
+            gate: Refuse what is no frontal chest X-ray, or has black and white inverted.
+
+        Returns:
+            A row per image, in order: `image`; `status`, which is `ok` or why there is no score,
+            with `detail`; and the columns of `score`, null where there is none.
+
+        Raises:
+            DataError: A folder has no image, or no file system for a URL is known or installed.
+        """
+        tables = self.stream(images, batch_size=batch_size, gate=gate)
+        return pd.concat([self.empty_table, *tables], ignore_index=True)
+
+    def stream(
+        self,
+        images: Iterable[str | Path] | str | Path,
+        *,
+        batch_size: int = BATCH_SIZE,
+        gate: bool = True,
+    ) -> Iterator[pd.DataFrame]:
+        """Yield what `predict` returns, some rows at a time; memory does not grow with them."""
+        paths = [images] if isinstance(images, str | Path) else images
+        batch: list[ReadImage] = []
+        for image in read_images(expand(paths), self.preprocessing):
+            batch.append(image)
+            if len(batch) == batch_size:
+                yield self._score_batch(batch, gate=gate)
+                batch = []
+        if batch:
+            yield self._score_batch(batch, gate=gate)
+
+    def score(self, pixels: Pixels) -> pd.DataFrame:
+        """Score decoded images.
+
+        Args:
+            pixels: (B, S, S), uint8, as `preprocessing` makes them.
+
+        Returns:
+            A row per image: per label `p_<label>`, a probability, and `call_<label>`, whether it
+            reaches the threshold, null where there is none; `mu_00` and so on, the latents; `l1`,
+            the reconstruction's mean absolute error on [0, 1]; `distance` of the latents from the
+            train images' (Mahalanobis); and `unusual`, whether one of these two is above 99 % of
+            the validation images.
+
+        Raises:
+            ValueError: The pixels are of another shape or type.
+        """
+        image = self._load(pixels)
+        mu, _ = self._coder.encode(image)
+        l1 = image_quality(self._coder.decode(mu), image).l1
+        with torch.inference_mode():
+            probabilities = self._classifier(mu).sigmoid().cpu().numpy()
+        latents = mu.cpu().numpy()
+        distance = mahalanobis(latents.astype(np.float64), self._mean, self._precision)
+        errors = l1.cpu().numpy()
+        columns = {
+            **{f"p_{label}": probabilities[:, k] for k, label in enumerate(self.labels)},
+            **self._calls(probabilities),
+            **{f"mu_{dim:02d}": latents[:, dim] for dim in range(latents.shape[1])},
+            "l1": errors,
+            "distance": distance.astype(np.float32),
+            "unusual": self._is_unusual(errors, distance),
+        }
+        return pd.DataFrame(columns)
+
+    def encode(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and log-variance of q(z | x), each (B, Z), of images (B, S, S), uint8."""
+        mu, logvar = self._coder.encode(self._load(pixels))
+        return mu.cpu().numpy(), logvar.cpu().numpy()
+
+    def reconstruct(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return images (B, S, S), uint8, as decoded from their latents, float32 in [0, 1]."""
+        decoded = self._coder.decode(self._coder.encode(self._load(pixels))[0])
+        return np.asarray(decoded.squeeze(1).cpu().numpy())
+
+    def error_map(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Return the absolute error of each pixel's reconstruction, (B, S, S), on [0, 1]."""
+        image = self._load(pixels)
+        decoded = self._coder.decode(self._coder.encode(image)[0])
+        return np.asarray((decoded - image).abs().squeeze(1).cpu().numpy())
+
+    @property
+    def empty_table(self) -> pd.DataFrame:
+        """What `predict` returns of no image: every column with its type."""
+        return _join([], self._no_scores())
+
+    def _no_scores(self) -> pd.DataFrame:
+        size = self.preprocessing.size
+        return self.score(np.zeros((1, size, size), np.uint8)).iloc[:0]
+
+    def _score_batch(self, images: list[ReadImage], *, gate: bool) -> pd.DataFrame:
+        if gate and self._gate is not None:
+            images = _refuse(images, self._gate)
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores())
+
+    def _is_unusual(
+        self, errors: NDArray[np.float32], distance: NDArray[np.float64]
+    ) -> pd.api.extensions.ExtensionArray:
+        most_error, most_distance = self._limits["l1"], self._limits["distance"]
+        if most_error is None or most_distance is None:  # a run without validation images
+            return pd.array([None] * len(errors), dtype="boolean")
+        return pd.array((errors > most_error) | (distance > most_distance), dtype="boolean")
+
+    def _calls(self, probabilities: NDArray[np.float32]) -> Mapping[str, Any]:
+        missing = pd.array([None] * len(probabilities), dtype="boolean")
+        calls = {}
+        for k, label in enumerate(self.labels):
+            threshold = self.thresholds[label]
+            reached = missing if threshold is None else probabilities[:, k] >= threshold
+            calls[f"call_{label}"] = pd.array(reached, dtype="boolean")
+        return calls
+
+    def _load(self, pixels: Pixels) -> Tensor:
+        size = self.preprocessing.size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size):
+            raise ValueError(
+                f"The images are {pixels.dtype} of shape {pixels.shape}, and this model takes "
+                f"uint8 of shape (B, {size}, {size}). `predict` makes files so."
+            )
+        return self._coder.load(pixels)
+
+
+def _refuse(images: list[ReadImage], gate: Gate) -> list[ReadImage]:
+    """Return images, without the pixels of those that the gate refuses."""
+    pixels = [image.pixels for image in images if image.pixels is not None]
+    reasons = iter(gate.check(np.stack(pixels)) if pixels else [])
+    return [
+        replace(image, status=reason, detail=MEANINGS[reason], pixels=None)
+        if image.pixels is not None and (reason := next(reasons))
+        else image
+        for image in images
+    ]
+
+
+def _join(images: list[ReadImage], scores: pd.DataFrame) -> pd.DataFrame:
+    """Put scores of those that have pixels beside the name and status of all."""
+    about = pd.DataFrame(
+        {
+            name: pd.array([getattr(image, name) for image in images], dtype="str")
+            for name in ("image", "status", "detail")
+        }
+    )
+    rows = [row for row, image in enumerate(images) if image.pixels is not None]
+    return about.join(scores.set_axis(rows, axis="index"))
+
+
+def _network(kind: type[Network], prefix: str, sizes: dict[str, int], bundle: Bundle) -> Network:
+    """Build a network from its share of the bundle's tensors."""
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in bundle.tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        with torch.device("meta"):
+            network = kind(**sizes)
+        network.load_state_dict(weights, assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DamagedArtifactError(
+            f"The weights of {bundle.location} are not those of the network it describes: {error}"
+        ) from error
+    return network.eval().requires_grad_(False)
