@@ -154,7 +154,9 @@ def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
     probabilities = tables.probabilities[of_val].reset_index(drop=True)
     return pd.concat(
         [
-            pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype("int32"),
+            pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype(
+                "int32"
+            ),
             rows[["view", "sex", "age"]],
             latents["l1"],
             pd.Series(distance[of_val], name="distance", dtype="float32"),
@@ -172,7 +174,9 @@ def _fit_gate(rows: pd.DataFrame, pixels: Pixels, seed: int) -> Gate | None:
         drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:MAX_GATE_IMAGES])
         places = pixels.rows_of(names[drawn].tolist())
         batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
-        return np.concatenate([thumbnails(pixels.read(batch)) for batch in batches] or [np.zeros((0, 1))])
+        return np.concatenate(
+            [thumbnails(pixels.read(batch)) for batch in batches] or [np.zeros((0, 1))]
+        )
 
     return Gate.fit(seen("train"), seen("val"))
 

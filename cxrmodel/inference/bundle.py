@@ -84,7 +84,9 @@ def read_bundle(location: str | Path) -> Bundle:
     checksums = files.read(CHECKSUMS)
     digest = hashlib.sha256(checksums).hexdigest()
     expected = _parse_checksums(checksums, files)
-    contents = {name: _verified(files, name, expected) for name in (DESCRIPTION, WEIGHTS, REFERENCE)}
+    contents = {
+        name: _verified(files, name, expected) for name in (DESCRIPTION, WEIGHTS, REFERENCE)
+    }
     description = _parse_description(contents[DESCRIPTION], files)
     try:
         tensors = load(contents[WEIGHTS])

@@ -95,8 +95,7 @@ class Gate:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a bundle."""
         return {
-            f"{PREFIX}{name}": torch.from_numpy(value.copy())
-            for name, value in vars(self).items()
+            f"{PREFIX}{name}": torch.from_numpy(value.copy()) for name, value in vars(self).items()
         }
 
     @classmethod

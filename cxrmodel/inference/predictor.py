@@ -69,6 +69,7 @@ class Model:
         self._limits: dict[str, float | None] = description["limits"]
         self._device = resolve_device(device)
         vae = _network(VAE, VAE_PREFIX, description["architecture"]["vae"], bundle)
+        self._vae = vae
         sizes = description["architecture"]["classifier"]
         self._classifier = _network(Classifier, CLASSIFIER_PREFIX, sizes, bundle).to(self._device)
         self._coder = Coder(vae, self._device, description["precision"])
@@ -109,15 +110,31 @@ class Model:
         gate: bool = True,
     ) -> Iterator[pd.DataFrame]:
         """Yield what `predict` returns, some rows at a time; memory does not grow with them."""
+        for batch in self.read(images, batch_size=batch_size, gate=gate):
+            yield self.score_read(batch)
+
+    def read(
+        self,
+        images: Iterable[str | Path] | str | Path,
+        *,
+        batch_size: int = BATCH_SIZE,
+        gate: bool = True,
+    ) -> Iterator[list[ReadImage]]:
+        """Yield batches of decoded images; one that is refused has no pixels, and a reason."""
         paths = [images] if isinstance(images, str | Path) else images
         batch: list[ReadImage] = []
         for image in read_images(expand(paths), self.preprocessing):
             batch.append(image)
             if len(batch) == batch_size:
-                yield self._score_batch(batch, gate=gate)
+                yield self._checked(batch, gate=gate)
                 batch = []
         if batch:
-            yield self._score_batch(batch, gate=gate)
+            yield self._checked(batch, gate=gate)
+
+    def score_read(self, images: list[ReadImage]) -> pd.DataFrame:
+        """Return the rows of `predict` for images that `read` gave."""
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores())
 
     def score(self, pixels: Pixels) -> pd.DataFrame:
         """Score decoded images.
@@ -163,11 +180,31 @@ class Model:
         decoded = self._coder.decode(self._coder.encode(self._load(pixels))[0])
         return np.asarray(decoded.squeeze(1).cpu().numpy())
 
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the images (B, S, S), float32 in [0, 1], of latents (B, Z)."""
+        decoded = self._coder.decode(torch.from_numpy(latents).to(self._device))
+        return np.asarray(decoded.squeeze(1).cpu().numpy())
+
     def error_map(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return the absolute error of each pixel's reconstruction, (B, S, S), on [0, 1]."""
         image = self._load(pixels)
         decoded = self._coder.decode(self._coder.encode(image)[0])
         return np.asarray((decoded - image).abs().squeeze(1).cpu().numpy())
+
+    @property
+    def networks(self) -> tuple[VAE, Classifier]:
+        """The autoencoder and the classifier, in evaluation mode on this model's device."""
+        return self._vae, self._classifier
+
+    @property
+    def usual_latent(self) -> NDArray[np.float64]:
+        """Mean latent of the train images, (Z,)."""
+        return np.asarray(self._mean)
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the bundle knows what a chest X-ray looks like."""
+        return self._gate is not None
 
     @property
     def empty_table(self) -> pd.DataFrame:
@@ -178,11 +215,8 @@ class Model:
         size = self.preprocessing.size
         return self.score(np.zeros((1, size, size), np.uint8)).iloc[:0]
 
-    def _score_batch(self, images: list[ReadImage], *, gate: bool) -> pd.DataFrame:
-        if gate and self._gate is not None:
-            images = _refuse(images, self._gate)
-        pixels = [image.pixels for image in images if image.pixels is not None]
-        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores())
+    def _checked(self, images: list[ReadImage], *, gate: bool) -> list[ReadImage]:
+        return _refuse(images, self._gate) if gate and self._gate is not None else images
 
     def _is_unusual(
         self, errors: NDArray[np.float32], distance: NDArray[np.float64]

@@ -1,0 +1,198 @@
+"""`cxrmodel predict`, `cxrmodel info`: a bundle from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+
+from cxrmodel.errors import CxrModelError
+from cxrmodel.inference.image_files import ReadImage
+from cxrmodel.inference.maps import map_name, write_map
+from cxrmodel.inference.operating_points import OperatingPoint, operating_points
+from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
+from cxrmodel.inference.score_files import open_score_file
+
+STANDARD_INPUT = "-"
+REPORT_EVERY_S = 0.5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; an error is a sentence and exit code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (CxrModelError, ValueError, OSError, MemoryError) as error:
+        print(f"cxrmodel {options.command}: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("cxrmodel", description="Use a trained model.")
+    parser.add_argument("--version", action="version", version=version("cxrmodel"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_predict(commands.add_parser("predict", help="score images"))
+    info = commands.add_parser("info", help="say what a bundle is and how good")
+    info.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_predict)
+    parser.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    parser.add_argument(
+        "images", nargs="+", help="files, folders or URLs; - reads a list, a line each"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="FILE.parquet or FILE.csv")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--batch-size", type=_positive, default=BATCH_SIZE, metavar="N")
+    parser.add_argument("--maps", type=Path, metavar="DIR", help="write a PNG per image there")
+    parser.add_argument(
+        "--no-gate", dest="gate", action="store_false", help="score what is no chest X-ray too"
+    )
+    points = parser.add_argument_group(
+        "operating points", "where a probability becomes a call; each is found on validation images"
+    )
+    points.add_argument("--sensitivity", type=_share, metavar="SHARE")
+    points.add_argument("--specificity", type=_share, metavar="SHARE")
+    points.add_argument("--alerts-per-100", type=_per_100, metavar="N")
+    points.add_argument(
+        "--threshold", type=_label_threshold, action="append", default=[], metavar="LABEL=P"
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    model = load(options.bundle, device=options.device)
+    points = _choose_thresholds(model, options)
+    about = {
+        "bundle": model.bundle.digest,
+        "location": model.bundle.location,
+        "made_by": f"cxrmodel {version('cxrmodel')}",
+        "operating_points": [asdict(point) for point in points],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.maps:
+        options.maps.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    progress = _Progress()
+    with open_score_file(options.out, model.empty_table, about) as file:
+        for batch in model.read(
+            _paths(options.images), batch_size=options.batch_size, gate=options.gate
+        ):
+            table = model.score_read(batch)
+            file.write(table)
+            if options.maps:
+                _write_maps(model, batch, counts.total(), options.maps)
+            counts.update(table["status"])
+            progress.show(counts.total())
+        progress.end()
+    by_status = ", ".join(f"{status} {count:,}" for status, count in counts.most_common())
+    print(f"{options.out}: {counts.total():,} images ({by_status or 'none'})")  # noqa: T201
+
+
+def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[OperatingPoint]:
+    """Set the thresholds that the options ask for, and print what they give on validation."""
+    points = operating_points(
+        model.bundle,
+        sensitivity=options.sensitivity,
+        specificity=options.specificity,
+        alerts_per_100=options.alerts_per_100,
+        thresholds=dict(options.threshold),
+    )
+    model.thresholds.update({point.label: point.threshold for point in points})
+    for point in points:
+        print(point.sentence())  # noqa: T201
+    return points
+
+
+def _paths(images: list[str]) -> Iterator[str]:
+    lines: Iterable[str] = (line.rstrip("\n") for line in sys.stdin)
+    return chain.from_iterable(
+        (line for line in lines if line) if image == STANDARD_INPUT else (image,)
+        for image in images
+    )
+
+
+def _write_maps(model: Model, batch: list[ReadImage], start: int, folder: Path) -> None:
+    for number, image in enumerate(batch, start):
+        if image.pixels is not None:
+            (reconstruction,) = model.reconstruct(image.pixels[None])
+            write_map(folder / map_name(number, image.image), image.pixels, reconstruction)
+
+
+class _Progress:
+    """A line on a terminal; nothing in a log."""
+
+    def __init__(self) -> None:
+        self._started_at = self._shown_at = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self._shown_at >= REPORT_EVERY_S:
+            rate = done / (now - self._started_at)
+            print(f"\r{done:,} images, {rate:.1f} a second", end="", file=sys.stderr)  # noqa: T201
+            self._shown_at = now
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)  # noqa: T201
+
+
+def _info(options: argparse.Namespace) -> None:
+    model = load(options.bundle, device="cpu")
+    about = model.bundle.description
+    data, images = about["data"], about["images"]
+    lines = [
+        f"bundle       {model.bundle.digest[:16]} (format {about['format_version']})",
+        f"trained on   {data['title']}, {data['num_images']:,} images, split by "
+        f"{about['split']['method']}",
+        f"images       {images['size']} px, fit {images['fit']}, {about['precision']}",
+        f"validation   {len(model.bundle.reference):,} images",
+        f"input gate   {'yes' if model.has_gate else 'no: too few images to learn it from'}",
+        "",
+        f"{'label':<24}{'threshold':>10}",
+        *(f"{label:<24}{_number(model.thresholds[label]):>10}" for label in model.labels),
+    ]
+    print("\n".join(lines))  # noqa: T201
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _positive(text: str) -> int:
+    return int(_between(text, 1, float("inf"), "a whole number from 1 on"))
+
+
+def _share(text: str) -> float:
+    return _between(text, 0, 1, "a share between 0 and 1, as 0.9")
+
+
+def _per_100(text: str) -> float:
+    return _between(text, 0, 100, "a number between 0 and 100")
+
+
+def _label_threshold(text: str) -> tuple[str, float]:
+    label, separator, value = text.rpartition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=P, as Effusion=0.3")
+    return label, _between(value, 0, 1, "a probability between 0 and 1")
+
+
+def _between(text: str, least: float, most: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+    return value

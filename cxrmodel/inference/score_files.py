@@ -1,0 +1,95 @@
+"""Scores of many images on their way into one file, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+METADATA = b"cxrmodel"
+
+
+class ScoreFile(Protocol):
+    """Takes tables of scores one after another."""
+
+    def write(self, table: pd.DataFrame) -> None:
+        """Append rows."""
+        ...
+
+
+class _ParquetFile:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer, self._schema = pq.ParquetWriter(path, schema, compression="zstd"), schema
+
+    def write(self, table: pd.DataFrame) -> None:
+        self._writer.write_table(
+            pa.Table.from_pandas(table, schema=self._schema, preserve_index=False)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def open_score_file(path: Path, empty: pd.DataFrame, about: dict[str, Any]) -> Iterator[ScoreFile]:
+    """Open a `.parquet` or `.csv` file for scores.
+
+    What is known of the scores lies in the Parquet file's metadata under `cxrmodel`, or beside a
+    CSV file as `<name>.json`.
+
+    Args:
+        path: Where the file appears once all is written.
+        empty: A table without rows, for the columns and their types.
+        about: What is known of the scores.
+
+    Raises:
+        ValueError: The name ends otherwise.
+    """
+    text = json.dumps(about, sort_keys=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        if path.suffix == ".parquet":
+            schema = pa.Schema.from_pandas(empty, preserve_index=False)
+            schema = schema.with_metadata({**(schema.metadata or {}), METADATA: text.encode()})
+            with _ParquetFile(partial, schema) as file:
+                yield file
+        elif path.suffix == ".csv":
+            with partial.open("w", encoding="utf-8", newline="") as stream:
+                empty.to_csv(stream, index=False)
+                yield _CsvFile(stream)
+            path.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
+        else:
+            raise ValueError(f"--out {path} has to end in .parquet or .csv.")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _CsvFile:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, table: pd.DataFrame) -> None:
+        table.to_csv(self._stream, index=False, header=False)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return what is known of the scores of a Parquet file."""
+    found: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
+    return found
