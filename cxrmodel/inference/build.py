@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 USUAL_SHARE = 0.99
 MAX_GATE_IMAGES = 1000  # of each part; a thumbnail each
+SEED = 0  # of the draw of these
 READ_BATCH = 16
 
 
@@ -60,8 +61,6 @@ def build_bundle(
     config: ImagesConfig,
     precision: str,
     directory: Path,
-    *,
-    seed: int,
 ) -> dict[str, Any]:
     """Write a bundle; same inputs, same bytes.
 
@@ -71,7 +70,6 @@ def build_bundle(
         config: How files became pixels.
         precision: Arithmetic that the latents were computed in.
         directory: Where to write.
-        seed: Of the draw of those images.
 
     Returns:
         Numbers worth showing.
@@ -86,7 +84,7 @@ def build_bundle(
     usual = LedoitWolf().fit(mu[of_train])
     distance = mahalanobis(mu, usual.location_, usual.precision_)
     reference = _reference(tables, distance)
-    gate = _fit_gate(tables.rows, pixels, seed)
+    gate = _fit_gate(tables.rows, pixels)
     tensors = {
         **_prefixed(VAE_PREFIX, inputs.vae / "vae.safetensors"),
         **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / "classifier.safetensors"),
@@ -120,10 +118,10 @@ class _Tables:
     """The stages' tables, row by row of the latents.
 
     Attributes:
-        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age` and the labels.
+        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, the labels, and `crc32` of the
+            pixels.
         latents: As the latents stage wrote them.
         probabilities: As the classifier stage wrote them.
-        checksums: crc32 of each image's pixels.
         labels: Names, in the classifier's order.
     """
 
@@ -168,10 +166,10 @@ def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
     )
 
 
-def _fit_gate(rows: pd.DataFrame, pixels: Pixels, seed: int) -> Gate | None:
+def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> Gate | None:
     def seen(part: str) -> NDArray[np.float64]:
         names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(names))[:MAX_GATE_IMAGES])
+        drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
         places = pixels.rows_of(names[drawn].tolist())
         batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
         return np.concatenate(

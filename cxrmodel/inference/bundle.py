@@ -106,9 +106,17 @@ def read_train_table(bundle: Bundle) -> pd.DataFrame:
     Raises:
         DamagedArtifactError: The file is missing or differs from its checksum.
     """
+    return pd.read_parquet(io.BytesIO(read_file(bundle, TRAIN)))
+
+
+def read_file(bundle: Bundle, name: str) -> bytes:
+    """Return a file of a bundle that `read_bundle` does not keep in memory, verified.
+
+    Raises:
+        DamagedArtifactError: The file is missing or differs from its checksum.
+    """
     files = _BundleFiles(bundle.location)
-    expected = _parse_checksums(files.read(CHECKSUMS), files)
-    return pd.read_parquet(io.BytesIO(_verified(files, TRAIN, expected)))
+    return _verified(files, name, _parse_checksums(files.read(CHECKSUMS), files))
 
 
 def write_checksums(directory: Path) -> None:
@@ -130,8 +138,8 @@ class _BundleFiles:
                 self._root = self._only_folder()  # an archive of a folder, as most tools make it
         except (ImportError, ValueError, BadZipFile) as error:
             raise DamagedArtifactError(
-                f"{location} cannot be opened: {error}. Give a folder, a zip archive, or a URL of a "
-                "protocol whose package is installed, as s3://bucket/bundle."
+                f"{location} cannot be opened: {error}. Give a folder, a zip archive, or a URL "
+                "of a protocol whose package is installed, as s3://bucket/bundle."
             ) from error
         except FileNotFoundError as error:
             raise DamagedArtifactError(f"There is nothing at {location}.") from error
@@ -216,4 +224,4 @@ def mahalanobis(
         (N,), 0 at the mean; about the root of Z for a usual image.
     """
     centred = mu - mean
-    return np.sqrt(np.einsum("nz,zy,ny->n", centred, precision, centred))
+    return np.asarray(np.sqrt(np.einsum("nz,zy,ny->n", centred, precision, centred)))

@@ -32,8 +32,8 @@ def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card
 
 **Research only. Not for clinical use, not a medical device.**
 
-Trained on {title}. Takes a frontal chest X-ray as PNG, JPEG or DICOM (made {size} x {size} pixels, fit
-`{images["fit"]}`), gives a probability for each of {len(description["labels"])} findings, 
+Trained on {title}. Takes a frontal chest X-ray as PNG, JPEG or DICOM, made {size} x {size} pixels
+(fit `{images["fit"]}`); gives a probability for each of {len(description["labels"])} findings,
 {description["architecture"]["vae"]["latent_dim"]} latent numbers, and how unusual the image is.
 
 ```python

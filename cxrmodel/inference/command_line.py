@@ -1,4 +1,4 @@
-"""`cxrmodel predict`, `cxrmodel info`: a bundle from the command line."""
+"""`cxrmodel predict`, `info`, `export`, `recalibrate`: a bundle from the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from cxrmodel.errors import CxrModelError
+from cxrmodel.inference.calibration import read_labels, recalibrate, write_bundle
 from cxrmodel.inference.image_files import ReadImage
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
@@ -43,6 +44,19 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="say what a bundle is and how good")
     info.add_argument("bundle", help="folder, zip archive or URL of a bundle")
     info.set_defaults(run=_info)
+    export = commands.add_parser("export", help="write the networks as an ONNX file")
+    export.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    export.add_argument("--onnx", type=Path, required=True, metavar="FILE")
+    export.add_argument("--reconstruction", action="store_true", help="the decoder too")
+    export.set_defaults(run=_export)
+    local = commands.add_parser("recalibrate", help="fit thresholds and calibration to a site")
+    local.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    local.add_argument(
+        "table", type=Path, help="CSV or Parquet: image, patient_id, and 1 or 0 per label"
+    )
+    local.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
+    local.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    local.set_defaults(run=_recalibrate)
     return parser
 
 
@@ -55,6 +69,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="FILE.parquet or FILE.csv")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch-size", type=_positive, default=BATCH_SIZE, metavar="N")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="probabilities by Platt scaling on validation"
+    )
     parser.add_argument("--maps", type=Path, metavar="DIR", help="write a PNG per image there")
     parser.add_argument(
         "--no-gate", dest="gate", action="store_false", help="score what is no chest X-ray too"
@@ -71,7 +88,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = load(options.bundle, device=options.device)
+    model = load(options.bundle, device=options.device, calibrate=options.calibrated)
     points = _choose_thresholds(model, options)
     about = {
         "bundle": model.bundle.digest,
@@ -163,6 +180,28 @@ def _info(options: argparse.Namespace) -> None:
         *(f"{label:<24}{_number(model.thresholds[label]):>10}" for label in model.labels),
     ]
     print("\n".join(lines))  # noqa: T201
+
+
+def _export(options: argparse.Namespace) -> None:
+    from cxrmodel.inference.onnx import export_onnx  # noqa: PLC0415 - an optional extra
+
+    model = load(options.bundle, device="cpu")
+    found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
+    largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
+    print(f"{options.onnx}: largest differences from the model are {largest}")  # noqa: T201
+
+
+def _recalibrate(options: argparse.Namespace) -> None:
+    model = load(options.bundle, device=options.device)
+    local = read_labels(options.table, model.labels)
+    images = [str(options.table.parent / image) for image in local["image"]]
+    scores = model.predict(images)
+    new, fits = recalibrate(model.bundle, scores.join(local.drop(columns="image")))
+    write_bundle(new, options.out)
+    for fit in fits:
+        print(fit.sentence())  # noqa: T201
+    refused = int((scores["status"] != "ok").sum())
+    print(f"{options.out}: from {len(scores) - refused:,} images; {refused:,} had no score")  # noqa: T201
 
 
 def _number(value: float | None) -> str:

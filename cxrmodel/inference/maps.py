@@ -13,7 +13,7 @@ NUM_TILES = 16  # per side
 NUM_BOXES = 3
 FULL_SCALE = 0.5  # of the error: black to white
 MAX_NAME = 100
-BOX_GREY, GAP_PX = 255, 4
+BOX_COLOUR, GAP_PX = "#ff8c00", 4
 
 
 def write_map(path: Path, pixels: NDArray[np.uint8], reconstruction: NDArray[np.float32]) -> None:
@@ -27,15 +27,16 @@ def write_map(path: Path, pixels: NDArray[np.uint8], reconstruction: NDArray[np.
     original = pixels.astype(np.float32) / 255
     error = np.abs(reconstruction - original)
     side = len(pixels)
-    canvas = Image.new("L", (3 * side + 2 * GAP_PX, side), 255)
-    for place, panel in enumerate((original, reconstruction, error / FULL_SCALE)):
+    canvas = Image.new("RGB", (3 * side + 2 * GAP_PX, side), "white")
+    panels: list[NDArray[np.float32]] = [original, reconstruction, error / FULL_SCALE]
+    for place, panel in enumerate(panels):
         grey = Image.fromarray((panel.clip(0, 1) * 255).round().astype(np.uint8))
         canvas.paste(grey, (place * (side + GAP_PX), 0))
     draw = ImageDraw.Draw(canvas)
     for left, top, right, bottom in largest_errors(error):
         for place in (0, 2):
             shift = place * (side + GAP_PX)
-            draw.rectangle((left + shift, top, right + shift, bottom), outline=BOX_GREY, width=2)
+            draw.rectangle((left + shift, top, right + shift, bottom), outline=BOX_COLOUR, width=2)
     canvas.save(path)
 
 

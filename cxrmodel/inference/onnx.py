@@ -17,7 +17,7 @@ from cxrmodel.inference.predictor import Model
 from cxrmodel.models import plain_convolutions
 
 OPSET = 17
-NUM_TRIED = 6
+NUM_TRIED, MIN_TRIED = 6, 2
 MAX_P_DIFFERENCE, MAX_MU_DIFFERENCE = 1e-5, 1e-4
 INPUT = "images"
 OUTPUTS = ("probabilities", "mu", "logvar")
@@ -82,7 +82,7 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
         with plain_convolutions(), torch.inference_mode():
             torch.onnx.export(
                 graph,
-                (torch.from_numpy(tried[:2]),),
+                (torch.from_numpy(tried[:MIN_TRIED]),),
                 str(partial),
                 input_names=[INPUT],
                 output_names=list(outputs),
@@ -104,7 +104,7 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
 def _images_to_try(model: Model) -> NDArray[np.uint8]:
     """Return what some latents of the validation images look like, (n, S, S), n at least 2."""
     mu = model.bundle.reference.filter(regex=r"^mu_\d+$").to_numpy(np.float32)[:NUM_TRIED]
-    if len(mu) < 2:
+    if len(mu) < MIN_TRIED:
         mu = np.stack([model.usual_latent, model.usual_latent + 1]).astype(np.float32)
     decoded = model.decode(mu)
     return (decoded * 255).round().astype(np.uint8)

@@ -151,30 +151,28 @@ def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> O
         "alerts_per_100": (100.0 * called, np.ones_like(called)),
     }
     values, intervals = {}, {}
-    draws = _draw_patients(patients)
     for name, (hits, of) in shares.items():
         if of.any():
             values[name] = float(hits.sum() / of.sum())
-            intervals[name] = _interval(hits, of, patients, draws)
+            intervals[name] = patient_interval(hits, of, patients)
     return OperatingPoint(label, asked_for, float(threshold), values, intervals)
 
 
-def _draw_patients(patients: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return how often each patient is in each resample, (R, P)."""
-    num = int(patients.max()) + 1
-    return np.random.default_rng(SEED).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES)
-
-
-def _interval(
-    hits: NDArray[np.generic],
-    of: NDArray[np.generic],
-    patients: NDArray[np.int32],
-    draws: NDArray[np.int64],
+def patient_interval(
+    part: NDArray[np.generic], whole: NDArray[np.generic], patients: NDArray[np.integer]
 ) -> Interval:
-    totals = [draws @ np.bincount(patients, weights=values) for values in (hits, of)]
+    """Return the 95 % interval of a ratio of sums over images, by a bootstrap over patients.
+
+    Args:
+        part: (N,), what is summed above.
+        whole: (N,), what is summed below.
+        patients: (N,), a number from 0 on per patient.
+    """
+    num = int(patients.max()) + 1
+    draws = np.random.default_rng(SEED).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES)
+    above, below = (draws @ np.bincount(patients, values, num) for values in (part, whole))
     with np.errstate(invalid="ignore"):
-        resampled = totals[0] / totals[1]
-    low, high = np.nanquantile(resampled, QUANTILES)
+        low, high = np.nanquantile(above / below, QUANTILES)
     return float(low), float(high)
 
 

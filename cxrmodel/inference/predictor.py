@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import Bundle, mahalanobis, read_bundle
+from cxrmodel.inference.calibration import calibrated
 from cxrmodel.inference.gate import MEANINGS, Gate
 from cxrmodel.inference.image_files import Preprocessing, ReadImage, expand, read_images
 from cxrmodel.models.classifier import Classifier
@@ -30,18 +31,21 @@ Pixels = NDArray[np.uint8]
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def load(location: str | Path, *, device: str = "auto") -> Model:
+def load(location: str | Path, *, device: str = "auto", calibrate: bool = False) -> Model:
     """Return the model of a bundle.
 
     Args:
         location: Folder, zip archive, or fsspec URL of one of them.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        calibrate: Scale the probabilities by Platt's method, as fitted on validation; as they are,
+            they equal those of the run.
 
     Raises:
         DamagedArtifactError: A file is missing or differs from its checksum, or it is no bundle.
         ValueError: There is no such device, or the bundle has a format this version does not read.
     """
-    return Model(read_bundle(location), device)
+    bundle = read_bundle(location)
+    return Model(calibrated(bundle) if calibrate else bundle, device)
 
 
 class Model:
