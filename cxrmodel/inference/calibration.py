@@ -70,8 +70,8 @@ class LocalFit:
         """Return it as a line for people."""
         if self.brier_gain is None or self.interval is None:
             return (
-                f"{self.label}: unchanged; {self.num_positive} of {self.num_images} labelled images "
-                f"are positive, and {MIN_OF_EACH} patients of either kind are needed"
+                f"{self.label}: unchanged; {self.num_positive} of {self.num_images} labelled "
+                f"images are positive, and {MIN_OF_EACH} patients of either kind are needed"
             )
         low, high = self.interval
         return (
@@ -237,8 +237,8 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     missing = [name for name in ("image", "patient_id") if name not in table.columns]
     if missing or not present:
         raise DataError(
-            f"{path} has no column {', '.join(missing) or 'of a label'}. It needs image, patient_id "
-            f"and one of {', '.join(labels)}; its columns are {', '.join(table.columns)}."
+            f"{path} has no column {', '.join(missing) or 'of a label'}. It needs image, "
+            f"patient_id and one of {', '.join(labels)}; its columns are {', '.join(table.columns)}."
         )
     read: dict[str, Any] = {name: table[name].astype("str") for name in ("image", "patient_id")}
     for label in labels:

@@ -31,7 +31,7 @@ class OperatingPoint:
         label: What it is for.
         asked_for: As `sensitivity 0.9`.
         threshold: A probability from which on an image is called positive; None where undefined.
-        values: `sensitivity`, `specificity` and `alerts_per_100` images.
+        rates: `sensitivity`, `specificity` and `alerts_per_100` images.
         intervals: 95 % intervals of these, patients resampled with the threshold kept.
         reason: Why it is undefined; empty where it is not.
     """
@@ -39,7 +39,7 @@ class OperatingPoint:
     label: str
     asked_for: str
     threshold: float | None
-    values: dict[str, float]
+    rates: dict[str, float]
     intervals: dict[str, Interval]
     reason: str = ""
 
@@ -48,7 +48,7 @@ class OperatingPoint:
         if self.threshold is None:
             return f"{self.label}: {self.asked_for} is undefined, {self.reason}"
         parts = [
-            f"{name} {self.values[key]:.3g} ({self.intervals[key][0]:.3g} to "
+            f"{name} {self.rates[key]:.3g} ({self.intervals[key][0]:.3g} to "
             f"{self.intervals[key][1]:.3g})"
             for key, name in SHOWN.items()
             if key in self.intervals
@@ -150,12 +150,12 @@ def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> O
         "specificity": (~called & ~positive, ~positive),
         "alerts_per_100": (100.0 * called, np.ones_like(called)),
     }
-    values, intervals = {}, {}
+    rates, intervals = {}, {}
     for name, (hits, of) in shares.items():
         if of.any():
-            values[name] = float(hits.sum() / of.sum())
+            rates[name] = float(hits.sum() / of.sum())
             intervals[name] = patient_interval(hits, of, patients)
-    return OperatingPoint(label, asked_for, float(threshold), values, intervals)
+    return OperatingPoint(label, asked_for, float(threshold), rates, intervals)
 
 
 def patient_interval(

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,14 +101,14 @@ def test_a_missing_file_is_named(copy, name):
 
 
 def test_nothing_there_is_said(tmp_path):
-    with pytest.raises(DamagedArtifactError, match="no whole bundle|nothing"):
+    with pytest.raises(DamagedArtifactError, match="no whole bundle"):
         read_bundle(tmp_path / "nowhere")
 
 
 def test_half_an_archive_is_refused(bundle, tmp_path):
-    path = shutil.make_archive(str(tmp_path / "bundle"), "zip", bundle)
-    os.truncate(path, os.path.getsize(path) // 2)
-    with pytest.raises(DamagedArtifactError, match="bundle.zip"):
+    path = Path(shutil.make_archive(str(tmp_path / "bundle"), "zip", bundle))
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DamagedArtifactError, match=r"bundle\.zip"):
         read_bundle(path)
 
 

@@ -41,7 +41,7 @@ def test_sensitivity_is_reached_by_the_highest_such_threshold(bundle, share):
     assert sensitivity >= share
     higher = min(x for x in bundle.reference["p_A"].astype(float) if x > point.threshold)
     assert measured(bundle, "A", higher)[0] < share or share == 1.0
-    assert point.values == pytest.approx(
+    assert point.rates == pytest.approx(
         {"sensitivity": sensitivity, "specificity": specificity, "alerts_per_100": alerts}
     )
     assert undefined.threshold is None
@@ -65,7 +65,7 @@ def test_alerts_are_at_most_as_many_as_asked_for(bundle, alerts):
 def test_a_threshold_of_ones_own_comes_first(bundle):
     points = operating_points(bundle, sensitivity=0.9, thresholds={"A": 0.25})
     assert points[0].threshold == 0.25
-    assert points[0].values["alerts_per_100"] == pytest.approx(75)
+    assert points[0].rates["alerts_per_100"] == pytest.approx(75)
     assert operating_points(bundle) == []
 
 
@@ -76,7 +76,7 @@ def test_intervals_hold_the_value_and_shrink_with_more_patients(bundle):
     )
     many = operating_points(replace(bundle, reference=more), thresholds={"A": 0.5})[0]
     for name, (low, high) in few.intervals.items():
-        assert low <= few.values[name] <= high
+        assert low <= few.rates[name] <= high
         ratio = (high - low) / (many.intervals[name][1] - many.intervals[name][0])
         assert ratio == pytest.approx(3, rel=0.3)  # the root of nine
 

@@ -1,0 +1,123 @@
+"""The command `cxrmodel`, as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrmodel.inference.command_line import main
+from cxrmodel.inference.maps import map_name
+from cxrmodel.inference.score_files import read_about
+
+pytestmark = pytest.mark.xdist_group("inference")
+
+
+def refused(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code not in (0, None)
+    return capsys.readouterr().err
+
+
+def test_a_folder_is_scored_into_parquet(run, bundle, model, tmp_path, capsys):
+    out = tmp_path / "new" / "scores.parquet"
+    main(["predict", str(bundle), str(run.root / "images"), "--out", str(out)])
+    pd.testing.assert_frame_equal(pd.read_parquet(out), model.predict(run.root / "images"))
+    assert read_about(out)["bundle"] == model.bundle.digest
+    assert "300 images (ok " in capsys.readouterr().out
+
+
+def test_a_list_on_standard_input_is_scored_into_csv(run, bundle, tmp_path):
+    paths = [str(path) for path in sorted((run.root / "images").iterdir())[:3]]
+    out = tmp_path / "scores.csv"
+    command = [sys.executable, "-m", "cxrmodel", "predict", str(bundle), "-", "--out", str(out)]
+    lines = "\n".join([*paths, "", "gone.png\n"])
+    subprocess.run(command, input=lines, text=True, check=True)
+    table = pd.read_csv(out)
+    assert table["image"].tolist() == [*paths, "gone.png"]
+    assert table["status"].tolist()[-1] == "unreadable"
+    assert json.loads(out.with_suffix(".json").read_text())["operating_points"] == []
+
+
+def test_operating_points_are_printed_used_and_kept(run, bundle, tmp_path, capsys):
+    out = tmp_path / "scores.parquet"
+    main(
+        ["predict", str(bundle), str(run.root / "images"), "--out", str(out)]
+        + ["--alerts-per-100", "20", "--threshold", "Mass=0.01"]
+    )
+    points = {point["label"]: point for point in read_about(out)["operating_points"]}
+    assert points["Mass"]["threshold"] == 0.01
+    assert "Mass: threshold 0.0100 gives sensitivity" in capsys.readouterr().out
+    table = pd.read_parquet(out)
+    table = table[table["status"] == "ok"]
+    reached = table["p_Effusion"] >= points["Effusion"]["threshold"]
+    assert (table["call_Effusion"] == reached).all()
+
+
+def test_maps_are_one_picture_per_image(run, bundle, tmp_path):
+    paths = [str(path) for path in sorted((run.root / "images").iterdir())[:2]]
+    arguments = ["--out", str(tmp_path / "s.csv"), "--maps", str(tmp_path / "maps"), "--no-gate"]
+    main(["predict", str(bundle), *paths, *arguments])
+    found = sorted((tmp_path / "maps").iterdir())
+    assert len(found) == 2
+    with Image.open(found[0]) as picture:
+        assert picture.size == (3 * 64 + 2 * 4, 64)
+
+
+def test_the_name_of_a_map_cannot_leave_its_folder():
+    assert map_name(3, "s3://bucket/../..\\x/../evil name.png") == "000003_evil_name.png"
+    assert "/" not in map_name(0, "../" * 9)
+
+
+def test_info_says_what_a_bundle_is(bundle, capsys):
+    main(["info", str(bundle)])
+    text = capsys.readouterr().out
+    assert "split by patient" in text
+    assert "Pneumothorax" in text
+
+
+def test_recalibration_writes_a_bundle_that_names_its_parent(run, bundle, model, tmp_path, capsys):
+    index = pd.read_parquet(run.stage("index") / "index.parquet")
+    index["image"] = "images/" + index["image"]
+    labels = index[["image", "patient_id", "Effusion", "Infiltration"]]
+    labels.to_csv(run.root / "local.csv", index=False)
+    out = tmp_path / "local"
+    main(["recalibrate", str(bundle), str(run.root / "local.csv"), "--out", str(out)])
+    description = json.loads((out / "model.json").read_text())
+    assert description["parent"]["digest"] == model.bundle.digest
+    assert "Infiltration: threshold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "scores.txt"], "has to end in .parquet or .csv"),
+        (["--out", "s.csv", "--sensitivity", "90"], "is not a share between 0 and 1"),
+        (["--out", "s.csv", "--threshold", "Mass"], "is not LABEL=P"),
+        (["--out", "s.csv", "--threshold", "Gout=0.5"], "'Gout' is no label"),
+        (["--out", "s.csv", "--device", "cuda:7"], "this machine has"),
+        (["--out", "s.csv", "--sensitivity", "0.9", "--specificity", "0.9"], "Give one of"),
+        (["--out", "s.csv", "--batch-size", "0"], "whole number from 1"),
+    ],
+)
+def test_a_wrong_flag_is_a_sentence(bundle, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
+    text = refused(capsys, "predict", bundle, "a.png", *arguments)
+    assert message in text
+    assert not list(tmp_path.glob("s*"))
+
+
+def test_a_folder_without_images_is_said(bundle, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    text = refused(capsys, "predict", bundle, tmp_path / "empty", "--out", tmp_path / "s.csv")
+    assert "has no image" in text
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_missing_bundle_is_said(tmp_path, capsys):
+    text = refused(capsys, "info", tmp_path / "nowhere")
+    assert "is no whole bundle: it has no SHA256SUMS" in text
