@@ -238,7 +238,8 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     if missing or not present:
         raise DataError(
             f"{path} has no column {', '.join(missing) or 'of a label'}. It needs image, "
-            f"patient_id and one of {', '.join(labels)}; its columns are {', '.join(table.columns)}."
+            f"patient_id and one of {', '.join(labels)}; its columns are "
+            f"{', '.join(table.columns)}."
         )
     read: dict[str, Any] = {name: table[name].astype("str") for name in ("image", "patient_id")}
     for label in labels:

@@ -44,10 +44,8 @@ def test_a_list_on_standard_input_is_scored_into_csv(run, bundle, tmp_path):
 
 def test_operating_points_are_printed_used_and_kept(run, bundle, tmp_path, capsys):
     out = tmp_path / "scores.parquet"
-    main(
-        ["predict", str(bundle), str(run.root / "images"), "--out", str(out)]
-        + ["--alerts-per-100", "20", "--threshold", "Mass=0.01"]
-    )
+    points = ["--alerts-per-100", "20", "--threshold", "Mass=0.01"]
+    main(["predict", str(bundle), str(run.root / "images"), "--out", str(out), *points])
     points = {point["label"]: point for point in read_about(out)["operating_points"]}
     assert points["Mass"]["threshold"] == 0.01
     assert "Mass: threshold 0.0100 gives sensitivity" in capsys.readouterr().out
