@@ -106,7 +106,7 @@ def rescale(bundle: Bundle, scaling: Scaling) -> Bundle:
     tensors[bias] = tensors[bias] * slope + intercept
     reference = bundle.reference.copy()
     thresholds = dict(bundle.description["thresholds"])
-    for label, (by, plus) in zip(bundle.labels, pairs, strict=True):
+    for label, (by, plus) in scaling.items():
         name = f"p_{label}"
         reference[name] = _scaled(reference[name].to_numpy(np.float64), by, plus).astype(np.float32)
         if thresholds[label] is not None:

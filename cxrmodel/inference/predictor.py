@@ -186,7 +186,7 @@ class Model:
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the images (B, S, S), float32 in [0, 1], of latents (B, Z)."""
-        decoded = self._coder.decode(torch.from_numpy(latents).to(self._device))
+        decoded = self._coder.decode(torch.tensor(latents, device=self._device))
         return np.asarray(decoded.squeeze(1).cpu().numpy())
 
     def error_map(self, pixels: Pixels) -> NDArray[np.float32]:
