@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.boxes import read_boxes
+from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
 from cxrmodel.data.datasets.joins import (
     exclude,
     is_dicom,
@@ -46,7 +46,7 @@ from cxrmodel.data.ledger import (
 )
 from cxrmodel.data.source import Source
 from cxrmodel.errors import DataError
-from cxrmodel.storage.layout import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
+from cxrmodel.storage.layout import BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
 
 INDEX_COLUMNS = (
     "image",

@@ -10,7 +10,8 @@ from typing import Self
 
 import pandas as pd
 
-LEDGER_FILE = "excluded.parquet"
+from cxrmodel.storage.layout import EXCLUDED_FILE
+
 NOTABLE_SHARE = 0.01
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def ledger(
 
 def write_ledger(rows: pd.DataFrame, directory: Path) -> None:
     """Write a stage's ledger, empty or not, to its folder."""
-    rows.to_parquet(directory / LEDGER_FILE, index=False, compression="zstd")
+    rows.to_parquet(directory / EXCLUDED_FILE, index=False, compression="zstd")
 
 
 def count_reasons(rows: pd.DataFrame) -> dict[str, int]:

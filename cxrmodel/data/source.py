@@ -18,22 +18,23 @@ import pandas as pd
 from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.datasets.boxes import BOX_LIST
 from cxrmodel.data.datasets.metadata import find_tables, read_file
+from cxrmodel.data.datasets.official import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.datasets.patient_ids import patient_salt
 from cxrmodel.data.files.archives import archive_hint
-from cxrmodel.data.files.root import ListedFile, Root, read_location
+from cxrmodel.data.files.root import (
+    IMAGE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    ListedFile,
+    Root,
+    read_location,
+)
 from cxrmodel.errors import DataError
 from cxrmodel.storage.disk import explain_full_disk
-from cxrmodel.storage.layout import (
-    BOX_LIST,
-    ENTRIES_FILE,
-    IMAGE_SUFFIXES,
-    LISTING_FILE,
-    PICTURE_SUFFIXES,
-    TEST_LIST,
-    TRAIN_VAL_LIST,
-)
+from cxrmodel.storage.layout import LISTING_FILE
 
+ENTRIES_FILE = "entries.csv"
 KEY_CHARS = 16
 SHOWN_FOLDERS = 10
 

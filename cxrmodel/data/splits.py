@@ -15,18 +15,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
+from cxrmodel.data.datasets.official import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
 from cxrmodel.errors import LeakageError, SplitError
-from cxrmodel.storage.layout import (
-    IMAGES_FILE,
-    INDEX_FILE,
-    OK,
-    SPLIT_FILE,
-    TEST_LIST,
-    TRAIN_VAL_LIST,
-)
+from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, LEAKAGE_FILE, OK, SPLIT_FILE
 
-LEAKAGE_FILE = "leakage.json"
 PARTS = ("train", "val", "test")
 NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test
 OFFICIAL_FOLDS = 8  # one of train_val's becomes val: with NIH's lists, about 67 / 10 / 23

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
 from cxrmodel.machine import usable_cores
 from cxrmodel.phantom.image import check_size, draw_film, film_boxes
 from cxrmodel.phantom.population import Entry, sample_entries
 from cxrmodel.phantom.spec import BOXED_FINDINGS
-from cxrmodel.storage.layout import BOX_GRID_PX
 
 ENTRY_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

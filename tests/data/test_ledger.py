@@ -5,6 +5,7 @@ import pandas as pd
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.files.root import IMAGE_SUFFIXES
 from cxrmodel.data.index import INDEX_COLUMNS
 from cxrmodel.data.ledger import (
     ASKED_FOR,
@@ -15,7 +16,6 @@ from cxrmodel.data.ledger import (
     ledger,
     losses,
 )
-from cxrmodel.storage.layout import IMAGE_SUFFIXES
 
 DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 

@@ -22,7 +22,10 @@ from cxrmodel.data.datasets.delimited import (
 )
 from cxrmodel.data.datasets.labels import pathology_named
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, resolve_list
-from cxrmodel.storage.layout import BOX_GRID_PX
+
+BOX_LIST = "BBox_List_2017.csv"
+BOX_GRID_PX = 1024
+"""Boxes are in pixels of NIH's own PNGs, so many per side, whatever the size of a copy."""
 
 SIDES = ("x", "y", "width", "height")
 AXES = (("x", "width"), ("y", "height"))

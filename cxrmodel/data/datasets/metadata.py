@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 
 from cxrmodel.config import DataConfig
+from cxrmodel.data.datasets.boxes import BOX_LIST
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of
 from cxrmodel.data.datasets.entries import DataSet
 from cxrmodel.data.datasets.registry import candidates
-from cxrmodel.data.files.root import ListedFile, Root, explained
+from cxrmodel.data.files.root import PICTURE_SUFFIXES, ListedFile, Root, explained
 from cxrmodel.errors import DataError
-from cxrmodel.storage.layout import BOX_LIST, PICTURE_SUFFIXES
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
 MAX_CANDIDATES = 20

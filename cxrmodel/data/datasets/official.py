@@ -9,7 +9,9 @@ import pandas as pd
 
 from cxrmodel.data.datasets.delimited import decode_table
 from cxrmodel.data.datasets.name_rules import NameMatch, resolve_list
-from cxrmodel.storage.layout import TEST_LIST, TRAIN_VAL_LIST
+
+TRAIN_VAL_LIST = "train_val_list.txt"
+TEST_LIST = "test_list.txt"
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,10 @@ from cxrmodel.data.files.oddities import Oddities
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.errors import DataError
-from cxrmodel.storage.layout import IMAGE_SUFFIXES
 
 LOCAL_PROTOCOLS = ("file:", "local:")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError

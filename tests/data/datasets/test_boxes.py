@@ -3,10 +3,9 @@ import logging
 import pandas as pd
 import pytest
 
-from cxrmodel.data.datasets.boxes import read_boxes
+from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
 from cxrmodel.errors import DataError
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.layout import BOX_LIST
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 IMAGES = pd.Series(["a.png", "b.png"])
