@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxrmodel.config import PipelineConfig
 from cxrmodel.data.images.pixel_cache import ImageCache
-from cxrmodel.data.images.records import is_unfinished
+from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.storage.layout import LISTING_FILE
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.vae.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes

@@ -23,19 +23,18 @@ from cxrmodel.data.datasets.joins import (
     refuse_clashes,
     table_names,
 )
-from cxrmodel.data.datasets.metadata import read_file
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.datasets.name_rules import (
     NameMatch,
     explain_mismatch,
     match_names,
     quoted,
 )
-from cxrmodel.data.datasets.official import official_parts
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
-from cxrmodel.data.datasets.patient_ids import num_names_with_id, patient_salt, pseudonyms
-from cxrmodel.data.datasets.registry import read_tables
+from cxrmodel.data.datasets.nih import official_parts
+from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
+from cxrmodel.data.datasets.registry import read_file, read_tables
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.dicom.tags import with_tags
+from cxrmodel.data.images.dicom.index_tags import with_tags
 from cxrmodel.data.ledger import (
     Reason,
     count_reasons,

@@ -19,10 +19,10 @@ from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.boxes import BOX_LIST
-from cxrmodel.data.datasets.metadata import find_tables, read_file
-from cxrmodel.data.datasets.official import TEST_LIST, TRAIN_VAL_LIST
-from cxrmodel.data.datasets.patient_ids import patient_salt
-from cxrmodel.data.files.archives import archive_hint
+from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.datasets.pseudonyms import patient_salt
+from cxrmodel.data.datasets.registry import find_tables, read_file
+from cxrmodel.data.files.fsspec_files import archive_hint
 from cxrmodel.data.files.root import (
     IMAGE_SUFFIXES,
     PICTURE_SUFFIXES,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
-from cxrmodel.data.datasets.official import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
 from cxrmodel.errors import LeakageError, SplitError
 from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, LEAKAGE_FILE, OK, SPLIT_FILE

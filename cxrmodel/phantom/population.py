@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.phantom.spec import FilmSpec
 
 DECK = {

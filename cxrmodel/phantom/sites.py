@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.phantom.anatomy import Anatomy, pull
 from cxrmodel.phantom.canvas import Frame
 from cxrmodel.phantom.spec import BOXED_FINDINGS, FilmSpec

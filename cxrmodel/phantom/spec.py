@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 
 BOXED_FINDINGS = {
     "Atelectasis": "Atelectasis",

@@ -24,8 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.storage.disk import explain_full_disk
 from cxrmodel.storage.layout import MANIFEST_FILE
-from cxrmodel.storage.remote_files import RemoteFiles
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.remote import RemoteFiles, RemoteFolder
 
 CHUNK_BYTES = 1 << 20
 DIGEST_CHARS = 16

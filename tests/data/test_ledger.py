@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.files.root import IMAGE_SUFFIXES
 from cxrmodel.data.index import INDEX_COLUMNS
 from cxrmodel.data.ledger import (

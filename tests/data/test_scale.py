@@ -11,8 +11,7 @@ from benchmarks.data_plane import make_root
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.pixel_cache import ImageCache
-from cxrmodel.data.images.reader import Decoded, ImageReader
-from cxrmodel.data.images.records import RECORD
+from cxrmodel.data.images.reader import RECORD, Decoded, ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.phantom import FilmSpec, draw_film, film_boxes
 
 

@@ -20,7 +20,7 @@ from functools import reduce
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.entries import (
+from cxrmodel.data.datasets.data_set import (
     LATERAL,
     DataSet,
     Entries,
@@ -29,7 +29,7 @@ from cxrmodel.data.datasets.entries import (
     parse_sex,
     parse_view,
 )
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.ledger import Reason
 
 PATHOLOGY_OF: Mapping[str, str] = {

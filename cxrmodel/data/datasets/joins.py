@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.datasets.entries import LATERAL, Entries
+from cxrmodel.data.datasets.data_set import LATERAL, Entries
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
 from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.errors import DataError

@@ -1,4 +1,4 @@
-"""How a row's text names its pathologies."""
+"""The 14 findings of ChestX-ray14, named and ordered as everywhere in this project."""
 
 from __future__ import annotations
 
@@ -10,14 +10,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.data.ledger import Reason
+
+logger = logging.getLogger(__name__)
+
+PATHOLOGIES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+
 
 NO_FINDING = "No Finding"
 SEPARATOR = "|"
 SHOWN_CHARS = 80
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cxrmodel.data.files.oddities import Oddities, Oddity
+from cxrmodel.data.files.listing import Oddities, Oddity
 from cxrmodel.errors import FileChangedError
 
 CLOSED = Oddity(

@@ -19,10 +19,9 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
-from cxrmodel.data.files.archives import archive_hint
-from cxrmodel.data.files.fsspec_files import FsspecPrefix, extra_hint, web_errors
+from cxrmodel.data.files.fsspec_files import FsspecPrefix, archive_hint, extra_hint, web_errors
+from cxrmodel.data.files.listing import Oddities
 from cxrmodel.data.files.local_files import LocalFolder
-from cxrmodel.data.files.oddities import Oddities
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.errors import DataError

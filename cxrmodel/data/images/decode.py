@@ -14,8 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images.formats import check_size, format_of, require_pydicom
 from cxrmodel.data.images.grey import count_codes, spread, used_levels
-from cxrmodel.data.images.header import check_size, format_of, require_pydicom
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
@@ -104,7 +104,7 @@ def check_square(pixels: NDArray[np.uint8], size: int) -> None:
 
 def _decode_dicom(data: bytes, max_megapixels: float) -> Image.Image:
     require_pydicom()
-    from cxrmodel.data.images.dicom.pixels import decode_dicom  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.images.dicom.display import decode_dicom  # noqa: PLC0415 - an optional extra
 
     return Image.fromarray(decode_dicom(data, max_megapixels))
 

@@ -25,10 +25,11 @@ from cxrmodel.code_digest import code_digest
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images import decode
 from cxrmodel.data.images.decode import check_square
-from cxrmodel.data.images.reader import Decoded, ImageReader
-from cxrmodel.data.images.records import (
+from cxrmodel.data.images.reader import (
     FORMAT_VERSION,
     RECORD,
+    Decoded,
+    ImageReader,
     is_unfinished,
     record_of,
     statuses_of,

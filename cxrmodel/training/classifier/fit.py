@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.storage.layout import CLASSIFIER_WEIGHTS_FILE, HISTORY_FILE, PREDICTIONS_FILE

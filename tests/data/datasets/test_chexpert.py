@@ -9,7 +9,7 @@ from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.datasets.chexpert import ABNORMAL, CHEXPERT, OBSERVATIONS, PATHOLOGY_OF
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.errors import DataError

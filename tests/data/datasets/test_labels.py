@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrmodel.data.datasets.labels import label_matrix, parse_labels
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES, label_matrix, parse_labels
 from cxrmodel.data.ledger import Reason
 
 

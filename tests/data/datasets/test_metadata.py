@@ -4,8 +4,7 @@ import pytest
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.chexpert import CHEXPERT
-from cxrmodel.data.datasets.metadata import find_tables
-from cxrmodel.data.datasets.registry import AUTO, DATASETS, data_set_of
+from cxrmodel.data.datasets.registry import AUTO, DATASETS, data_set_of, find_tables
 from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DataError
 

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.header import check_bytes
+from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 from tests.data.images.image_bytes import (

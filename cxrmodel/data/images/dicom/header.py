@@ -1,19 +1,22 @@
-"""The tags of a DICOM film, with all that can be told before its pixels are decoded.
-
-Importing this needs the extra `dicom`.
-"""
+"""The tags of a DICOM file, read without trust. Importing this needs the extra `dicom`."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
+import struct
+import warnings
 from collections.abc import Sequence
 
 from PIL import Image
 from pydicom import Dataset
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame, parse_basic_offsets
-from pydicom.filereader import read_partial
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.tag import BaseTag, SequenceDelimiterTag, Tag
@@ -27,11 +30,109 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrmodel.data.images.dicom.file import PARSE_ERRORS, transfer_syntax
 from cxrmodel.data.images.dicom.frame import Frame, are_runs_too_long, has_own_header, read_frame
-from cxrmodel.data.images.header import check_size
+from cxrmodel.data.images.formats import DICOM_PREFIX, DICOM_PREFIX_AT, check_size, format_of
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
+
+META_AT, META_GROUP = DICOM_PREFIX_AT + len(DICOM_PREFIX), 0x0002
+TRANSFER_SYNTAX, CODE_MEANING = Tag("TransferSyntaxUID"), Tag("CodeMeaning")
+
+PARSE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises on bytes that are not what their header says."""
+
+# pydicom warns with the values it finds, and in a damaged file any tag may hold a patient's name.
+# What keeps a frame from being decoded, which it logs with a traceback, the ledger tells.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+
+
+def transfer_syntax(data: bytes) -> UID | None:
+    """Return the transfer syntax that a file names, None where it names none.
+
+    Read by itself, before the rest: of a deflated file pydicom would inflate whatever there is.
+    """
+    meta = read_dataset(
+        io.BytesIO(data[META_AT:]),
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP,
+        specific_tags=[TRANSFER_SYNTAX],
+    )
+    syntax = UID(_text(meta, TRANSFER_SYNTAX), IGNORE)
+    return syntax if syntax.is_valid else None
+
+
+def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], bool]:
+    """Read some tags from the first bytes of a file, as text.
+
+    Args:
+        head: The file's first bytes.
+        keywords: Names of the tags; of a sequence of codes, what the first means.
+
+    Returns:
+        The text of each tag found, and whether bytes beyond `head` cannot hold more of them. A
+        PNG or JPEG has none.
+
+    Raises:
+        ImageError: This is no image file, or a DICOM file that cannot be read so far.
+    """
+    tags = {Tag(keyword): keyword for keyword in keywords}
+    is_whole = False
+
+    def is_past(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal is_whole
+        is_whole = bool(tag > max(tags))
+        return is_whole
+
+    if format_of(head) != "dicom":
+        return {}, True
+    try:
+        is_deflated = transfer_syntax(head) == DeflatedExplicitVRLittleEndian
+        if not is_deflated:
+            wanted: list[BaseTag | int] = [*tags, CODE_MEANING]
+            dataset = read_partial(io.BytesIO(head), is_past, specific_tags=wanted)
+            return {keyword: _text(dataset, tag) for tag, keyword in tags.items()}, is_whole
+    except PARSE_ERRORS as error:
+        detail = "its tags cannot be parsed as its transfer syntax says"
+        raise ImageError(Reason.DAMAGED_IMAGE, detail) from error
+    raise ImageError(Reason.UNSUPPORTED_IMAGE, "its tags are deflated, which is not read here")
+
+
+def _text(dataset: Dataset, tag: int) -> str:
+    """Return a tag's text, empty where it is absent, cut short or no text.
+
+    Of its bytes as they are: pydicom's conversion warns with what it finds, and that may be an id.
+    """
+    if dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ":
+        return _meaning(dataset, tag)
+    element = dataset.get_item(tag) if tag in dataset else None
+    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+        return ""
+    if len(element.value) != element.length:
+        return ""
+    return element.value.decode("utf-8", "backslashreplace").strip(" \0")
+
+
+def _meaning(dataset: Dataset, tag: int) -> str:
+    try:
+        items = dataset[tag].value if tag in dataset else ()
+        return _text(items[0], CODE_MEANING) if items else ""
+    except PARSE_ERRORS:  # cut short: no text either
+        return ""
+
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from cxrmodel.data.images.dicom.file import PARSE_ERRORS
-from cxrmodel.data.images.dicom.header import OVERLAY_BITS, damaged, whole_number
+from cxrmodel.data.images.dicom.header import OVERLAY_BITS, PARSE_ERRORS, damaged, whole_number
 from cxrmodel.data.images.grey import Counts, count_codes
 from cxrmodel.errors import ImageError
 

@@ -8,7 +8,7 @@ import pytest
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.dicom.pixels import decode_dicom
+from cxrmodel.data.images.dicom.display import decode_dicom
 from cxrmodel.errors import ImageError
 
 # Silenced where it matters, in a process that pytest's own filters do not rule.

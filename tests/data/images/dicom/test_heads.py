@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.dicom.heads import read_headers
+from cxrmodel.data.images.dicom.index_tags import read_headers
 from cxrmodel.errors import DataError
 from tests.data.images.image_bytes import dicom, encode, noise
 

@@ -8,7 +8,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.dicom.pixels import decode_dicom
+from cxrmodel.data.images.dicom.display import decode_dicom
 from tests.data.images.image_bytes import dicom, encode, lut, noise
 
 

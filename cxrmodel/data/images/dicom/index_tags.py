@@ -1,23 +1,72 @@
-"""What the heads of DICOM files tell of patients and films, for the index.
-
-pydicom, which the optional extra `dicom` installs, is imported only where a DICOM file is met.
-"""
+"""What DICOM files say of themselves fills what a data set's table leaves open."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.datasets.entries import parse_view
+from cxrmodel.data.datasets.data_set import (
+    converted,
+    parse_age,
+    parse_patient_id,
+    parse_sex,
+    parse_view,
+)
+from cxrmodel.data.datasets.joins import exclude, exclude_people, is_dicom
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.header import require_pydicom
+from cxrmodel.data.images.formats import require_pydicom
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
 from cxrmodel.machine import usable_cores
+
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    "patient_id": parse_patient_id,
+    "age": parse_age,
+    "sex": parse_sex,
+    "view": parse_view,
+}
+
+
+def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFrame:
+    """Return the rows with a column pixel_spacing_mm, and what else the tags of their files say.
+
+    Only files of usable rows are opened. The table wins over the tags. Rows that then still have
+    no patient, or are found to be lateral views, are excluded; where a file could not be read,
+    for the reason of that.
+
+    Args:
+        rows: As joined with the files.
+        files: Listing by image name.
+        root: Folder or URL of the data set.
+
+    Raises:
+        DataError: There are DICOM files, and pydicom is not installed.
+        OSError: The store cannot be reached; worth another try.
+    """
+    rows = rows.assign(pixel_spacing_mm=pd.array([None] * len(rows), dtype="Float32"))
+    tagged = (rows["reason"] == "") & is_dicom(rows["uri"])
+    if not tagged.any():
+        return rows
+    tags = read_headers(Root(root), files.loc[rows.loc[tagged, "image"]])
+    tags = tags.set_axis(rows.index[tagged])
+    rows.loc[tagged, "pixel_spacing_mm"] = tags["pixel_spacing_mm"]
+    for field, parse in PARSERS.items():
+        said = converted(tags[field], parse).astype(rows[field].dtype).reindex(rows.index)
+        silent = tagged & (rows[field].isna() | (rows[field] == ""))
+        rows[field] = rows[field].mask(silent, said)
+    reasons = tags["reason"].reindex(rows.index, fill_value="")
+    nobody = tagged & (rows["patient_id"] == "")
+    for reason in Reason:
+        details = tags["detail"].reindex(rows.index, fill_value="")
+        exclude(rows, nobody & (reasons == str(reason)), reason, details)
+    exclude_people(rows, tagged)
+    return rows
+
 
 TEXT_TAGS = {
     "patient_id": "PatientID",
@@ -74,7 +123,7 @@ def _header(root: Root, uri: str, num_bytes: int) -> tuple[str | float, ...]:
 
 
 def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
-    from cxrmodel.data.images.dicom.file import read_tags  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.images.dicom.header import read_tags  # noqa: PLC0415 - an optional extra
 
     tags: dict[str, str] = {}
     is_whole, limit = False, 0
