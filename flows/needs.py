@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.config import PipelineConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.storage.layout import LISTING_FILE
 from cxrmodel.training.devices import resolve_device, resolve_precision
@@ -71,7 +71,7 @@ def reading(config: PipelineConfig, steps: list[Step], index: Path) -> Reading:
     if all(step.state == CACHED for step in steps if step.stage in PIXEL_STAGES):
         sizes = sizes[:0]
     elif config.images.cache:
-        cache = ImageCache(config.images, index, len(sizes), Path(config.store.scratch))
+        cache = PixelCache(config.images, index, len(sizes), Path(config.store.scratch))
         sizes = sizes[is_unfinished(cache.records())]
     return Reading(len(sizes), int(sizes.sum()), not config.images.cache)
 

@@ -1,4 +1,4 @@
-"""A data set as an index: a row per image, and a ledger of everything left out."""
+"""A data set as an index: one row per image, and a ledger of everything left out."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
 
     Returns:
         dataset (a key of `DATASETS`), num_images, num_excluded, excluded_by_reason, num_patients,
-        num_boxes, notes (what had to be interpreted in the table, a sentence each) and the source's
-        fingerprint.
+        num_boxes, notes (one sentence on each thing that had to be interpreted in the table) and
+        the source's fingerprint.
 
     Raises:
         DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
@@ -120,7 +120,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
 
 
 def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
-    """Say how names and files differ, where some of either have no counterpart."""
+    """Say how names and files differ where some of either have no counterpart."""
     lonely = rows["reason"].isin((Reason.IMAGE_MISSING, Reason.BAD_IMAGE_NAME))
     return explain_mismatch(
         rows["image"][lonely], files["image"][~files["image"].isin(rows["image"])], num_parts

@@ -1,4 +1,4 @@
-"""A snapshot of what a data set's root holds: its tables and its listing, without any image."""
+"""A snapshot of a data set's root: its tables and its listing, without any image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,8 @@ from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.datasets.pseudonyms import patient_salt
 from cxrmodel.data.datasets.registry import find_tables, read_file
 from cxrmodel.data.files.fsspec_files import archive_hint
-from cxrmodel.data.files.root import (
-    IMAGE_SUFFIXES,
-    PICTURE_SUFFIXES,
-    ListedFile,
-    Root,
-    read_location,
-)
+from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
+from cxrmodel.data.files.root import Root, read_location
 from cxrmodel.errors import DataError
 from cxrmodel.storage.disk import explain_full_disk
 from cxrmodel.storage.layout import LISTING_FILE
@@ -43,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A local snapshot of what a root holds, without any image byte.
+    """A local snapshot of a root, without any image byte.
 
     Attributes:
         root: As configured.
@@ -141,7 +136,7 @@ def _read_entries(
     """Return the content of each table, by where it lies."""
     if config.csv is not None:
         return {config.csv: read_location(config.csv)}
-    only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in images)
+    only_dicom = all(file.uri.casefold().endswith(DICOM_SUFFIX) for file in images)
     uris = find_tables(config, root, files, only_dicom)
     return {f"{root.root.rstrip('/')}/{uri}": read_file(root, uri) for uri in uris}
 
@@ -167,7 +162,7 @@ def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: by
 
 def _keep_snapshot(directory: Path, tables: Mapping[str, bytes], images: list[ListedFile]) -> None:
     if all((directory / name).is_file() for name in (*tables, LISTING_FILE)):
-        os.utime(directory)  # it is in use: no cleaner may take it for an old one
+        os.utime(directory)  # marks it as in use, for whatever cleans scratch
         return
     partial = directory.with_name(f"{directory.name}.{uuid.uuid4().hex}.partial")
     with explain_full_disk(**{"store.scratch": directory}):

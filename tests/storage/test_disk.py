@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
@@ -131,7 +131,7 @@ class TestDecodedImages:
 
     @pytest.fixture
     def cache(self, index, small_disk):
-        return ImageCache(CONFIG, index, 60, small_disk.folder)
+        return PixelCache(CONFIG, index, 60, small_disk.folder)
 
     def test_are_refused_before_the_first_where_they_do_not_fit(self, cache, reader, small_disk):
         small_disk.fill(leave=40 * BLOCK)

@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: 112,120 films of 30,805 patients, and a CSV in several shapes.
+"""NIH ChestX-ray14: 112,120 images of 30,805 patients, a CSV in several shapes, two official lists.
 
 Source: Wang et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
 Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017,
@@ -89,7 +89,7 @@ def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.S
         match: Which image is meant where names differ in form.
 
     Raises:
-        DataError: A list is no text.
+        DataError: A list is not a text file.
     """
     lists = {
         part: _names_in(directory / name)

@@ -1,4 +1,7 @@
-"""The data sets that this project understands; to add one, write its module and name it here."""
+"""The data sets that this project understands: which of them a root holds, and its rows.
+
+To add one, write its module and name it in `DATASETS`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from cxrmodel.data.datasets.chexpert import CHEXPERT
 from cxrmodel.data.datasets.data_set import DataSet, Entries
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of, match_columns, read_columns
 from cxrmodel.data.datasets.nih import NIH
-from cxrmodel.data.files.root import PICTURE_SUFFIXES, ListedFile, Root, explained
+from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
+from cxrmodel.data.files.root import Root, explained
 from cxrmodel.errors import DataError
 
 DATASETS: Mapping[str, DataSet] = {each.name: each for each in (NIH, CHEXPERT)}
@@ -29,12 +33,12 @@ def candidates(choice: str) -> Sequence[DataSet]:
 
 
 def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
-    """Return the data set that a table is of, or of several the one that it resembles most.
+    """Return the data set whose columns a table has, or has most of.
 
     Args:
         choice: `data.dataset`.
-        head: The first bytes of the table, or all.
-        only_dicom: Every image is a DICOM file, whose tags may say who it is of.
+        head: The first bytes of the table.
+        only_dicom: Every image is a DICOM file, whose tags may name the patient.
     """
 
     def num_matched(each: DataSet) -> float:
@@ -48,7 +52,7 @@ def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
 def read_tables(
     config: DataConfig, contents: Sequence[bytes], names: Sequence[str], only_dicom: bool
 ) -> tuple[DataSet, Entries]:
-    """Read a data set's tables, one below the other.
+    """Read a data set's tables and put them one below the other.
 
     Args:
         config: The choice of a data set, and how it is to be read.
@@ -57,7 +61,7 @@ def read_tables(
         only_dicom: Every image is a DICOM file.
 
     Raises:
-        DataError: A table lacks a required column, or is none.
+        DataError: A table lacks a required column, or is not a table.
     """
     data_set = data_set_of(config.dataset, contents[0][:HEAD_BYTES], only_dicom)
     required = data_set.required_of(only_dicom)
@@ -89,16 +93,16 @@ def read_file(root: Root, uri: str, limit: int | None = None) -> bytes:
 def find_tables(
     config: DataConfig, root: Root, files: Sequence[ListedFile], only_dicom: bool
 ) -> list[str]:
-    """Return where the tables of the data set lie, by their names or else by their columns.
+    """Return where the tables of the data set lie, found by name or else by their columns.
 
     Args:
         config: The choice of a data set.
-        root: Where to look into them.
+        root: Reads them.
         files: The listing.
-        only_dicom: Every image is a DICOM file, whose tags may say who it is of.
+        only_dicom: Every image is a DICOM file, whose tags may name the patient.
 
     Raises:
-        DataError: There is none, or more than can be told apart.
+        DataError: There is no table, or several could be meant.
     """
     uris = [file.uri for file in files if file.bytes and is_table(file.uri)]
 
@@ -110,7 +114,7 @@ def find_tables(
         named = [(pattern, uri) for uri in uris for pattern in _patterns(uri, data_set)]
         tables = [each for each in named if data_set.names_suffice or fits(each[1], data_set)]
         if tables:
-            return _one_a_pattern(root, tables)
+            return _one_per_pattern(root, tables)
     if len(uris) <= MAX_CANDIDATES:  # else too many to open each: the user has to say
         known = candidates(config.dataset)
         lacking = [uri for uri in uris if any(fits(uri, each, has_tags=True) for each in known)]
@@ -138,7 +142,7 @@ def _patterns(uri: str, data_set: DataSet) -> list[int]:
     return [number for number, each in enumerate(data_set.tables) if fnmatch(name, each.casefold())]
 
 
-def _one_a_pattern(root: Root, tables: list[tuple[int, str]]) -> list[str]:
+def _one_per_pattern(root: Root, tables: list[tuple[int, str]]) -> list[str]:
     uris = [uri for _, uri in sorted(tables)]
     if len({pattern for pattern, _ in tables}) < len(tables):
         raise DataError(_ambiguous(root, uris))
@@ -154,12 +158,12 @@ def _ambiguous(root: Root, uris: list[str]) -> str:
 
 def _without_patients(root: Root, uri: str, files: Sequence[ListedFile]) -> str:
     table = f"{root.root.rstrip('/')}/{uri}"
-    pictures = [file.uri for file in files if file.uri.casefold().endswith(PICTURE_SUFFIXES)]
-    has_dicom = any(file.uri.casefold().endswith(".dcm") for file in files)
-    if not (pictures and has_dicom):
+    images = [file.uri for file in files if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
+    others = [uri for uri in images if not uri.casefold().endswith(DICOM_SUFFIX)]
+    if not others or len(others) == len(images):
         return f"{table} does not say which patient an image is of: add the column `Patient ID`."
     return (
-        f"{table} does not say which patient an image is of, and {pictures[0]} is no DICOM file, "
+        f"{table} does not say which patient an image is of, and {others[0]} is not a DICOM file, "
         "whose tags may say it. Add the column `Patient ID`, or set data.images to the DICOM "
         "files, as in `**/*.dcm`."
     )

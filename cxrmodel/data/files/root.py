@@ -8,7 +8,6 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
@@ -20,15 +19,13 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
 from cxrmodel.data.files.fsspec_files import FsspecPrefix, archive_hint, extra_hint, web_errors
-from cxrmodel.data.files.listing import Oddities
+from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, Oddities
 from cxrmodel.data.files.local_files import LocalFolder
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.errors import DataError
 
 LOCAL_PROTOCOLS = ("file:", "local:")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError
@@ -37,7 +34,7 @@ UNFORESEEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
     RuntimeError, TypeError, ValueError, BotoCoreError, ftplib.Error, struct.error, zlib.error,
 )  # fmt: skip
-"""What comes out of a file system that meets a server or file it was not made for."""
+"""Raised by a file system that meets a server or a file it was not made for."""
 
 UNFORESEEN_OF_PACKAGES = {
     "azure.core.exceptions": "AzureError",
@@ -46,28 +43,13 @@ UNFORESEEN_OF_PACKAGES = {
     "paramiko.ssh_exception": "SSHException",
     "smbprotocol.exceptions": "SMBException",
 }
-"""The same of packages that are not always installed, by module."""
+"""The same for packages that are not always installed: class by module."""
 
-ONLY_A_FOLDER = " Of a folder write the path alone, without what is before `::`."
+ONLY_A_FOLDER = " For a folder give the path alone, without what precedes `::`."
 CREDENTIALS = (
     "Credentials come from the cloud's own chain (for S3: environment, profile or role; "
     "AWS_ENDPOINT_URL for another endpoint)."
 )
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class ListedFile:
-    """One file of a listing.
-
-    Attributes:
-        uri: Path relative to the root, '/'-separated.
-        bytes: Size.
-        version: ETag, or modification time in nanoseconds, or whatever the store offers.
-    """
-
-    uri: str
-    bytes: int
-    version: str
 
 
 @contextmanager
@@ -96,7 +78,7 @@ def explained(location: str, action: str) -> Iterator[None]:
 
 
 def unforeseen() -> tuple[type[Exception], ...]:
-    """Return what file systems raise that nobody foresaw, of the packages loaded by now."""
+    """Return the unexpected errors of file systems, those of optional packages included."""
     loaded = ((sys.modules.get(module), name) for module, name in UNFORESEEN_OF_PACKAGES.items())
     return (*UNFORESEEN, *(getattr(module, name) for module, name in loaded if module))
 
@@ -154,7 +136,7 @@ class Root:
     @property
     def oddities(self) -> Oddities:
         """What the last listing left out or found elsewhere."""
-        return Oddities() if isinstance(self._files, S3Prefix) else self._files.oddities
+        return self._files.oddities
 
     def files(self) -> list[ListedFile]:
         """List the images, tables and lists below the root, sorted, in one sweep."""
@@ -179,7 +161,7 @@ class Root:
             FileNotFoundError: It is gone.
             FileChangedError: It has another version than the given one.
             UnreadableFileError: It keeps coming damaged, or cannot be unpacked.
-            DataError: The file system failed in a way that nobody foresaw.
+            DataError: The file system failed in an unexpected way.
             PermissionError: Access is refused.
             OSError: It cannot be reached.
         """

@@ -1,7 +1,7 @@
 """Decoded pixels in one memory map on the node's own disk.
 
-`<scratch>/images/<key>/` holds `pixels.u8`, uint8 (N, S, S), rows in index order; `rows.bin`, a
-record a row of what became of it; and `lock`. A row's record is written only after its pixels are
+`<scratch>/images/<key>/` holds `pixels.u8`, uint8 (N, S, S), rows in index order; `rows.bin`, one
+record per row of what became of it; and `lock`. A row's record is written only after its pixels are
 on disk, so a process killed at any instant leaves nothing half done that looks finished. The
 folder may vanish at any time: it costs the time to decode again.
 """
@@ -39,7 +39,6 @@ from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.storage.disk import GIB, bytes_on_disk, explain_full_disk
 from cxrmodel.storage.layout import LISTING_FILE
 
-# The modules that turn bytes into pixels.
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -49,7 +48,7 @@ SHOWN_FOLDERS = 8
 logger = logging.getLogger(__name__)
 
 
-class ImageCache:
+class PixelCache:
     """The memory map of one listing, decoded one way.
 
     Args:
@@ -93,7 +92,7 @@ class ImageCache:
     ) -> None:
         """Decode those of the rows that are not decoded yet; one process at a time.
 
-        Rows that another try may find otherwise are tried again: `image_records.RETRIED`.
+        Rows that another try may find otherwise are tried again: `reader.RETRIED`.
 
         Args:
             reader: Decodes.
@@ -155,8 +154,8 @@ class ImageCache:
         if needed > free:
             raise ScratchSpaceError(
                 f"Decoded images need {needed:,} bytes in {self.directory}, and {free:,} are free. "
-                "Set store.scratch to a larger disk, decode.size or data.fraction lower, or "
-                f"decode.cache to false to decode on the fly.{_deletable(self.directory)}"
+                "Set store.scratch to a larger disk, images.size or data.fraction lower, or "
+                f"images.cache to false to decode on the fly.{_deletable(self.directory)}"
             )
 
     def _fill(

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.data.ledger import Reason
 from tests.data.images.image_bytes import dicom, encode, lut, noise, shades
@@ -137,7 +137,7 @@ def run(root, contents):
     decode_images(CONFIG, str(root), root, root, **where)
     images = pd.read_parquet(root / "images.parquet").set_index("image")
     ledger = pd.read_parquet(root / "excluded.parquet").set_index("image")
-    cache = ImageCache(CONFIG, root, len(names), root / "scratch")
+    cache = PixelCache(CONFIG, root, len(names), root / "scratch")
     return images, ledger, cache.pixels(), open_pixels(CONFIG, str(root), root, root, **where)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.errors import DataError
 
@@ -159,7 +159,7 @@ def test_lost_scratch_is_filled_again_without_complaint(decode, reopen, root, ca
 
 def test_a_damaged_row_is_decoded_again_and_mended(decode, reopen, root, index, tmp_path, caplog):
     images = decode()[0]
-    cache = ImageCache(CACHED, index, 8, tmp_path / "scratch")
+    cache = PixelCache(CACHED, index, 8, tmp_path / "scratch")
     with (cache.directory / "pixels.u8").open("r+b") as stream:
         stream.seek(3 * 64 * 64)
         stream.write(bytes(64))
@@ -175,7 +175,7 @@ def test_a_cache_whose_records_differ_from_the_artifact_is_decoded_again(
     decode, reopen, root, index, tmp_path
 ):
     images = decode()[0]
-    cache = ImageCache(CACHED, index, 8, tmp_path / "scratch")
+    cache = PixelCache(CACHED, index, 8, tmp_path / "scratch")
     records = np.fromfile(cache.directory / "rows.bin", dtype=[("s", "u1"), ("rest", "V196")])
     records["rest"][5] = bytes(196)
     records["s"][6] = 200

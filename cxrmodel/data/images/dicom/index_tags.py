@@ -1,4 +1,8 @@
-"""What DICOM files say of themselves fills what a data set's table leaves open."""
+"""Tags of DICOM files for the index: patient, age, sex, view and pixel spacing.
+
+They fill what a data set's table leaves open. pydicom, which the optional extra `dicom` installs,
+is imported only where a DICOM file is met.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,13 @@ from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
 from cxrmodel.machine import usable_cores
 
+TEXT_TAGS = {"patient_id": "PatientID", "age": "PatientAge", "sex": "PatientSex"}
+# The first that names a view counts; a description may name it where no code does.
+VIEW_TAGS = ("ViewPosition", "ViewCodeSequence", "SeriesDescription", "ProtocolName")
+SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing")
+COLUMNS = (*TEXT_TAGS, "view", "pixel_spacing_mm", "reason", "detail")
+HEAD_BYTES = (32 << 10, 512 << 10, 8 << 20)  # tried in turn, until these tags are passed
+REMOTE_WORKERS = 16
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "patient_id": parse_patient_id,
     "age": parse_age,
@@ -33,11 +44,11 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 
 
 def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFrame:
-    """Return the rows with a column pixel_spacing_mm, and what else the tags of their files say.
+    """Return the rows with a column pixel_spacing_mm, and gaps filled from their files' tags.
 
-    Only files of usable rows are opened. The table wins over the tags. Rows that then still have
-    no patient, or are found to be lateral views, are excluded; where a file could not be read,
-    for the reason of that.
+    Only the files of usable rows are opened. The table wins over the tags. Rows that still have no
+    patient after that, or turn out to be lateral views, are excluded; where a file could not be
+    read, the reason says so.
 
     Args:
         rows: As joined with the files.
@@ -56,9 +67,9 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
     tags = tags.set_axis(rows.index[tagged])
     rows.loc[tagged, "pixel_spacing_mm"] = tags["pixel_spacing_mm"]
     for field, parse in PARSERS.items():
-        said = converted(tags[field], parse).astype(rows[field].dtype).reindex(rows.index)
-        silent = tagged & (rows[field].isna() | (rows[field] == ""))
-        rows[field] = rows[field].mask(silent, said)
+        stated = converted(tags[field], parse).astype(rows[field].dtype).reindex(rows.index)
+        is_open = tagged & (rows[field].isna() | (rows[field] == ""))
+        rows[field] = rows[field].mask(is_open, stated)
     reasons = tags["reason"].reindex(rows.index, fill_value="")
     nobody = tagged & (rows["patient_id"] == "")
     for reason in Reason:
@@ -66,19 +77,6 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
         exclude(rows, nobody & (reasons == str(reason)), reason, details)
     exclude_people(rows, tagged)
     return rows
-
-
-TEXT_TAGS = {
-    "patient_id": "PatientID",
-    "age": "PatientAge",
-    "sex": "PatientSex",
-}
-# The first that names a view counts; a description may name it where no code does.
-VIEW_TAGS = ("ViewPosition", "ViewCodeSequence", "SeriesDescription", "ProtocolName")
-SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing")
-COLUMNS = (*TEXT_TAGS, "view", "pixel_spacing_mm", "reason", "detail")
-HEAD_BYTES = (32 << 10, 512 << 10, 8 << 20)  # tried in turn, until these tags are passed
-REMOTE_WORKERS = 16
 
 
 def read_headers(root: Root, files: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +121,7 @@ def _header(root: Root, uri: str, num_bytes: int) -> tuple[str | float, ...]:
 
 
 def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
-    from cxrmodel.data.images.dicom.header import read_tags  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.images.dicom.tags import read_tags  # noqa: PLC0415 - an optional extra
 
     tags: dict[str, str] = {}
     is_whole, limit = False, 0
