@@ -130,18 +130,18 @@ def test_lists_are_complete_and_disjoint_by_patient(phantoms: Path) -> None:
 def test_all_findings_are_in_a_small_set(seed: int) -> None:
     entries = sample_entries(240, seed)
     assert sum(not entry.missing for entry in entries) == 240
-    counts = Counter(finding for entry in entries for finding in entry.film.findings)
+    counts = Counter(finding for entry in entries for finding in entry.spec.findings)
     assert min(counts[finding] for finding in PATHOLOGIES) >= 2
-    healthy = sum(not entry.film.findings for entry in entries) / len(entries)
+    healthy = sum(not entry.spec.findings for entry in entries) / len(entries)
     assert 0.35 < healthy < 0.6
-    lying = sum(entry.film.view == "AP" for entry in entries) / len(entries)
+    lying = sum(entry.spec.view == "AP" for entry in entries) / len(entries)
     assert 0.3 < lying < 0.55
-    assert 2 <= max(len(entry.film.findings) for entry in entries) <= 4
+    assert 2 <= max(len(entry.spec.findings) for entry in entries) <= 4
 
 
 def test_a_patient_keeps_the_sex_and_never_grows_younger() -> None:
     entries = sample_entries(240, seed=0)
-    later = [(a.film, b.film) for a, b in pairwise(entries)]
+    later = [(a.spec, b.spec) for a, b in pairwise(entries)]
     same = [(a, b) for a, b in later if a.patient_id == b.patient_id]
     assert len(same) > 50
     assert all(a.sex == b.sex and a.age <= b.age for a, b in same)
@@ -205,6 +205,6 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], mess
 def test_a_folder_with_another_set_is_refused(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, size_px=SIZE_PX)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=r"root must be empty or hold films of this seed and size"):
+    with pytest.raises(ValueError, match=r"root must be empty or hold images of this seed and size"):
         write_phantoms(tmp_path, 2, seed=1, size_px=SIZE_PX)
     assert contents(tmp_path) == before

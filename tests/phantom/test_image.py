@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from cxrmodel.data.datasets.labels import PATHOLOGIES
-from cxrmodel.phantom import FilmSpec, draw_film, film_boxes
+from cxrmodel.phantom import ImageSpec, draw_image, image_boxes
 
 
 def pair(finding: str, patient_id: int, view: str = "PA") -> tuple[np.ndarray, np.ndarray]:
     """Return the film of a patient without and with a finding, as float32."""
-    specs = [FilmSpec(f, view=view, patient_id=patient_id) for f in ((), (finding,))]
-    without, with_it = (draw_film(spec, 256).astype(np.float32) for spec in specs)
+    specs = [ImageSpec(f, view=view, patient_id=patient_id) for f in ((), (finding,))]
+    without, with_it = (draw_image(spec, 256).astype(np.float32) for spec in specs)
     return without, with_it
 
 
@@ -33,7 +33,7 @@ def test_cardiomegaly_widens_the_heart(patient_id: int, view: str) -> None:
 @pytest.mark.parametrize("patient_id", [1, 2, 3])
 def test_an_opacity_brightens_its_box(finding: str, patient_id: int) -> None:
     without, with_it = pair(finding, patient_id)
-    boxes = film_boxes(FilmSpec((finding,), patient_id=patient_id), 256)
+    boxes = image_boxes(ImageSpec((finding,), patient_id=patient_id), 256)
     assert boxes
     for name, (x, y, width, height) in boxes:
         part = np.s_[int(y) : int(y + height) + 1, int(x) : int(x + width) + 1]
@@ -70,4 +70,4 @@ def test_every_finding_changes_the_film(finding: str) -> None:
 )
 def test_bad_film_specs_are_named(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FilmSpec(**fields)  # type: ignore[arg-type]
+        ImageSpec(**fields)  # type: ignore[arg-type]
