@@ -58,7 +58,7 @@ def test_same_bytes_and_times_on_every_run(phantoms: Path, tmp_path: Path, worke
     assert times == {1504224000.0}  # 2017-09-01T00:00:00Z
 
 
-def test_another_seed_gives_other_films(phantoms: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(phantoms: Path, tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, seed=1, size_px=SIZE_PX)
     name = "images/00000001_000.png"
     assert contents(tmp_path)[name] != contents(phantoms)[name]
@@ -88,7 +88,7 @@ def test_some_rows_lack_their_image_and_no_image_lacks_its_row(phantoms: Path) -
     assert image_names(phantoms) < listed
 
 
-def test_films_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
+def test_images_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
     modes: Counter[str] = Counter()
     for path in (phantoms / "images").iterdir():
         with Image.open(path) as image:
@@ -103,7 +103,7 @@ def test_films_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
     assert 1 <= modes["RGBA"] <= 0.05 * NUM_IMAGES
 
 
-def test_boxes_are_inside_films_that_carry_their_label(phantoms: Path) -> None:
+def test_boxes_are_inside_images_that_carry_their_label(phantoms: Path) -> None:
     labels = {row[0]: row[1].replace("Infiltration", "Infiltrate") for row in entry_rows(phantoms)}
     boxes = box_rows(phantoms)
     assert len(boxes) > 10
@@ -148,7 +148,7 @@ def test_a_patient_keeps_the_sex_and_never_grows_younger() -> None:
     assert all(b.follow_up == a.follow_up + 1 for a, b in same)
 
 
-def test_a_film_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+def test_an_image_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 6, size_px=SIZE_PX)
     before = contents(tmp_path)
     kept, *_, lost = sorted((tmp_path / "images").iterdir())
@@ -205,6 +205,6 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], mess
 def test_a_folder_with_another_set_is_refused(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, size_px=SIZE_PX)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=r"root must be empty or hold images of this seed and size"):
+    with pytest.raises(ValueError, match=r"root must be empty or hold images of this seed"):
         write_phantoms(tmp_path, 2, seed=1, size_px=SIZE_PX)
     assert contents(tmp_path) == before

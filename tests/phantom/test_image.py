@@ -1,4 +1,4 @@
-"""Synthetic films: the findings in them can be seen and measured."""
+"""Synthetic images: the findings in them can be seen and measured."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,15 @@ from cxrmodel.phantom import ImageSpec, draw_image, image_boxes
 
 
 def pair(finding: str, patient_id: int, view: str = "PA") -> tuple[np.ndarray, np.ndarray]:
-    """Return the film of a patient without and with a finding, as float32."""
+    """Return the image of a patient without and with a finding, as float32."""
     specs = [ImageSpec(f, view=view, patient_id=patient_id) for f in ((), (finding,))]
     without, with_it = (draw_image(spec, 256).astype(np.float32) for spec in specs)
     return without, with_it
 
 
-def heart_width(film: np.ndarray, view: str) -> int:
+def heart_width(image: np.ndarray, view: str) -> int:
     """Return the bright run about the midline above the diaphragm, in pixels of 256."""
-    profile = film[slice(135, 150) if view == "PA" else slice(108, 123)].mean(axis=0)
+    profile = image[slice(135, 150) if view == "PA" else slice(108, 123)].mean(axis=0)
     bright = profile > (profile[60:200].min() + profile[118:138].mean()) / 2
     left, right = np.flatnonzero(~bright[:128])[-1], 128 + np.flatnonzero(~bright[128:])[0]
     return int(right - left)
@@ -25,7 +25,9 @@ def heart_width(film: np.ndarray, view: str) -> int:
 @pytest.mark.parametrize("patient_id", [1, 2, 3, 4])
 @pytest.mark.parametrize("view", ["PA", "AP"])
 def test_cardiomegaly_widens_the_heart(patient_id: int, view: str) -> None:
-    without, with_it = (heart_width(film, view) for film in pair("Cardiomegaly", patient_id, view))
+    without, with_it = (
+        heart_width(image, view) for image in pair("Cardiomegaly", patient_id, view)
+    )
     assert with_it > 1.2 * without
 
 
@@ -54,7 +56,7 @@ def test_emphysema_darkens_the_lungs() -> None:
 
 
 @pytest.mark.parametrize("finding", PATHOLOGIES)
-def test_every_finding_changes_the_film(finding: str) -> None:
+def test_every_finding_changes_the_image(finding: str) -> None:
     without, with_it = pair(finding, 3)
     assert (np.abs(with_it - without) > 12).mean() > 0.0005
 
@@ -68,6 +70,6 @@ def test_every_finding_changes_the_film(finding: str) -> None:
         ({"age": -1}, r"age must be 0 or more, got -1"),
     ],
 )
-def test_bad_film_specs_are_named(fields: dict[str, object], message: str) -> None:
+def test_bad_image_specs_are_named(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageSpec(**fields)  # type: ignore[arg-type]

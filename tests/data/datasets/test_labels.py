@@ -81,4 +81,4 @@ def test_labels_joined_by_another_sign_are_counted_in_the_log(caplog):
     hot, reasons, _ = label_matrix(pd.Series(["Mass;Hernia", "Mass", "Mass;Hernia", "Cold"]))
     assert hot.sum(axis=1).tolist() == [2, 1, 2, 0]
     assert reasons.tolist() == ["", "", "", "unknown_label"]
-    assert "2 rows join their labels by other signs than |, as in 'Mass;Hernia'" in caplog.text
+    assert "2 rows join their labels by other characters than |, as in 'Mass;Hernia'" in caplog.text

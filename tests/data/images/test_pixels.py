@@ -226,11 +226,11 @@ def test_works_on_a_bucket(config, s3, make_root, index_of, tmp_path):
     local = make_root(4)
     file_of(local, 3).write_bytes(file_of(local, 2).read_bytes()[:-30])
     for path in local.rglob("*.*"):
-        s3.put_file(str(path), f"films/{path.relative_to(local)}")
-    index = index_of("s3://films")
-    s3.rm("films/images/00000001_001.png")
-    summary = decode_images(config, "s3://films", index, tmp_path, scratch=tmp_path / "scratch")
+        s3.put_file(str(path), f"xrays/{path.relative_to(local)}")
+    index = index_of("s3://xrays")
+    s3.rm("xrays/images/00000001_001.png")
+    summary = decode_images(config, "s3://xrays", index, tmp_path, scratch=tmp_path / "scratch")
     assert summary["excluded_by_reason"] == {"damaged_image": 1, "unreadable": 1}
-    pixels = open_pixels(config, "s3://films", index, tmp_path, scratch=tmp_path / "again")
+    pixels = open_pixels(config, "s3://xrays", index, tmp_path, scratch=tmp_path / "again")
     expected = [pixels_of(local, row) for row in (2, 0)]
     np.testing.assert_array_equal(pixels.read(np.array([2, 0])), expected)

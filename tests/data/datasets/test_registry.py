@@ -66,7 +66,7 @@ def test_a_table_without_patients_says_so_and_which_file_has_no_tags_to_say_it(f
         DataError, match=r"labels\.csv does not say .*: add the column `Patient ID`"
     ):
         find({**table, "b.png": "x"})
-    with pytest.raises(DataError, match=r"b\.png is no DICOM file.* set data\.images to the DICOM"):
+    with pytest.raises(DataError, match=r"b\.png is not a DICOM file.* data\.images to the DICOM"):
         find({**table, "a.dcm": "x", "b.png": "x"})
 
 
