@@ -12,9 +12,10 @@ from rich.filesize import pick_unit_and_suffix
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
 from cxrmodel.data.ledger import count_reasons
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.storage.disk import free_bytes
 from cxrmodel.storage.layout import EXCLUDED_FILE
 from cxrmodel.storage.store import Artifact, Store
-from flows.needs import Reading, Training, free_bytes, reading, training
+from flows.needs import Reading, Training, reading, training
 from tasks.engine.preview import (
     CACHED,
     Pending,

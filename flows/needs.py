@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +102,3 @@ def training(config: PipelineConfig) -> Training:
         bytes_there=None if runtime.ray_address else memory_bytes(where),
         checkpoint_bytes=CHECKPOINT_WEIGHTS * weights,
     )
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the room on the disk of a folder, which need not exist yet."""
-    path = folder.absolute()
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    return shutil.disk_usage(there).free

@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteFiles:
-    """The few operations that the store needs, each repeated while a file system cannot be reached.
+    """The operations that the store needs, each repeated while a file system cannot be reached.
 
     Args:
-        fs: Of the store; its paths have no protocol.
+        fs: File system of the store; its paths have no protocol.
     """
 
     def __init__(self, fs: AbstractFileSystem) -> None:
         self._fs = fs
 
     def find(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Return what is known of each file below a folder, by path."""
+        """Return the details of each file below a folder, by path."""
         self._fs.invalidate_cache()
         found: dict[str, dict[str, Any]] = self._ask(
             "Listing", folder, lambda: self._fs.find(folder, detail=True)
@@ -49,19 +49,19 @@ class RemoteFiles:
         self._ask("Writing", folder, lambda: self._fs.makedirs(folder, exist_ok=True))
         self._ask("Writing", path, lambda: self._fs.put_file(str(local), path))
 
-    def fetch(self, path: str, local: Path, is_right: Callable[[Path], bool]) -> None:
-        """Copy a file to a local path, again where it comes damaged.
+    def fetch(self, path: str, local: Path, is_intact: Callable[[Path], bool]) -> None:
+        """Copy a file to a local path, and again if it arrives damaged.
 
         Raises:
-            DamagedArtifactError: It came damaged `NUM_READS` times.
+            DamagedArtifactError: It arrived damaged `NUM_READS` times.
         """
         for _ in range(NUM_READS):
             try:
                 self._ask("Reading", path, lambda: self._fs.get_file(path, str(local)))
-            except FlexibleChecksumError:  # the store's own says what `is_right` would
+            except FlexibleChecksumError:  # the store's own checksum, as good as `is_intact`
                 pass
             else:
-                if is_right(local):
+                if is_intact(local):
                     return
             logger.warning("%s came damaged: reading it again", path)
         raise DamagedArtifactError(
@@ -71,7 +71,7 @@ class RemoteFiles:
 
     def _ask(self, doing: str, path: str, send: Callable[[], Any]) -> Any:
         what = f"{doing} {self._fs.unstrip_protocol(path)}"
-        with explained(what):
+        with _naming(what):
             return patiently(what, send)
 
 
@@ -113,18 +113,18 @@ class RemoteFolder:
 
     def _explained(self, doing: str, name: str = "") -> AbstractContextManager[None]:
         path = f"{self._path}/{name}".rstrip("/")
-        return explained(f"{doing} {self._fs.unstrip_protocol(path)}")
+        return _naming(f"{doing} {self._fs.unstrip_protocol(path)}")
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Make whatever a file system raises say what was done where; an error keeps its kind.
+def _naming(what: str) -> Iterator[None]:
+    """Make the errors of a file system say what was done where; an error keeps its type.
 
     Args:
-        what: As in `Writing s3://bucket/store/vae`.
+        what: For example `Writing s3://bucket/store/vae`.
 
     Raises:
-        StoreError: The store cannot be used as it is set, or not by its file system.
+        StoreError: The store's setting or its file system does not work.
     """
     try:
         yield
@@ -132,10 +132,10 @@ def explained(what: str) -> Iterator[None]:
         raise PermissionError(f"{what} was refused: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{what}: it is not there ({error})") from error
-    except FlexibleChecksumError:  # it is asked for again
+    except FlexibleChecksumError:  # it is requested again
         raise
     except OSError as error:
-        # It names a file of this machine, or `patiently` has said it.
+        # It names a file of this machine, or `patiently` has named the action already.
         if error.filename is not None or str(error).startswith(what):
             raise
         if isinstance(error, ConnectionError):

@@ -23,7 +23,8 @@ from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, Oddities
 from cxrmodel.data.files.local_files import LocalFolder
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
-from cxrmodel.errors import DataError
+from cxrmodel.data.ledger import Reason
+from cxrmodel.errors import DataError, FileChangedError, ImageError, UnreadableFileError
 
 LOCAL_PROTOCOLS = ("file:", "local:")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
@@ -170,6 +171,28 @@ class Root:
         except unforeseen() as error:
             location = f"{self.root.rstrip('/')}/{uri}"
             raise DataError(_unforeseen(error, location, "read")) from error
+
+    def read_image(self, uri: str, limit: int, *, version: str = "") -> bytes:
+        """Read like `read`, but raise an ImageError for whatever costs this image alone.
+
+        Raises:
+            ImageError: The file is gone, replaced or unreadable.
+            OSError: The root as a whole cannot be reached; worth another try.
+        """
+        try:
+            return self.read(uri, limit, version=version)
+        except FileNotFoundError as error:
+            if not self.exists():
+                raise OSError(f"{self.root} is gone or out of reach: {error}") from error
+            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
+        except FileChangedError as error:
+            was = f"it was version {version} when it was listed" if version else str(error)
+            raise ImageError(Reason.REPLACED, was) from error
+        except UnreadableFileError as error:
+            raise ImageError(Reason.UNREADABLE, str(error)) from error
+        except OSError as error:
+            error.add_note(f"while reading {uri} of {self.root}")
+            raise
 
     def exists(self) -> bool:
         """Tell whether the root is still there."""

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from cxrmodel.data.images.reader import (
 )
 from cxrmodel.errors import ImageError, ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.storage.disk import GIB, bytes_on_disk, explain_full_disk
+from cxrmodel.storage.disk import GIB, bytes_on_disk, explain_full_disk, free_bytes
 from cxrmodel.storage.layout import LISTING_FILE
 
 KEY_CHARS = 16
@@ -150,7 +149,7 @@ class PixelCache:
 
     def _check_space(self, num_rows: int) -> None:
         needed = num_rows * self._row_bytes
-        free = shutil.disk_usage(self.directory).free
+        free = free_bytes(self.directory)
         if needed > free:
             raise ScratchSpaceError(
                 f"Decoded images need {needed:,} bytes in {self.directory}, and {free:,} are free. "

@@ -72,7 +72,8 @@ def decode_images(
     """Decode every image of the index once, and write images.parquet and excluded.parquet.
 
     With config.cache on, the pixels stay in scratch for the stages that follow, and a killed run
-    goes on where it stopped; off, or decoded elsewhere, they are dropped. The files are the same.
+    continues where it stopped; off, or decoded elsewhere, they are dropped. The files written are
+    the same.
 
     Args:
         config: How to decode.
@@ -81,8 +82,8 @@ def decode_images(
         directory: Folder to write to.
         scratch: Node-local folder for the pixels.
         num_workers: Threads that decode.
-        decode_shards: From the number of images to the records of all their rows, range by range,
-            where other machines decode.
+        decode_shards: Where other machines decode: from the number of images to the records of all
+            rows, range by range.
         report: Told the number of images done.
 
     Returns:
@@ -94,38 +95,37 @@ def decode_images(
         OSError: The data set cannot be reached; worth another try.
     """
     reader = ImageReader(config, root, index, num_workers)
+    num_images = len(reader.names)
     if decode_shards is None and config.cache:
-        records = _decode_into_cache(config, reader, index, scratch, report)
+        cache = PixelCache(config, index, num_images, scratch)
+        cache.build(reader, np.arange(num_images), report=report)
+        records = cache.records()
     else:
-        shards = (decode_shards or partial(_decode_here, reader))(len(reader.names))
-        records = _collect(shards, len(reader.names), report)
-    outcomes = outcomes_of(records, reader.names)
+        shards = (decode_shards or partial(_decode_here, reader))(num_images)
+        records = _collect(shards, num_images, report)
+    return _write_outcomes(outcomes_of(records, reader.names), root, directory)
+
+
+def _write_outcomes(outcomes: pd.DataFrame, root: str, directory: Path) -> dict[str, Any]:
+    """Write the stage's files and return its summary."""
     excluded = outcomes[outcomes["status"] != OK]
     rows = ledger(excluded["image"], excluded["status"], excluded["detail"])
-    if len(rows) == len(outcomes):
+    num_images = len(outcomes) - len(rows)
+    if num_images == 0:
         raise DataError(
             f"None of the {len(rows):,} images of {root} can be decoded: {describe_counts(rows)}. "
             f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}. "
             f"{Reason(rows['reason'].iloc[0]).remedy}"
         )
-    outcomes.drop(columns="detail").to_parquet(
-        directory / IMAGES_FILE, index=False, compression="zstd"
-    )
+    table = outcomes.drop(columns="detail")
+    table.to_parquet(directory / IMAGES_FILE, index=False, compression="zstd")
     write_ledger(rows, directory)
-    warn_of_losses(rows, len(outcomes) - len(rows))
+    warn_of_losses(rows, num_images)
     return {
-        "num_images": len(outcomes) - len(rows),
+        "num_images": num_images,
         "num_excluded": len(rows),
         "excluded_by_reason": count_reasons(rows),
     }
-
-
-def _decode_into_cache(
-    config: ImagesConfig, reader: ImageReader, index: Path, scratch: Path, report: ReportProgress
-) -> Records:
-    cache = PixelCache(config, index, len(reader.names), scratch)
-    cache.build(reader, np.arange(len(reader.names)), report=report)
-    return cache.records()
 
 
 def _decode_here(reader: ImageReader, num_images: int) -> Iterator[tuple[range, Records]]:

@@ -18,7 +18,7 @@ from cxrmodel.data.images.decode import DecodedImage, check_square, decode_image
 from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.images.grey import check_contrast
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
+from cxrmodel.errors import ImageError
 from cxrmodel.machine import usable_cores
 from cxrmodel.storage.layout import LISTING_FILE, OK
 
@@ -132,7 +132,8 @@ class ImageReader:
     def _image(self, row: int) -> DecodedImage:
         expected = self._bytes[row]
         check_bytes(expected, self.config.max_megapixels)
-        data = self._read(row, expected + 1) if expected else b""
+        uri, version = self._uris[row], self._versions[row]
+        data = self._root.read_image(uri, expected + 1, version=version) if expected else b""
         if len(data) != expected:
             found = f"{len(data):,}" if len(data) < expected else f"more than {expected:,}"
             raise ImageError(
@@ -142,22 +143,6 @@ class ImageReader:
         check_square(image.pixels, self.config.size)
         check_contrast(image.num_levels)
         return image
-
-    def _read(self, row: int, limit: int) -> bytes:
-        try:
-            return self._root.read(self._uris[row], limit, version=self._versions[row])
-        except FileNotFoundError as error:
-            if not self._root.exists():
-                raise OSError(f"{self._root.root} is gone or out of reach: {error}") from error
-            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
-        except FileChangedError as error:
-            was = f"it was version {self._versions[row]} when it was listed"
-            raise ImageError(Reason.REPLACED, was) from error
-        except UnreadableFileError as error:
-            raise ImageError(Reason.UNREADABLE, str(error)) from error
-        except OSError as error:
-            error.add_note(f"while reading {self._uris[row]} of {self._root.root}")
-            raise
 
     def decode_many(self, rows: Iterable[int]) -> Iterator[Decoded]:
         """Decode rows on all threads, in the given order, with about 64 MiB of pixels in memory."""

@@ -1,11 +1,11 @@
 import os
+import shutil
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images import pixel_cache
 from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.errors import ScratchSpaceError
@@ -36,7 +36,7 @@ def cache(index, tmp_path):
 @pytest.fixture
 def small_disk(monkeypatch):
     usage = namedtuple("usage", "total used free")(50_000, 30_000, 20_000)
-    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
 
 def test_too_little_is_refused_before_anything_is_decoded(cache, reader, small_disk):

@@ -1,4 +1,8 @@
-"""From a DICOM file to 8-bit grey. Needs the extra `dicom`."""
+"""From a DICOM file to 8-bit grey, as a viewer would first show it. Needs the extra `dicom`.
+
+The tags that say how to show it are optional. An odd one does not cost the image: the next of its
+kind is used, and in the end the range of the values.
+"""
 
 from __future__ import annotations
 
@@ -71,13 +75,13 @@ def decode_dicom(data: bytes, max_megapixels: float) -> NDArray[np.uint8]:
 
 
 def _decoded(dataset: Dataset) -> NDArray[np.integer]:
-    """Decode the pixels, with all their bits: those that are not stored may tell of a wrong header.
+    """Decode the pixels with all their bits: those that are not stored may reveal a wrong header.
 
     Raises:
         ImageError: They cannot be decoded, or come out in another shape than the header says.
     """
     try:
-        # More frames than stated would come with them, and make another shape.
+        # Frames in excess of those stated would change the shape.
         pixels = pixel_array(dataset, allow_excess_frames=False, correct_unused_bits=False)
     except PARSE_ERRORS as error:
         raise damaged("its pixels cannot be decoded as its header says") from error
@@ -91,7 +95,7 @@ def _decoded(dataset: Dataset) -> NDArray[np.integer]:
 def _require(
     pixels: NDArray[np.integer], shape: tuple[int, ...], kinds: str, most_bytes: int
 ) -> None:
-    """Hold a decoder's result against what it promises."""
+    """Check a decoder's result against what the header promises."""
     dtype = pixels.dtype
     if pixels.shape != shape or dtype.kind not in kinds or dtype.itemsize > most_bytes:
         raise damaged(f"its pixels decode to {dtype} of shape {pixels.shape}, and not to {shape}")
@@ -100,11 +104,11 @@ def _require(
 def _monochrome(dataset: Dataset, pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Map stored values to grey through a table of every code that such a pixel can have.
 
-    Exact, with a fraction of the work and room of mapping each pixel in floating point.
+    Exact, with a fraction of the time and memory of mapping each pixel in floating point.
     """
     stored = read_stored(dataset, pixels)
     table = grey_table(dataset, stored)
-    if stored.is_padding.any():  # which would count as contrast of the whole
+    if stored.is_padding.any():  # padding would count as contrast of the image
         check_contrast(used_levels(np.bincount(table, stored.counts).astype(np.int64)))
     grey: NDArray[np.uint8] = table[stored.codes]
     return grey
@@ -134,10 +138,10 @@ Displayed = NDArray[np.float64]
 
 
 def grey_table(dataset: Dataset, stored: Stored) -> Table:
-    """Return the grey of each code, (V,): air dark in every image, and padding black.
+    """Return the grey of each code, (V,), with air dark and padding black.
 
     Raises:
-        ImageError: The rescale or the modality LUT, without which no window can be used, is none.
+        ImageError: The rescale or the modality LUT, without which no window fits, is broken.
     """
     values = _through_modality(dataset, stored.values)
     shown = (table for table in _stated(dataset, values) if shows(table, stored.counts))
@@ -184,7 +188,7 @@ def _rescale(dataset: Dataset, keyword: str) -> float | None:
 
 
 def _is_blank_lut(dataset: Dataset, keyword: str) -> bool:
-    """Tell whether a sequence has no LUT in it: some devices write empty ones."""
+    """Tell whether a sequence holds no LUT: some devices write empty ones."""
     try:
         items = dataset.get(keyword) or []
         return not any(item.get("LUTDescriptor") for item in items)
@@ -223,8 +227,8 @@ def _through_lut(dataset: Dataset, number: int, values: Displayed) -> Iterator[T
         length = num_entries or 2**16
         last = first + length - 1
         if isinstance(lut.LUTData, bytes) and len(lut.LUTData) == length + length % 2:
-            lut.add_new("LUTData", "US", list(lut.LUTData[:length]))  # a byte each, packed
-        # pydicom looks up in the type of the entries: 8-bit ones would wrap after 256 of them.
+            lut.add_new("LUTData", "US", list(lut.LUTData[:length]))  # packed, one byte each
+        # pydicom indexes in the type of the entries: 8-bit ones would wrap after 256.
         lut.LUTDescriptor = [num_entries, first, max(bits, 16)]
         within = np.rint(values).clip(first, last).astype(np.int32)
         table = scaled(apply_voi(within, dataset, number).astype(np.float64), 0, 2**bits - 1)
@@ -242,7 +246,9 @@ def _windowed(dataset: Dataset, centre: float, width: float, values: Displayed) 
     dataset.add_new("VOILUTFunction", "CS", function)
     _set_number(dataset, "WindowCenter", centre)
     _set_number(dataset, "WindowWidth", width)
-    with np.errstate(all="ignore"):  # what numpy would warn of is not finite, and no table
+    with np.errstate(
+        all="ignore"
+    ):  # numpy would warn of values that are not finite, which are refused
         black, white = apply_windowing(np.array([-np.inf, np.inf]), dataset)
         table = scaled(apply_windowing(values, dataset), black, white)
     yield from () if table is None else (table,)

@@ -1,4 +1,4 @@
-"""The header of a DICOM image, and all that can be checked before its pixels are decoded.
+"""The header of a DICOM image and of its compressed frame: checked before pixels are decoded.
 
 Importing this needs the extra `dicom`.
 """
@@ -6,25 +6,30 @@ Importing this needs the extra `dicom`.
 from __future__ import annotations
 
 import io
+import struct
+from itertools import pairwise
+from typing import NamedTuple
 
 from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import get_frame, parse_basic_offsets
 from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import get_expected_length
+from pydicom.pixels.utils import get_expected_length, get_j2k_parameters
 from pydicom.tag import BaseTag, SequenceDelimiterTag, Tag
 from pydicom.uid import (
+    HTJ2K,
     UID,
     AllTransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     RLELossless,
 )
 
-from cxrmodel.data.images.dicom.frame import Frame, are_runs_too_long, has_own_header, read_frame
 from cxrmodel.data.images.dicom.tags import (
     PARSE_ERRORS,
     damaged,
@@ -68,6 +73,31 @@ END_OF_FRAGMENTS = b"\xfe\xff\xdd\xe0" + bytes(4)
 OVERLAY_BITS = [Tag(group, 0x0102) for group in range(0x6000, 0x6020, 2)]
 """OverlayBitPosition of each overlay that a file may have."""
 
+J2K_SYNTAXES = (*JPEG2000TransferSyntaxes, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+J2K_SIZE = b"\xff\x4f\xff\x51"
+JPEG_START, JPEG_SEGMENT = b"\xff\xd8", 0xFF
+JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0 to 15, SOF55
+JPEG_SCAN = 0xDA
+NO_RUN = 128  # as a control byte: below it, bytes as they are; above it, one byte repeated
+
+
+class Frame(NamedTuple):
+    """The header of a JPEG, JPEG-LS or JPEG 2000 frame.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        samples: Per pixel.
+        bits: Per sample.
+        is_signed: None where the frame does not say.
+    """
+
+    width: int
+    height: int
+    samples: int
+    bits: int
+    is_signed: bool | None
+
 
 def read_header(data: bytes, max_megapixels: float) -> tuple[Dataset, bool]:
     """Read the tags that matter to the pixels, which are still encoded.
@@ -91,7 +121,7 @@ def read_header(data: bytes, max_megapixels: float) -> tuple[Dataset, bool]:
     if syntax == DeflatedExplicitVRLittleEndian:
         raise _undecodable(syntax)
     if syntax in AllTransferSyntaxes and syntax.is_encapsulated:
-        data += END_OF_FRAGMENTS  # or, where the file lacks it, pydicom would find no tag at all
+        data += END_OF_FRAGMENTS  # without it pydicom would find no tag at all
     last_tag = 0
 
     def note(tag: int, _vr: str | None, _length: int) -> bool:
@@ -158,43 +188,56 @@ def _check_kind(dataset: Dataset) -> None:
 
 
 def _check_pixel_data(dataset: Dataset, syntax: UID) -> None:
+    plugins = _decoder_plugins(syntax)
+    if not isinstance(dataset.PixelData, bytes):
+        raise damaged("its pixels are not bytes")
+    if not syntax.is_encapsulated:
+        _check_length(dataset)
+        return
+    data = _only_frame(dataset, syntax)
+    if syntax == RLELossless:  # the only compressed frames without a header of their own
+        return
+    frame = read_frame(data, syntax)
+    if frame is None:
+        raise damaged("its compressed image has no header that can be read")
+    _check_frame(dataset, frame)
+    is_deep = frame.bits > GREY_BITS and (syntax == JPEGExtended12Bit or frame.samples > 1)
+    if is_deep and plugins == ("pillow",):
+        raise _undecodable(syntax, f" with {frame.bits} bits per sample")
+    if syntax in PILLOW_SYNTAXES:
+        _check_as_pillow_reads_it(data, frame)
+    _follow_frame(dataset, frame)
+
+
+def _decoder_plugins(syntax: UID) -> tuple[str, ...]:
+    """Return the names of the installed plugins that decode a transfer syntax."""
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise _undecodable(syntax) from error
     if not decoder.is_available:
         raise _undecodable(syntax)
-    if not isinstance(dataset.PixelData, bytes):
-        raise damaged("its pixels are no bytes")
-    if not syntax.is_encapsulated:
-        _check_length(dataset)
-        return
+    return decoder.available_plugins
+
+
+def _only_frame(dataset: Dataset, syntax: UID) -> bytes:
+    """Return the compressed frame of an image, of which there must be one."""
     try:
         num_offsets = len(parse_basic_offsets(dataset.PixelData))
-        if num_offsets == 1:  # one frame is all there is, wherever its table says it begins
+        if num_offsets == 1:  # there is only one frame, whatever its table says of its start
             dataset.PixelData = NO_OFFSETS + dataset.PixelData[len(NO_OFFSETS) + OFFSET_BYTES :]
         data = get_frame(dataset.PixelData, 0, number_of_frames=1)
         if syntax == RLELossless and are_runs_too_long(data, 2 * dataset.Rows * dataset.Columns):
             raise damaged("its runs are longer than its rows and columns allow")
     except PARSE_ERRORS as error:
-        raise damaged("its compressed pixels are cut short, or no frame") from error
+        raise damaged("its compressed pixels are cut short, or not a frame") from error
     if num_offsets > 1:
         raise unsupported(f"{num_offsets} frames, and a chest X-ray has one")
-    if has_own_header(syntax):
-        frame = read_frame(data, syntax)
-        if frame is None:
-            raise damaged("its compressed image has no header that can be read")
-        _check_frame(dataset, frame)
-        is_deep = frame.bits > GREY_BITS and (syntax == JPEGExtended12Bit or frame.samples > 1)
-        if is_deep and decoder.available_plugins == ("pillow",):
-            raise _undecodable(syntax, f" with {frame.bits} bits per sample")
-        if syntax in PILLOW_SYNTAXES:
-            _check_as_pillow_reads_it(data, frame)
-        _follow_frame(dataset, frame)
+    return data
 
 
 def _check_length(dataset: Dataset) -> None:
-    """Refuse pixels that are too few, or followed by more than zeros: their layout is another."""
+    """Refuse pixels that are too few, or followed by more than zeros: the header is wrong."""
     expected, found = get_expected_length(dataset), len(dataset.PixelData)
     if found < expected:
         raise damaged(f"its pixels take {found:,} bytes, and should take {expected:,}")
@@ -221,7 +264,7 @@ def _check_frame(dataset: Dataset, frame: Frame) -> None:
 
 
 def _check_as_pillow_reads_it(data: bytes, frame: Frame) -> None:
-    """Refuse a frame in which Pillow finds another size: it allocates what it finds."""
+    """Refuse a frame in which Pillow finds another size, which it would allocate."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")) as image:
             size = image.size
@@ -242,3 +285,66 @@ def _follow_frame(dataset: Dataset, frame: Frame) -> None:
 
 def _undecodable(syntax: UID, with_what: str = "") -> ImageError:
     return unsupported(f"no decoder for the transfer syntax {syntax.name}{with_what}")
+
+
+def read_frame(data: bytes, syntax: UID) -> Frame | None:
+    """Read the header of a compressed frame; None where there is none that can be read."""
+    try:
+        return _read_j2k(data) if syntax in J2K_SYNTAXES else _read_jpeg(data)
+    except (struct.error, IndexError):
+        return None
+
+
+def _read_j2k(data: bytes) -> Frame | None:
+    """Source: ISO/IEC 15444-1, A.5.1."""
+    stated = get_j2k_parameters(data)
+    if not stated:
+        return None
+    at = data.index(J2K_SIZE) + 8  # markers, length and capabilities
+    right, bottom, left, top = struct.unpack_from(">4L", data, at)
+    (samples,) = struct.unpack_from(">H", data, at + 32)
+    return Frame(right - left, bottom - top, samples, stated["precision"], stated["is_signed"])
+
+
+def _read_jpeg(data: bytes) -> Frame | None:
+    """Source: ISO/IEC 10918-1, B.2.2, and 14495-1, C.2.2, whose segments are alike."""
+    position = len(JPEG_START)
+    if not data.startswith(JPEG_START):
+        return None
+    while data[position] == JPEG_SEGMENT:
+        marker = data[position + 1]
+        if marker == JPEG_SEGMENT:  # any number of these bytes may precede a marker
+            position += 1
+        elif marker in JPEG_FRAMES:
+            bits, height, width, samples = struct.unpack_from(">BHHB", data, position + 4)
+            return Frame(width, height, samples, bits, None)
+        elif marker == JPEG_SCAN:
+            return None
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    return None
+
+
+def are_runs_too_long(frame: bytes, most: int) -> bool:
+    """Tell whether an RLE frame has a segment that unpacks to more than `most` bytes.
+
+    Raises:
+        struct.error: The frame is shorter than its header.
+    """
+    num_segments, *starts = struct.unpack_from("<16L", frame)
+    ends = [*starts[:num_segments], len(frame)]
+    return any(_run_length(frame[start:end], most) > most for start, end in pairwise(ends))
+
+
+def _run_length(segment: bytes, most: int) -> int:
+    """Add up the run lengths of an RLE segment. Source: DICOM PS3.5, section G.3."""
+    position = total = 0
+    while position < len(segment) and total <= most:
+        control = segment[position]
+        if control > NO_RUN:
+            position, total = position + 2, total + 257 - control
+        elif control < NO_RUN:
+            position, total = position + control + 2, total + control + 1
+        else:
+            position += 1
+    return total

@@ -25,7 +25,7 @@ from cxrmodel.data.datasets.joins import exclude, exclude_people, is_dicom
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.formats import require_pydicom
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
+from cxrmodel.errors import ImageError
 from cxrmodel.machine import usable_cores
 
 TEXT_TAGS = {"patient_id": "PatientID", "age": "PatientAge", "sex": "PatientSex"}
@@ -127,15 +127,9 @@ def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
     is_whole, limit = False, 0
     for limit in HEAD_BYTES:
         is_last = limit >= min(num_bytes, HEAD_BYTES[-1])
+        head = root.read_image(uri, limit)
         try:
-            head = root.read(uri, limit)
             tags, is_whole = read_tags(head, [*TEXT_TAGS.values(), *VIEW_TAGS, *SPACING_TAGS])
-        except FileNotFoundError as error:
-            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
-        except FileChangedError as error:
-            raise ImageError(Reason.REPLACED, str(error)) from error
-        except UnreadableFileError as error:
-            raise ImageError(Reason.UNREADABLE, str(error)) from error
         except ImageError:
             if is_last:
                 raise

@@ -1,7 +1,7 @@
 """The value of each code that a pixel of a DICOM image can have, by its header and its pixels.
 
-A header may say another number of bits, or another place for them, than the pixels have: what the
-pixels themselves show is held against it.
+A header may give the wrong number of bits, or the wrong place for them: it is compared with what
+the pixels themselves show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Values = NDArray[np.int32]
 
 
 class Stored(NamedTuple):
-    """The pixels of an image as codes into tables of V entries, one of each code there can be.
+    """The pixels of an image as codes into tables of V entries, one per possible code.
 
     Attributes:
         codes: (H, W) unsigned.
@@ -56,7 +56,7 @@ def read_stored(dataset: Dataset, pixels: NDArray[np.integer]) -> Stored:
     shifted = np.arange(2**allocated, dtype=np.int32) >> shift
     values = _as_number(shifted, bits, is_signed)
     is_padding = _padding(dataset, values, allocated, is_signed)
-    is_padding &= bool(counts[~is_padding].any())  # or the tag is wrong: no image is all padding
+    is_padding &= bool(counts[~is_padding].any())  # else the tag is wrong: no image is all padding
     counts[is_padding] = 0
     _check_sign_bit(dataset, shifted, values, counts)
     above = _without_overlays(dataset, shifted << shift) >> (bits + shift)
@@ -68,7 +68,7 @@ def read_stored(dataset: Dataset, pixels: NDArray[np.integer]) -> Stored:
 
 
 def looks_signed(dataset: Dataset, pixels: NDArray[np.integer]) -> bool:
-    """Tell by the pixels whether they are signed: read wrongly, they jump where they are grey."""
+    """Tell by the pixels whether they are signed: read wrongly, they jump where grey is even."""
     bits = int(dataset.BitsStored)
     codes = pixels.astype(np.int32)
     jumps = [_variation(_as_number(codes, bits, is_signed)) for is_signed in (False, True)]
@@ -91,7 +91,7 @@ def _as_number(codes: Values, bits: int, is_signed: bool) -> Values:
 def _unused_bits_below(dataset: Dataset, allocated: int, counts: Counts) -> int:
     """Return by how many bits the stored ones lie above the lowest, as in old computed radiography.
 
-    A HighBit that the pixels do not bear out, or that no pixel could have, is not followed.
+    A HighBit that the pixels contradict, or that no pixel could have, is ignored.
     """
     bits, high = int(dataset.BitsStored), whole_number(dataset, "HighBit")
     if high is None or not bits - 1 < high < allocated:
@@ -114,19 +114,19 @@ def _check_sign_bit(dataset: Dataset, codes: Values, values: Values, counts: Cou
 def _padding(
     dataset: Dataset, values: Values, allocated: int, is_signed: bool
 ) -> NDArray[np.bool_]:
-    """Tell which codes fill up the rectangle around the image, and are none of its pixels."""
+    """Tell which codes fill the rectangle around the image rather than the image."""
     none = np.zeros(len(values), bool)
     try:
         first = whole_number(dataset, "PixelPaddingValue")
         last = whole_number(dataset, "PixelPaddingRangeLimit")
-    except ImageError:  # optional tags: without them the image is still one
+    except ImageError:  # optional tags: the image is usable without them
         return none
     if first is None:
         return none
     stated = (first, first if last is None else last)
     if not all(-(2 ** (allocated - 1)) <= end < 2**allocated for end in stated):
         return none
-    # Either may be written with the other sign, and may take all bits where the image does not.
+    # Either may be written with the other sign, or with all bits where the image uses fewer.
     low, high = sorted(_as_number(np.array(stated, np.int32), allocated, is_signed).tolist())
     wide = _as_number(np.arange(len(values), dtype=np.int32), allocated, is_signed)
     lies_in: NDArray[np.bool_] = ((low <= wide) & (wide <= high)) | (
@@ -136,7 +136,7 @@ def _padding(
 
 
 def _without_overlays(dataset: Dataset, codes: Values) -> Values:
-    """Clear the bits that are said to hold overlays, each in a bit of every pixel."""
+    """Clear the bits in which the header places overlays."""
     for tag in OVERLAY_BITS:
         try:
             bit = dataset[tag].value if tag in dataset else None
@@ -148,9 +148,9 @@ def _without_overlays(dataset: Dataset, codes: Values) -> Values:
 
 
 def _is_drawn_over(values: Values, above: Values, codes: Codes) -> bool:
-    """Tell whether bits above the stored ones are a drawing over the image, and no part of it.
+    """Tell whether bits above the stored ones are a drawing over the image, not part of it.
 
-    The edges of a drawing are few, and the image goes on below them. Where bits that belong to
+    The edges of a drawing are few, and the image continues below them. Where bits that belong to
     the values change, the values without them jump.
     """
     stored, drawn = values[codes], above[codes]

@@ -38,10 +38,10 @@ PARSE_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What pydicom raises on bytes that are not what their header says."""
+"""Raised by pydicom for bytes that are not what their header says."""
 
-# pydicom warns with the values it finds, and in a damaged file any tag may hold a patient's name.
-# What keeps a frame from being decoded, which it logs with a traceback, the ledger tells.
+# pydicom's warnings quote values, and in a damaged file any tag may hold a patient's name. Why a
+# frame cannot be decoded, which it logs with a traceback, is in the ledger.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 NO_TEXT = ("FD", "FL", "SL", "SS", "UL", "US")
@@ -60,7 +60,7 @@ def unsupported(detail: str) -> ImageError:
 def transfer_syntax(data: bytes) -> UID | None:
     """Return the transfer syntax that a file names, None where it names none.
 
-    Read by itself, before the rest: of a deflated file pydicom would inflate whatever there is.
+    Read by itself, before the rest: pydicom would inflate a deflated file whatever its size.
     """
     meta = read_dataset(
         io.BytesIO(data[META_AT:]),
@@ -78,14 +78,14 @@ def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], boo
 
     Args:
         head: The file's first bytes.
-        keywords: Names of the tags; of a sequence of codes, what the first means.
+        keywords: Names of the tags; for a sequence of codes, the meaning of the first is returned.
 
     Returns:
-        The text of each tag found, and whether bytes beyond `head` cannot hold more of them. A
-        PNG or JPEG has none.
+        The text of each tag found, and whether all of them lie within `head`. A PNG or JPEG has
+        none.
 
     Raises:
-        ImageError: This is no image file, or a DICOM file that cannot be read so far.
+        ImageError: It is not an image file, or a DICOM file whose head cannot be read.
     """
     tags = {Tag(keyword): keyword for keyword in keywords}
     is_whole = False
@@ -110,9 +110,9 @@ def read_tags(head: bytes, keywords: Sequence[str]) -> tuple[dict[str, str], boo
 
 
 def _text(dataset: Dataset, tag: int) -> str:
-    """Return a tag's text, empty where it is absent, cut short or no text.
+    """Return a tag's text, empty where it is absent, cut short or not text.
 
-    Of its bytes as they are: pydicom's conversion warns with what it finds, and that may be an id.
+    Decoded from the raw bytes: pydicom's own conversion quotes values in warnings, such as an id.
     """
     if dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ":
         return _meaning(dataset, tag)
@@ -128,7 +128,7 @@ def _meaning(dataset: Dataset, tag: int) -> str:
     try:
         items = dataset[tag].value if tag in dataset else ()
         return _text(items[0], CODE_MEANING) if items else ""
-    except PARSE_ERRORS:  # cut short: no text either
+    except PARSE_ERRORS:  # cut short
         return ""
 
 
@@ -136,7 +136,7 @@ def whole_number(dataset: Dataset, keyword: str) -> int | None:
     """Return a tag's number, None where it is absent or empty.
 
     Raises:
-        ImageError: It is no whole number.
+        ImageError: It is not a whole number.
     """
     try:
         value = dataset.get(keyword)
@@ -146,7 +146,7 @@ def whole_number(dataset: Dataset, keyword: str) -> int | None:
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """Return a tag's text in capitals, empty where it is absent or none."""
+    """Return a tag's text in capitals, empty where it is absent or not text."""
     try:
         return str(dataset.get(keyword) or "").strip().upper()
     except PARSE_ERRORS:
@@ -154,7 +154,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def real_numbers(dataset: Dataset, keyword: str) -> list[float]:
-    """Return a tag's numbers, NaN for each that is none; empty where it is absent or empty.
+    """Return a tag's numbers, NaN for each that is not one; empty where it is absent or empty.
 
     A decimal comma is read as a point: some devices write decimals as their language does.
     """

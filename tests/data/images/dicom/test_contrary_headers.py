@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 
 from cxrmodel.data.images.dicom.display import decode_dicom
-from cxrmodel.data.images.dicom.frame import Frame, are_runs_too_long, read_frame
+from cxrmodel.data.images.dicom.header import Frame, are_runs_too_long, read_frame
 from cxrmodel.errors import ImageError
 from tests.data.images.image_bytes import dicom, encode, lut, noise, shades
 

@@ -33,9 +33,9 @@ class CountedRoot(Root):
         super().__init__(root)
         self.limits = []
 
-    def read(self, uri, limit=None):
+    def read(self, uri, limit=None, *, version=""):
         self.limits.append(limit)
-        return super().read(uri, limit)
+        return super().read(uri, limit, version=version)
 
 
 @pytest.fixture
