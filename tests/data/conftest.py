@@ -49,7 +49,7 @@ def png() -> Callable[..., bytes]:
 
 @pytest.fixture
 def damage() -> Callable[[Path, bytes], None]:
-    """Return a function that gives a file other bytes and its old time, as a bad disk does."""
+    """Return a function that changes a file's bytes but not its time, like a bad disk."""
 
     def write(path: Path, data: bytes) -> None:
         modified = path.stat().st_mtime_ns

@@ -127,7 +127,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def _numbers(texts: pd.Series) -> pd.Series:
-    """Return numbers, NaN where there are none; a decimal comma is read as a point."""
+    """Return numbers, NaN where a text is not one; a decimal comma is read as a point."""
     return pd.to_numeric(texts.astype("str").str.replace(",", "."), errors="coerce")
 
 

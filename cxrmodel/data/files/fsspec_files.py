@@ -61,7 +61,7 @@ NO_ARCHIVE = ". It is cut short, damaged or no such archive: copy it again."
 BAD_BZ2 = ("Invalid data stream",)
 
 DEAD_LINK = Oddity(
-    "Left out, as links of the web server that lead nowhere", "Mend its pages, or the files."
+    "Left out, as links of the web server that lead nowhere", "Repair its pages, or the files."
 )
 CLOSED = Oddity("Left out, as folders that may not be read", "Ask for the right to read them.")
 VANISHED = Oddity(
@@ -153,7 +153,7 @@ class FsspecPrefix:
             yield self._name(path), int(info["size"]), _version(info)
 
     def _found(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each file, by path."""
+        """Return the details of each file, by path."""
         is_walked = getattr(self._fs.find, "__func__", None) is fsspec.AbstractFileSystem.find
         self._fs.invalidate_cache()  # fsspec keeps listings as long as the process lives
         with web_errors(), self._turn:
@@ -293,7 +293,7 @@ def web_errors() -> Iterator[None]:
 
 
 def extra_hint(error: Exception, url: str) -> str:
-    """Return which extra of this project to install, where that is what is missing."""
+    """Return which extra of this project to install, if one is missing."""
     if not isinstance(error, ImportError):
         return ""
     protocols = (link.partition("://")[0] for link in url.split("::"))

@@ -149,7 +149,7 @@ def test_pathologies_that_are_not_labelled_are_named_in_the_log(caplog):
 
 @pytest.fixture
 def root(tmp_path):
-    """Six images of three patients, of one name a view, in the layout of the small download."""
+    """Six images of three patients, named by view only, in the layout of the small download."""
     root = tmp_path / "CheXpert-v1.0-small"
     lines = {"train": [HEADER], "valid": [HEADER]}
     for number, (part, view) in enumerate(

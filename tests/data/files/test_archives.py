@@ -99,7 +99,7 @@ def test_real_images_of_a_tar_archive_are_those_of_their_names(
 
 
 class OneAtATime(MemoryFileSystem):
-    """A file system of which nobody knows whether it bears threads: it does not."""
+    """A file system not known to allow threads, which indeed does not."""
 
     protocol = "oneatatime"
     busy = threading.Lock()

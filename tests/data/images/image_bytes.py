@@ -23,7 +23,7 @@ def noise(height=64, width=64, seed=0):
 
 
 def shades(height=64, width=64):
-    """Return a smooth image from 0 to 1, as a body is, where steps between neighbours are small."""
+    """Return a smooth image from 0 to 1, with small steps between neighbours."""
     down, right = np.mgrid[:height, :width]
     waves = np.sin(right / 9) + np.cos(down / 7) + 0.05 * np.sin(right * down)
     return (waves - waves.min()) / (waves.max() - waves.min())
@@ -75,7 +75,7 @@ def interlaced(pixels):
 
 
 def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, elements=(), **tags):
-    """Return a DICOM file of an image, with a name and a birth date that nobody should read.
+    """Return a DICOM file of an image, with a name and a birth date that must not be read.
 
     Args:
         pixels: (H, W) or (H, W, 3) integers.

@@ -246,9 +246,7 @@ def _windowed(dataset: Dataset, centre: float, width: float, values: Displayed) 
     dataset.add_new("VOILUTFunction", "CS", function)
     _set_number(dataset, "WindowCenter", centre)
     _set_number(dataset, "WindowWidth", width)
-    with np.errstate(
-        all="ignore"
-    ):  # numpy would warn of values that are not finite, which are refused
+    with np.errstate(all="ignore"):  # what numpy warns of is refused
         black, white = apply_windowing(np.array([-np.inf, np.inf]), dataset)
         table = scaled(apply_windowing(values, dataset), black, white)
     yield from () if table is None else (table,)

@@ -102,7 +102,7 @@ class Frame(NamedTuple):
 def read_header(data: bytes, max_megapixels: float) -> tuple[Dataset, bool]:
     """Read the tags that matter to the pixels, which are still encoded.
 
-    What the header says of its bits is held against a compressed frame, which knows better:
+    What the header says of its bits is compared with a compressed frame, which takes precedence:
     BitsAllocated, BitsStored, HighBit and PixelRepresentation are then those of the frame.
 
     Returns:

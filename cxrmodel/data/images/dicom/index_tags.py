@@ -71,10 +71,10 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
         is_open = tagged & (rows[field].isna() | (rows[field] == ""))
         rows[field] = rows[field].mask(is_open, stated)
     reasons = tags["reason"].reindex(rows.index, fill_value="")
-    nobody = tagged & (rows["patient_id"] == "")
+    is_unknown = tagged & (rows["patient_id"] == "")
     for reason in Reason:
         details = tags["detail"].reindex(rows.index, fill_value="")
-        exclude(rows, nobody & (reasons == str(reason)), reason, details)
+        exclude(rows, is_unknown & (reasons == str(reason)), reason, details)
     exclude_people(rows, tagged)
     return rows
 

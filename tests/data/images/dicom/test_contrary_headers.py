@@ -42,7 +42,7 @@ def refused(pixels, **options):
 
 
 def jpeg2000(pixels):
-    """Return a lossless codestream of 8 or 16 bits, as the pixels' type is."""
+    """Return a lossless codestream of 8 or 16 bits, like the pixels' type."""
     return encode(pixels, "JPEG2000", no_jp2=True)
 
 
