@@ -193,7 +193,7 @@ def test_report_counts_to_the_total(tmp_path: Path) -> None:
         ({"size_px": 100}, r"size_px must be a positive multiple of 64, got 100"),
         ({"size_px": 0}, r"size_px must be a positive multiple of 64, got 0"),
         ({"seed": -1}, r"seed must be 0 or more, got -1"),
-        ({"workers": 0}, r"workers must be 1 or more, or None for one a core, got 0"),
+        ({"workers": 0}, r"workers must be 1 or more, or None for one per core, got 0"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:

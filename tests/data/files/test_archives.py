@@ -254,7 +254,7 @@ def test_an_archive_within_an_archive_and_a_folder_as_one_are_told_what_to_write
     with pytest.raises(DataError, match=rf"an archive within an archive: .* to zip::{url}$"):
         scan_source(DataConfig(root=url), tmp_path / "scratch")
     assert scan_source(DataConfig(root=f"zip::{url}"), tmp_path / "scratch").tables()
-    with pytest.raises(DataError, match="Of a folder write the path alone"):
+    with pytest.raises(DataError, match="For a folder give the path alone"):
         Root(f"zip::{folder}")
 
 
