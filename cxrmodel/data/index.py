@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from cxrmodel.data.datasets.name_rules import (
 )
 from cxrmodel.data.datasets.nih import official_parts
 from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
-from cxrmodel.data.datasets.registry import read_file, read_tables
+from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.dicom.index_tags import with_tags
 from cxrmodel.data.ledger import (
@@ -90,8 +89,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     files, surplus = named_files(listing, data_set.name_parts)
     match = match_names(table_names(entries).unique(), files["image"], data_set.name_parts)
     rows = join_rows(entries, files, data_set.name_parts, match)
-    read = partial(read_file, Root(source.root))
-    refuse_clashes(listing, rows["image"], data_set.name_parts, read, source.root)
+    refuse_clashes(listing, rows["image"], data_set.name_parts, Root(source.root))
     _draw_fraction(rows, config)
     rows = with_tags(rows, files, source.root)
     excluded = ledger_of(rows, files, surplus)
@@ -103,17 +101,21 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
             f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
         )
     boxes = read_boxes(source.directory / BOX_LIST, index["image"], match)
-    for note in filter(None, (match.note, mismatch)):
+    new_notes = [note for note in (match.note, mismatch) if note]
+    for note in new_notes:
         logger.warning("%s", note)
-    notes = [note for note in (*entries.notes, match.note, mismatch) if note]
+    notes = [*entries.notes, *new_notes]
     warn_of_losses(excluded, len(index))
     _write(index, files, boxes, directory)
     (directory / NOTES_FILE).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
     write_ledger(excluded, directory)
-    counts = _counts(index, boxes, excluded)
     return {
         "dataset": data_set.name,
-        **counts,
+        "num_images": len(index),
+        "num_excluded": len(excluded),
+        "excluded_by_reason": count_reasons(excluded),
+        "num_patients": int(index["patient_id"].nunique()),
+        "num_boxes": len(boxes),
         "notes": notes,
         "fingerprint": source.fingerprint,
     }
@@ -135,16 +137,6 @@ def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> s
         return losses(excluded, 0)[0]
     shown = quoted(rows["image"].iloc[0]), quoted(files["image"].iloc[0])
     return f"The first row names {shown[0]}, and the first file is {shown[1]}."
-
-
-def _counts(index: pd.DataFrame, boxes: pd.DataFrame, excluded: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "num_images": len(index),
-        "num_excluded": len(excluded),
-        "excluded_by_reason": count_reasons(excluded),
-        "num_patients": int(index["patient_id"].nunique()),
-        "num_boxes": len(boxes),
-    }
 
 
 def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:

@@ -21,7 +21,7 @@ from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.boxes import BOX_LIST
 from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.datasets.pseudonyms import patient_salt
-from cxrmodel.data.datasets.registry import find_tables, read_file
+from cxrmodel.data.datasets.registry import find_tables
 from cxrmodel.data.files.fsspec_files import archive_hint
 from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
 from cxrmodel.data.files.root import Root, read_location
@@ -91,7 +91,7 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
     for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
         uri = _official_file(files, name)
         if uri is not None:
-            tables[name] = read_file(root, uri)
+            tables[name] = root.read_required(uri)
     fingerprint = _fingerprint(tables, images, salt)
     directory = scratch / "sources" / fingerprint[:KEY_CHARS]
     _keep_snapshot(directory, tables, images)
@@ -138,7 +138,7 @@ def _read_entries(
         return {config.csv: read_location(config.csv)}
     only_dicom = all(file.uri.casefold().endswith(DICOM_SUFFIX) for file in images)
     uris = find_tables(config, root, files, only_dicom)
-    return {f"{root.root.rstrip('/')}/{uri}": read_file(root, uri) for uri in uris}
+    return {f"{root.root.rstrip('/')}/{uri}": root.read_required(uri) for uri in uris}
 
 
 def _official_file(files: list[ListedFile], name: str) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from cxrmodel.data.datasets.data_set import LATERAL, Entries
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.errors import DataError
 
@@ -51,13 +51,7 @@ def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd
     return files, ledger(repeated["image"], Reason.DUPLICATE_FILE, details)
 
 
-def refuse_clashes(
-    listing: pd.DataFrame,
-    images: pd.Series,
-    num_parts: int,
-    read: Callable[[str], bytes],
-    where: str,
-) -> None:
+def refuse_clashes(listing: pd.DataFrame, images: pd.Series, num_parts: int, root: Root) -> None:
     """Stop where folders hold different files of the same name, such as images and their masks.
 
     Files of the same name and size are taken for copies, and the first is used; a few pairs are
@@ -68,8 +62,7 @@ def refuse_clashes(
         listing: Columns uri and bytes.
         images: Names of the images that the table asks for.
         num_parts: How many parts of a path name an image.
-        read: Returns a file's bytes.
-        where: The root, for the message.
+        root: Where the files lie.
 
     Raises:
         DataError: It is unclear which folder is meant.
@@ -85,12 +78,12 @@ def refuse_clashes(
     other = named["uri"] != first["uri"]
     of_one_size = other & (named["bytes"] == first["bytes"])
     pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
-    if _are_copies(pairs, read):
+    if _are_copies(pairs, root):
         other &= ~of_one_size
     clashing = named[named["image"].isin(named["image"][other])]
     count, total = clashing["image"].nunique(), listing["image"].nunique()
     if count > FEW_CLASHES * total:
-        raise DataError(_clash(clashing, count, total, where))
+        raise DataError(_clash(clashing, count, total, root.root))
 
 
 def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
@@ -114,12 +107,15 @@ def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
     )
 
 
-def _are_copies(pairs: list[tuple[str, str]], read: Callable[[str], bytes]) -> bool:
+def _are_copies(pairs: list[tuple[str, str]], root: Root) -> bool:
     """Compare a few pairs of files, spread evenly over all."""
     if not pairs:
         return True
     drawn = np.unique(np.linspace(0, len(pairs) - 1, NUM_COMPARED).astype(int)).tolist()
-    return all(read(pairs[number][0]) == read(pairs[number][1]) for number in drawn)
+    return all(
+        root.read_required(pairs[number][0]) == root.read_required(pairs[number][1])
+        for number in drawn
+    )
 
 
 def table_names(entries: Entries) -> pd.Series:

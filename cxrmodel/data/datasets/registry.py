@@ -18,76 +18,21 @@ from cxrmodel.data.datasets.data_set import DataSet, Entries
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of, match_columns, read_columns
 from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
-from cxrmodel.data.files.root import Root, explained
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DataError
 
 DATASETS: Mapping[str, DataSet] = {each.name: each for each in (NIH, CHEXPERT)}
 """By their name in `data.dataset`."""
 
 AUTO = "auto"
-
-
-def candidates(choice: str) -> Sequence[DataSet]:
-    """Return the data sets that a choice of `data.dataset` leaves open."""
-    return tuple(DATASETS.values()) if choice == AUTO else (DATASETS[choice],)
-
-
-def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
-    """Return the data set whose columns a table has, or has most of.
-
-    Args:
-        choice: `data.dataset`.
-        head: The first bytes of the table.
-        only_dicom: Every image is a DICOM file, whose tags may name the patient.
-    """
-
-    def num_matched(each: DataSet) -> float:
-        required = each.required_of(only_dicom)
-        found = match_columns(header_of(head, each.columns), each.columns)
-        return sum(field in found for field in required) / len(required)
-
-    return max(candidates(choice), key=num_matched)
-
-
-def read_tables(
-    config: DataConfig, contents: Sequence[bytes], names: Sequence[str], only_dicom: bool
-) -> tuple[DataSet, Entries]:
-    """Read a data set's tables and put them one below the other.
-
-    Args:
-        config: The choice of a data set, and how it is to be read.
-        contents: The whole files.
-        names: What to call each in an error or a log.
-        only_dicom: Every image is a DICOM file.
-
-    Raises:
-        DataError: A table lacks a required column, or is not a table.
-    """
-    data_set = data_set_of(config.dataset, contents[0][:HEAD_BYTES], only_dicom)
-    required = data_set.required_of(only_dicom)
-    parts, notes = [], []
-    for content, name in zip(contents, names, strict=True):
-        rows, interpreted = read_columns(content, data_set.columns, required, name)
-        parts.append(rows)
-        notes += interpreted
-    entries = data_set.read(pd.concat(parts, ignore_index=True), config)
-    return data_set, replace(entries, notes=tuple(notes))
-
-
 TABLE_SUFFIXES = (".csv", ".csv.gz")
 MAX_CANDIDATES = 20
 SHOWN_TABLES = 5
 
 
-def read_file(root: Root, uri: str, limit: int | None = None) -> bytes:
-    """Return a file's bytes, or the first `limit` of them.
-
-    Raises:
-        DataError: It is not there, or access is denied.
-        OSError: It cannot be reached.
-    """
-    with explained(f"{root.root.rstrip('/')}/{uri}", "read"):
-        return root.read(uri, limit)
+def candidates(choice: str) -> Sequence[DataSet]:
+    """Return the data sets that a choice of `data.dataset` leaves open."""
+    return tuple(DATASETS.values()) if choice == AUTO else (DATASETS[choice],)
 
 
 def find_tables(
@@ -107,7 +52,7 @@ def find_tables(
     uris = [file.uri for file in files if file.bytes and is_table(file.uri)]
 
     def fits(uri: str, data_set: DataSet, *, has_tags: bool = only_dicom) -> bool:
-        head = read_file(root, uri, HEAD_BYTES)
+        head = root.read_required(uri, HEAD_BYTES)
         return data_set.matches(header_of(head, data_set.columns), has_tags)
 
     for data_set in candidates(config.dataset):
@@ -184,3 +129,45 @@ def _none(config: DataConfig, root: Root, files: Sequence[ListedFile]) -> str:
         f"There is no metadata CSV in {root.root}, at any depth. Looked for were, of "
         f"{looked_for} ({len(found)} CSVs found{shown}). Set data.csv to its path or URL."
     )
+
+
+def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
+    """Return the data set whose columns a table has, or has most of.
+
+    Args:
+        choice: `data.dataset`.
+        head: The first bytes of the table.
+        only_dicom: Every image is a DICOM file, whose tags may name the patient.
+    """
+
+    def num_matched(each: DataSet) -> float:
+        required = each.required_of(only_dicom)
+        found = match_columns(header_of(head, each.columns), each.columns)
+        return sum(field in found for field in required) / len(required)
+
+    return max(candidates(choice), key=num_matched)
+
+
+def read_tables(
+    config: DataConfig, contents: Sequence[bytes], names: Sequence[str], only_dicom: bool
+) -> tuple[DataSet, Entries]:
+    """Read a data set's tables and put them one below the other.
+
+    Args:
+        config: The choice of a data set, and how it is to be read.
+        contents: The whole files.
+        names: What to call each in an error or a log.
+        only_dicom: Every image is a DICOM file.
+
+    Raises:
+        DataError: A table lacks a required column, or is not a table.
+    """
+    data_set = data_set_of(config.dataset, contents[0][:HEAD_BYTES], only_dicom)
+    required = data_set.required_of(only_dicom)
+    parts, notes = [], []
+    for content, name in zip(contents, names, strict=True):
+        rows, interpreted = read_columns(content, data_set.columns, required, name)
+        parts.append(rows)
+        notes += interpreted
+    entries = data_set.read(pd.concat(parts, ignore_index=True), config)
+    return data_set, replace(entries, notes=tuple(notes))

@@ -172,6 +172,16 @@ class Root:
             location = f"{self.root.rstrip('/')}/{uri}"
             raise DataError(_unforeseen(error, location, "read")) from error
 
+    def read_required(self, uri: str, limit: int | None = None) -> bytes:
+        """Read like `read` what the run cannot do without, such as a table.
+
+        Raises:
+            DataError: It is not there, or access is denied.
+            OSError: It cannot be reached.
+        """
+        with explained(f"{self.root.rstrip('/')}/{uri}", "read"):
+            return self.read(uri, limit)
+
     def read_image(self, uri: str, limit: int, *, version: str = "") -> bytes:
         """Read like `read`, but raise an ImageError for whatever costs this image alone.
 
