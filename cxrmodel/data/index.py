@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
+from cxrmodel.data.datasets.dicom_tags import with_tags
 from cxrmodel.data.datasets.joins import (
     exclude,
     is_dicom,
@@ -33,7 +34,6 @@ from cxrmodel.data.datasets.nih import official_parts
 from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.dicom.index_tags import with_tags
 from cxrmodel.data.ledger import (
     Reason,
     count_reasons,

@@ -139,7 +139,7 @@ def decode_apart(files, directory):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.images.dicom.index_tags import read_headers
+        from cxrmodel.data.datasets.dicom_tags import read_headers
         from cxrmodel.data.images.decode import decode_image
         from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError

@@ -191,7 +191,7 @@ def test_nothing_of_a_damaged_file_is_logged_or_warned_of(tmp_path):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.images.dicom.index_tags import read_headers
+        from cxrmodel.data.datasets.dicom_tags import read_headers
         from cxrmodel.data.images.decode import decode_image
         from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError

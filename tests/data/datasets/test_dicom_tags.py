@@ -15,8 +15,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from cxrmodel.data.datasets.dicom_tags import read_headers
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.dicom.index_tags import read_headers
 from cxrmodel.errors import DataError
 from tests.data.images.image_bytes import dicom, encode, noise
 
