@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -90,8 +90,7 @@ def match_names(
     enough = min(len(names), len(files))
     if len(names & files) == enough:
         return AS_THEY_ARE
-    for rules in _combinations():
-        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+    for rules, of_names, of_files in _by_key(names, files, num_parts):
         met = of_names.keys() & of_files.keys()
         if len(of_names) == len(names) and len(of_files) == len(files) and len(met) == enough:
             pairs = [(of_names[key], of_files[key]) for key in met]
@@ -143,8 +142,7 @@ def explain_mismatch(
     if not names or not files:
         return ""
     met: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for rules in _combinations():
-        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+    for rules, of_names, of_files in _by_key(names, files, num_parts):
         met[rules] = [(of_names[key], of_files[key]) for key in of_names.keys() & of_files.keys()]
     best = max(met, key=lambda rules: len(met[rules]))
     if not met[best]:
@@ -157,8 +155,13 @@ def explain_mismatch(
     )
 
 
-def _combinations() -> Iterable[tuple[str, ...]]:
-    return (rules for count in range(1, len(RULES) + 1) for rules in combinations(RULES, count))
+def _by_key(
+    names: Iterable[str], files: Iterable[str], num_parts: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, str], dict[str, str]]]:
+    """Yield each combination of rules, the weakest first, with names and files by their key."""
+    for count in range(1, len(RULES) + 1):
+        for rules in combinations(RULES, count):
+            yield rules, _unique(names, rules, num_parts), _unique(files, rules, num_parts)
 
 
 def _unique(names: Iterable[str], rules: tuple[str, ...], num_parts: int) -> dict[str, str]:
