@@ -26,7 +26,6 @@ from cxrmodel.storage.disk import explain_full_disk
 from cxrmodel.storage.layout import MANIFEST_FILE
 from cxrmodel.storage.remote import RemoteFiles, RemoteFolder
 
-CHUNK_BYTES = 1 << 20
 DIGEST_CHARS = 16
 
 
