@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,38 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     Raises:
         DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
     """
+    joined = _join(config, source)
+    index, excluded = joined.index, joined.excluded
+    boxes = read_boxes(source.directory / BOX_LIST, index["image"], joined.match)
+    warn_of_losses(excluded, len(index))
+    _write(index, joined.files, boxes, directory)
+    notes = json.dumps(joined.notes, indent=1) + "\n"
+    (directory / NOTES_FILE).write_text(notes, encoding="utf-8")
+    write_ledger(excluded, directory)
+    return {
+        "dataset": joined.data_set,
+        "num_images": len(index),
+        "num_excluded": len(excluded),
+        "excluded_by_reason": count_reasons(excluded),
+        "num_patients": int(index["patient_id"].nunique()),
+        "num_boxes": len(boxes),
+        "notes": joined.notes,
+        "fingerprint": source.fingerprint,
+    }
+
+
+@dataclass(frozen=True)
+class _Joined:
+    data_set: str
+    notes: list[str]
+    index: pd.DataFrame
+    files: pd.DataFrame
+    excluded: pd.DataFrame
+    match: NameMatch
+
+
+def _join(config: DataConfig, source: Source) -> _Joined:
+    """Join the tables with the files; the first reason that applies excludes a row."""
     listing = pd.read_parquet(source.directory / LISTING_FILE)
     data_set, entries = read_tables(
         config, source.tables(), source.table_names, bool(is_dicom(listing["uri"]).all())
@@ -100,25 +133,10 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
             f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
             f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
         )
-    boxes = read_boxes(source.directory / BOX_LIST, index["image"], match)
-    new_notes = [note for note in (match.note, mismatch) if note]
-    for note in new_notes:
+    notes = [note for note in (match.note, mismatch) if note]
+    for note in notes:
         logger.warning("%s", note)
-    notes = [*entries.notes, *new_notes]
-    warn_of_losses(excluded, len(index))
-    _write(index, files, boxes, directory)
-    (directory / NOTES_FILE).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
-    write_ledger(excluded, directory)
-    return {
-        "dataset": data_set.name,
-        "num_images": len(index),
-        "num_excluded": len(excluded),
-        "excluded_by_reason": count_reasons(excluded),
-        "num_patients": int(index["patient_id"].nunique()),
-        "num_boxes": len(boxes),
-        "notes": notes,
-        "fingerprint": source.fingerprint,
-    }
+    return _Joined(data_set.name, [*entries.notes, *notes], index, files, excluded, match)
 
 
 def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
