@@ -30,6 +30,7 @@ from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.storage.layout import INDEX_FILE, LATENTS_FILE, SPLIT_FILE
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
 
@@ -120,8 +121,8 @@ def prepare(root: str, work: Path) -> Prepared:
     decode_images(images, root, folders["index"], folders["images"], scratch=work)
     split_images(SplitConfig(), folders["index"], folders["images"], folders["split"])
     pixels = open_pixels(images, root, folders["index"], folders["images"], scratch=work)
-    split = pd.read_parquet(folders["split"] / "split.parquet")
-    index = pd.read_parquet(folders["index"] / "index.parquet").set_index("image")
+    split = pd.read_parquet(folders["split"] / SPLIT_FILE)
+    index = pd.read_parquet(folders["index"] / INDEX_FILE).set_index("image")
     known = index.loc[split["image"]]
     labels = {
         "abnormal": known["any_abnormal"].to_numpy(dtype=np.int64),
@@ -152,7 +153,7 @@ def measure_recipe(config: VAEConfig, prepared: Prepared, folder: Path) -> Row:
         fit_vae(config, prepared.pixels, split, vae, checkpoints=Path(checkpoints))
     settings = LatentsConfig(batch_size=8, precision=config.precision)
     extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")
-    table = pd.read_parquet(latents / "latents.parquet")
+    table = pd.read_parquet(latents / LATENTS_FILE)
     mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
     return score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
 

@@ -23,7 +23,7 @@ import pandas as pd
 from benchmarks.films import Films
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
@@ -117,7 +117,7 @@ def _measure_stages(root: Path, made: Path, answer: Any) -> None:
     images.to_parquet(made / IMAGES_FILE)
     with timed("split_s"):
         split_images(SplitConfig(), made, made, made)
-    cache = ImageCache(ImagesConfig(), made, num_images, made)
+    cache = PixelCache(ImagesConfig(), made, num_images, made)
     for name in ("map_create_s", "map_resume_s"):
         with timed(name):
             cache.build(ImageReader(ImagesConfig(), str(root), made), np.arange(0))

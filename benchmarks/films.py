@@ -16,6 +16,7 @@ from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 from cxrmodel.phantom import write_phantoms
+from cxrmodel.storage.layout import INDEX_FILE, LISTING_FILE, SPLIT_FILE
 
 FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
 FLOP_AN_IMAGE = 29.7e9  # forward and backward at 1024 px
@@ -45,7 +46,7 @@ class Films:
     @property
     def paths(self) -> list[Path]:
         """The image files, in index order."""
-        index = pd.read_parquet(self.work / "index" / "index.parquet", columns=["uri"])
+        index = pd.read_parquet(self.work / "index" / INDEX_FILE, columns=["uri"])
         return [self.root / uri for uri in index["uri"]]
 
     def open(self) -> Pixels:
@@ -84,7 +85,7 @@ class RepeatedPixels:
         """Write a split stage's folder in which all are train images; return it."""
         directory.mkdir(parents=True)
         table = pd.DataFrame({"image": self.names, "split": "train"})
-        table.to_parquet(directory / "split.parquet", index=False)
+        table.to_parquet(directory / SPLIT_FILE, index=False)
         return directory
 
 
@@ -102,7 +103,7 @@ def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NU
     for stage in ("index", "images", "split"):
         (work / stage).mkdir()
     source = scan_source(DataConfig(root=str(films.root)), work / "scratch")
-    num_found = len(pd.read_parquet(source.directory / "listing.parquet"))
+    num_found = len(pd.read_parquet(source.directory / LISTING_FILE))
     config = DataConfig(root=str(films.root), fraction=min(1.0, num_images / num_found))
     build_index(config, source, work / "index")
     decode_images(
@@ -112,7 +113,7 @@ def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NU
         work / "images",
         scratch=work / "scratch",
     )
-    names = pd.read_parquet(work / "index" / "index.parquet", columns=["image"])
+    names = pd.read_parquet(work / "index" / INDEX_FILE, columns=["image"])
     part = np.where(np.arange(len(names)) < NUM_VAL, "val", "train")
-    names.assign(split=part).to_parquet(films.split / "split.parquet", index=False)
+    names.assign(split=part).to_parquet(films.split / SPLIT_FILE, index=False)
     return films

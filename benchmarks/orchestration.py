@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrmodel.phantom import write_phantoms
+from cxrmodel.storage.layout import MANIFEST_FILE
 from tests.servers.prefect_server import open_server
 
 NUM_FILMS, SIZE_PX = 90, 64
@@ -100,5 +101,5 @@ def _run(films: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
 
 
 def _library_seconds(store: Path) -> float:
-    manifests = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
+    manifests = [json.loads(path.read_text()) for path in store.glob(f"*/*/{MANIFEST_FILE}")]
     return float(sum(manifest["seconds"] for manifest in manifests))

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from cxrmodel.config import SCRATCH_FOLDERS, PipelineConfig, Stage
 from cxrmodel.settings import explain
-from cxrmodel.storage.store import DIGEST_CHARS, MANIFEST
+from cxrmodel.storage.layout import MANIFEST_FILE
+from cxrmodel.storage.store import DIGEST_CHARS
 from flows.arguments import Parser
 from tasks.engine.records import FOLDER
 from tasks.vae import CHECKPOINTS
@@ -90,7 +91,7 @@ class Garbage:
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry, first the manifest that makes an artifact exist."""
-        manifest = f"{entry.path}/{MANIFEST}"
+        manifest = f"{entry.path}/{MANIFEST_FILE}"
         if entry.key is not None and self._fs.exists(manifest):
             self._fs.rm_file(manifest)
         self._fs.rm(entry.path, recursive=True)

@@ -27,6 +27,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
+from cxrmodel.storage.layout import REPORT_FILE
 from cxrmodel.storage.store import Artifact, Store
 from flows import terminal
 from flows.dry_run import Stages, describe_run
@@ -256,7 +257,7 @@ def _print_result(report: Artifact, store: Store) -> None:
     width = max(len(name) for name in report.summary) + 2
     for name, value in report.summary.items():
         print(f"{name + ':':<{width}}{_readable(value)}")
-    print(f"report: {store.uri(report, 'report.html')}")
+    print(f"report: {store.uri(report, REPORT_FILE)}")
 
 
 def _readable(value: Any) -> str:

@@ -10,10 +10,12 @@ import pandas as pd
 from rich.filesize import pick_unit_and_suffix
 
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
-from cxrmodel.data.ledger import LEDGER_FILE, count_reasons
+from cxrmodel.data.ledger import count_reasons
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.storage.disk import free_bytes
+from cxrmodel.storage.layout import EXCLUDED_FILE
 from cxrmodel.storage.store import Artifact, Store
-from flows.needs import Reading, Training, free_bytes, reading, training
+from flows.needs import Reading, Training, reading, training
 from tasks.engine.preview import (
     CACHED,
     Pending,
@@ -91,7 +93,7 @@ def _line(label: str, text: str) -> str:
 def _excluded(plan: Plan, store: Store) -> Iterator[str]:
     known = [plan.results[name] for name in ("index", "images", "split")]
     known = [artifact for artifact in known if not isinstance(artifact, Pending)]
-    rows = pd.concat([pd.read_parquet(store.directory(a) / LEDGER_FILE) for a in known])
+    rows = pd.concat([pd.read_parquet(store.directory(a) / EXCLUDED_FILE) for a in known])
     counts = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(rows).items())
     more = "" if len(known) == len(PARTS) else "; damaged ones are known once all are decoded"
     yield _line("left out", (f"{len(rows):,}: {counts}" if counts else "none") + more)

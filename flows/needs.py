@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cxrmodel.config import PipelineConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
-from cxrmodel.data.images.records import is_unfinished
+from cxrmodel.data.images.pixel_cache import PixelCache
+from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.storage.layout import LISTING_FILE
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.vae.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
@@ -71,7 +70,7 @@ def reading(config: PipelineConfig, steps: list[Step], index: Path) -> Reading:
     if all(step.state == CACHED for step in steps if step.stage in PIXEL_STAGES):
         sizes = sizes[:0]
     elif config.images.cache:
-        cache = ImageCache(config.images, index, len(sizes), Path(config.store.scratch))
+        cache = PixelCache(config.images, index, len(sizes), Path(config.store.scratch))
         sizes = sizes[is_unfinished(cache.records())]
     return Reading(len(sizes), int(sizes.sum()), not config.images.cache)
 
@@ -103,10 +102,3 @@ def training(config: PipelineConfig) -> Training:
         bytes_there=None if runtime.ray_address else memory_bytes(where),
         checkpoint_bytes=CHECKPOINT_WEIGHTS * weights,
     )
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the room on the disk of a folder, which need not exist yet."""
-    path = folder.absolute()
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    return shutil.disk_usage(there).free

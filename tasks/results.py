@@ -19,7 +19,8 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from cxrmodel.data.ledger import LEDGER_FILE, Reason, count_reasons
+from cxrmodel.data.ledger import Reason, count_reasons
+from cxrmodel.storage.layout import EXCLUDED_FILE, FIGURES_FOLDER, METRICS_FILE, REPORT_FILE
 from cxrmodel.storage.store import Artifact, Store
 from tasks.engine.stage import TRANSIENT
 
@@ -58,27 +59,27 @@ def show_results(report: Artifact, excluded: list[Artifact], store: Store) -> No
             "The results are not all in Prefect's page: %s: %s. They are in %s",
             type(error).__name__,
             error,
-            store.uri(report, "report.html"),
+            store.uri(report, REPORT_FILE),
         )
 
 
 def _show(report: Artifact, excluded: list[Artifact], store: Store) -> None:
     folder = store.directory(report)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / METRICS_FILE).read_text())
     create_markdown_artifact(
-        _headline(report, store.uri(report, "report.html")),
+        _headline(report, store.uri(report, REPORT_FILE)),
         key="headline",
         description="Headline metrics and where the report is",
     )
     create_table_artifact(
         _per_class(metrics), key="per-class", description="Test metrics of each finding"
     )
-    ledgers = [pd.read_parquet(store.directory(artifact) / LEDGER_FILE) for artifact in excluded]
+    ledgers = [pd.read_parquet(store.directory(artifact) / EXCLUDED_FILE) for artifact in excluded]
     create_table_artifact(
         ledger_table(pd.concat(ledgers)), key="ledger", description="Images left out, by reason"
     )
     for name, meaning in SHOWN_FIGURES.items():
-        path = folder / "figures" / f"{name}.png"
+        path = folder / FIGURES_FOLDER / f"{name}.png"
         if path.is_file():  # a run of few images has no map of its latents
             create_markdown_artifact(
                 f"![{meaning}]({_preview(path)})",  # an image artifact prints its URL, 60 KB of it

@@ -9,8 +9,7 @@ from pathlib import Path
 from cxrmodel.cluster.session import Workers
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.pixels import decode_rows
-from cxrmodel.data.images.reader import ImageReader
-from cxrmodel.data.images.records import Records
+from cxrmodel.data.images.reader import ImageReader, Records
 
 SHARD_ROWS = 1024
 

@@ -31,6 +31,14 @@ from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import enlarge, shrink, to_unit
 from cxrmodel.models.similarity import ssim_of
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.storage.layout import (
+    HASHES_FILE,
+    INDEX_FILE,
+    LATENTS_FILE,
+    PCA_LATENTS_FOLDER,
+    RECONSTRUCTION_FILE,
+    SPLIT_FILE,
+)
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -42,10 +50,6 @@ MAX_RECONSTRUCTED = 2_000
 BLOCK = 256  # images the PCA sees at once: 64 MiB of float32 at 256 px
 READ = 16  # images read at full size at once: 64 MiB of float32 at 1,024 px
 SEED = 42
-
-COMPONENTS = "pca_latents"
-HASHES = "hashes.parquet"
-RECONSTRUCTION = "reconstruction.json"
 
 
 def fit_baselines(
@@ -74,14 +78,14 @@ def fit_baselines(
     Raises:
         SplitError: The split has no train image.
     """
-    table = pd.read_parquet(split / "split.parquet")
+    table = pd.read_parquet(split / SPLIT_FILE)
     rows = pixels.rows_of(table["image"].tolist())
     in_train = (table["split"] == "train").to_numpy()
     fit_rows = rows[in_train]
     done = _Counter(report, len(fit_rows) + len(rows))
     pca = _fit_pca(pixels, fit_rows, done.add)
     features, hashes = _transform(pixels, rows, pca, done.add)
-    known = pd.read_parquet(index / "index.parquet").set_index("image").loc[table["image"]]
+    known = pd.read_parquet(index / INDEX_FILE).set_index("image").loc[table["image"]]
     columns = known.columns.tolist()
     names = columns[columns.index("any_abnormal") + 1 :]
     labels = known[names].to_numpy(dtype=np.uint8)
@@ -93,11 +97,11 @@ def fit_baselines(
     for name, probabilities in predictions.items():
         _write(table, [PREFIX + pathology for pathology in names], probabilities, directory / name)
     _write_components(table, features, pca, directory)
-    _write_hashes(table, hashes, directory / HASHES)
+    _write_hashes(table, hashes, directory / HASHES_FILE)
     test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
     quality = _reconstruction_quality(pixels, test_rows, pca)
     summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **quality}
-    (directory / RECONSTRUCTION).write_text(json.dumps(summary, indent=1) + "\n")
+    (directory / RECONSTRUCTION_FILE).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
@@ -126,8 +130,8 @@ def _write_components(
     deviations = pca.singular_values / np.sqrt(max(pca.num_images, 1))
     scaled = (features / deviations).astype(np.float32)
     columns = [f"mu_{component:02d}" for component in range(scaled.shape[1])]
-    (directory / COMPONENTS).mkdir()
-    _write(table, columns, scaled, directory / COMPONENTS / "latents")
+    (directory / PCA_LATENTS_FOLDER).mkdir()
+    _write(table, columns, scaled, directory / PCA_LATENTS_FOLDER / LATENTS_FILE)
 
 
 def _write_hashes(table: pd.DataFrame, hashes: NDArray[np.uint8], path: Path) -> None:

@@ -34,17 +34,22 @@ from cxrmodel.evaluation.intervals import (
 from cxrmodel.evaluation.predictions import PREFIX
 from cxrmodel.report.compared_films import compare_films
 from cxrmodel.report.figures.reconstructions import Examples
-from cxrmodel.report.films import FILE as FILMS_FILE
 from cxrmodel.report.films import read_films
 from cxrmodel.report.html import make_environment
 from cxrmodel.report.jpeg import jpeg_url
-from cxrmodel.report.judged import FILE, LABEL_PREFIX, to_predictions
+from cxrmodel.report.judged import LABEL_PREFIX, to_predictions
 from cxrmodel.report.words import names_of
+from cxrmodel.storage.layout import (
+    EXAMPLES_FILE,
+    FIGURES_FOLDER,
+    METRICS_FILE,
+    REPORT_FILE,
+    TEST_PREDICTIONS_FILE,
+)
 
 T = TypeVar("T")
 
 PICTURES = ("samples",)
-METRICS_FILE = "metrics.json"
 REMEDY = (
     "Give the folder that the pipeline printed after 'report:', or make the report anew: run the "
     "pipeline again with the same settings."
@@ -169,13 +174,13 @@ def read_finished_run(url: str) -> FinishedRun:
         DataError: It is not the folder of a report, or of another version of this package, or a
             file cannot be read.
     """
-    files_of = {name: f"figures/{name}.png" for name in PICTURES}
-    root = url.removesuffix("report.html").rstrip("/") or ("/" if url.startswith("/") else ".")
+    files_of = {name: f"{FIGURES_FOLDER}/{name}.png" for name in PICTURES}
+    root = url.removesuffix(REPORT_FILE).rstrip("/") or ("/" if url.startswith("/") else ".")
     with _explained(root):
         files, folder = fsspec.core.url_to_fs(root)
-        names = [METRICS_FILE, FILE, FILMS_FILE, *files_of.values()]
+        names = [METRICS_FILE, TEST_PREDICTIONS_FILE, EXAMPLES_FILE, *files_of.values()]
         there = [name for name in names if files.exists(f"{folder}/{name}")]
-    for name in (METRICS_FILE, FILE):
+    for name in (METRICS_FILE, TEST_PREDICTIONS_FILE):
         if name not in there:
             raise DataError(
                 f"{root} has no {name}, so it is not the folder of a report, or of an older "
@@ -187,14 +192,14 @@ def read_finished_run(url: str) -> FinishedRun:
             return parse(files.cat_file(f"{folder}/{name}"))
 
     metrics = _parse_metrics(read(METRICS_FILE, bytes), f"{root}/{METRICS_FILE}")
-    judged = read(FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
-    _check_judged(judged, metrics, f"{root}/{FILE}")
+    judged = read(TEST_PREDICTIONS_FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
+    _check_judged(judged, metrics, f"{root}/{TEST_PREDICTIONS_FILE}")
     return FinishedRun(
         folder.rsplit("/", 1)[-1],
         metrics,
         judged.sort_values("image", ignore_index=True),
         {name: read(file, _photograph) for name, file in files_of.items() if file in there},
-        read(FILMS_FILE, read_films) if FILMS_FILE in there else None,
+        read(EXAMPLES_FILE, read_films) if EXAMPLES_FILE in there else None,
     )
 
 

@@ -20,7 +20,6 @@ from cxrmodel.report.chosen import Chosen
 from cxrmodel.report.figures.reconstructions import BOX, ERROR_MAP, Examples, join_examples
 from cxrmodel.report.jpeg import encode_jpeg, jpeg_url
 
-FILE = "films.parquet"
 VIEWS = ("Original", "Reconstruction", "Error")
 MAX_BYTES = 2_400_000  # all films of a page: a third more as text, well below 6 MB
 NUM_STOPS = 9

@@ -18,10 +18,11 @@ from cxrmodel.report.names import ANOMALIES, MODELS
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import Results
 from cxrmodel.report.worries import worries as find_worries
+from cxrmodel.storage.layout import DATASHEET_FILE, MODEL_CARD_FILE
 
 NUM_EXAMPLES = 3
 ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # as keys of metrics.json
-CARDS = {"MODEL_CARD.md": "model_card.md.j2", "DATASHEET.md": "datasheet.md.j2"}
+CARDS = {MODEL_CARD_FILE: "model_card.md.j2", DATASHEET_FILE: "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
 STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
 

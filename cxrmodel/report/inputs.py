@@ -16,8 +16,20 @@ from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.audit.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
-from cxrmodel.storage.layout import NOTES_FILE
-from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
+from cxrmodel.storage.layout import (
+    BOXES_FILE,
+    EXCLUDED_FILE,
+    HASHES_FILE,
+    HISTORY_FILE,
+    IMAGES_FILE,
+    INDEX_FILE,
+    LATENTS_FILE,
+    NOTES_FILE,
+    PREDICTIONS_FILE,
+    RECONSTRUCTION_FILE,
+    SPLIT_FILE,
+)
+from cxrmodel.training.published import REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
@@ -128,10 +140,10 @@ def read_tables(inputs: RunInputs) -> RunTables:
     Raises:
         DamagedArtifactError: The latents or a history are unreadable or lack a row or a column.
     """
-    index = inputs.index / "index.parquet"
+    index = inputs.index / INDEX_FILE
     images = _read_images(inputs, index)
     names = images["image"].tolist()
-    hashes = pd.read_parquet(inputs.baselines / "hashes.parquet").set_index("image")["hash"]
+    hashes = pd.read_parquet(inputs.baselines / HASHES_FILE).set_index("image")["hash"]
     return RunTables(
         images=images,
         excluded=_read_ledgers(inputs),
@@ -141,17 +153,17 @@ def read_tables(inputs: RunInputs) -> RunTables:
         latents=_read_latents(inputs.latents, names, ["split", "mu_00", "logvar_00", *QUALITY]),
         hashes=np.frombuffer(b"".join(hashes.loc[names]), np.uint8).reshape(len(names), -1),
         boxes=_read_boxes(inputs, images),
-        classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
+        classifier=read_predictions(inputs.classifier / PREDICTIONS_FILE, index, names),
         baselines={
             name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
             for name in FITTED_BASELINES
         },
-        reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
+        reconstruction=json.loads((inputs.baselines / RECONSTRUCTION_FILE).read_text()),
     )
 
 
 def _read_latents(directory: Path, names: list[str], columns: list[str]) -> pd.DataFrame:
-    path = directory / "latents.parquet"
+    path = directory / LATENTS_FILE
     latents = read_table(path, ["image", *columns]).set_index("image")
     missing = pd.Index(names).difference(latents.index, sort=False)
     if len(missing):
@@ -163,17 +175,17 @@ def _read_latents(directory: Path, names: list[str], columns: list[str]) -> pd.D
 
 
 def _read_images(inputs: RunInputs, index: Path) -> pd.DataFrame:
-    images = pd.read_parquet(inputs.split / "split.parquet", columns=["image", "split"])
+    images = pd.read_parquet(inputs.split / SPLIT_FILE, columns=["image", "split"])
     known = pd.read_parquet(index).drop(columns=["uri", "official"], errors="ignore")
-    checksums = pd.read_parquet(inputs.images / "images.parquet", columns=["image", "crc32"])
+    checksums = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", "crc32"])
     images = images.merge(known, on="image", validate="1:1")
     return images.merge(checksums, on="image", validate="1:1")
 
 
 def _read_boxes(inputs: RunInputs, images: pd.DataFrame) -> pd.DataFrame:
-    boxes = pd.read_parquet(inputs.index / "boxes.parquet")
+    boxes = pd.read_parquet(inputs.index / BOXES_FILE)
     columns = {"width": "file_width", "height": "file_height"}
-    files = pd.read_parquet(inputs.images / "images.parquet", columns=["image", *columns])
+    files = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", *columns])
     known = images[["image", "patient_id", "split"]].merge(
         files.rename(columns=columns), on="image"
     )
@@ -183,7 +195,7 @@ def _read_boxes(inputs: RunInputs, images: pd.DataFrame) -> pd.DataFrame:
 def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:
     ledgers = []
     for stage in LEDGERS:
-        ledger = pd.read_parquet(getattr(inputs, stage) / "excluded.parquet").astype(object)
+        ledger = pd.read_parquet(getattr(inputs, stage) / EXCLUDED_FILE).astype(object)
         ledger.insert(0, "stage", stage)
         ledgers.append(ledger)
     return pd.concat(ledgers, ignore_index=True)

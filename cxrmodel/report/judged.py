@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from cxrmodel.evaluation.predictions import PREFIX, Predictions
 from cxrmodel.report.inputs import RunTables
 
-FILE = "test_predictions.parquet"
 LABEL_PREFIX = "y_"
 
 

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.evaluation.predictions import read_predictions
 from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables
-from cxrmodel.training.classifier.fit import PREDICTIONS_FILE, fit_classifier
+from cxrmodel.storage.layout import INDEX_FILE, PCA_LATENTS_FOLDER, PREDICTIONS_FILE
+from cxrmodel.training.classifier.fit import fit_classifier
 
 NAME = "pca_network"
-COMPONENTS = "pca_latents"
 
 
 def with_pca_network(tables: RunTables, inputs: RunInputs, record: RunRecord) -> RunTables:
@@ -31,11 +31,13 @@ def with_pca_network(tables: RunTables, inputs: RunInputs, record: RunRecord) ->
     if not (num_components and tables.classifier["val"].num_images):
         return tables
     config = ClassifierConfig(**record.config.get("classifier", {}))
-    index = inputs.index / "index.parquet"
+    index = inputs.index / INDEX_FILE
     with TemporaryDirectory() as directory:
         folder = Path(directory)
         # On the CPU: a report has the same numbers on every machine.
-        fit_classifier(config, inputs.baselines / COMPONENTS, inputs.index, folder, device="cpu")
+        fit_classifier(
+            config, inputs.baselines / PCA_LATENTS_FOLDER, inputs.index, folder, device="cpu"
+        )
         names = tables.images["image"].tolist()
         predictions = read_predictions(folder / PREDICTIONS_FILE, index, names)
     return dataclasses.replace(tables, baselines={NAME: predictions, **tables.baselines})

@@ -11,14 +11,20 @@ from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.report.document import build_document, headline
 from cxrmodel.report.drawn_images import draw_images, draw_map
 from cxrmodel.report.drawn_numbers import draw_numbers
-from cxrmodel.report.films import FILE as FILMS_FILE
 from cxrmodel.report.films import write_films
 from cxrmodel.report.html import render_cards, render_page
 from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
-from cxrmodel.report.judged import FILE, write_test_predictions
+from cxrmodel.report.judged import write_test_predictions
 from cxrmodel.report.pca_network import with_pca_network
 from cxrmodel.report.pictures import Gallery
 from cxrmodel.report.results import measure
+from cxrmodel.storage.layout import (
+    EXAMPLES_FILE,
+    FIGURES_FOLDER,
+    METRICS_FILE,
+    REPORT_FILE,
+    TEST_PREDICTIONS_FILE,
+)
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -55,22 +61,22 @@ def write_report(
     results = measure(tables, inputs, record, pixels, seed=config.seed)
     document = build_document(tables, results, record)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    (directory / "metrics.json").write_text(text)
-    write_test_predictions(tables, directory / FILE)
+    (directory / METRICS_FILE).write_text(text)
+    write_test_predictions(tables, directory / TEST_PREDICTIONS_FILE)
     _tell(report, 1)
-    figures = directory / "figures"
+    figures = directory / FIGURES_FOLDER
     figures.mkdir(exist_ok=True)
     gallery = Gallery(figures)
     draw_numbers(results, tables, gallery)
     _tell(report, 2)
     examples = draw_images(config, inputs, record, tables, results, pixels, gallery)
     if examples and gallery.scale is not None:
-        write_films(examples, gallery.scale, directory / FILMS_FILE)
+        write_films(examples, gallery.scale, directory / EXAMPLES_FILE)
     _tell(report, 3)
     draw_map(config, tables, gallery)
     _tell(report, 4)
     page = render_page(config, tables, results, document, record, gallery)
-    (directory / "report.html").write_text(page, encoding="utf-8")
+    (directory / REPORT_FILE).write_text(page, encoding="utf-8")
     for name, card in render_cards(tables, results, document, record).items():
         (directory / name).write_text(card, encoding="utf-8")
     _tell(report, NUM_STEPS)

@@ -17,7 +17,7 @@ import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 
 from cxrmodel.errors import StoreError
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.remote import RemoteFolder
 
 KEPT = 2  # the last one, and the one before it in case the last is damaged
 FINAL_WAIT_S = 20.0  # of the half minute that an evicted container is given

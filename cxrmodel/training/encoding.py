@@ -12,16 +12,15 @@ from torch import Tensor
 
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.models.vae import VAE
+from cxrmodel.storage.layout import CONFIG_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.batches import in_batches, to_device
 from cxrmodel.training.devices import autocast, keep_freed_memory, resolve_device
 from cxrmodel.training.published import (
-    CONFIG_FILE,
     empty_network,
     read_architecture,
     read_weights,
 )
 
-VAE_WEIGHTS_FILE = "vae.safetensors"
 PICTURE_BATCH = 4
 
 

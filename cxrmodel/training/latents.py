@@ -24,7 +24,7 @@ from cxrmodel.errors import DataError
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.storage.layout import SPLIT_FILE
+from cxrmodel.storage.layout import LATENTS_FILE, SPLIT_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.batches import MORE_DATA, in_batches, read_split
 from cxrmodel.training.devices import (
     deterministic_kernels,
@@ -33,7 +33,6 @@ from cxrmodel.training.devices import (
     resolve_precision,
 )
 from cxrmodel.training.encoding import (
-    VAE_WEIGHTS_FILE,
     Coder,
     image_quality,
     load_vae,
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["extract_latents", "latent_columns", "reconstruct"]
 
-LATENTS_FILE = "latents.parquet"
 PART_IMAGES = 1024
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 REPORT_EVERY_S = 1.0

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.storage.layout import CONFIG_FILE
 
-CONFIG_FILE = "config.json"
-HISTORY_FILE = "history.parquet"
 SHOWN_PROBLEMS = 3
 REMEDY = "Delete that folder and run its stage again"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cxrmodel.config import ImagesConfig, RuntimeConfig
 from cxrmodel.data.images.pixels import Pixels, open_pixels
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import IMAGES_FILE, LISTING_FILE
 from cxrmodel.storage.store import Artifact, Store
 
 
@@ -29,7 +30,7 @@ class PixelSource:
     @property
     def fingerprint(self) -> str:
         """Digest of every image's name, status and checksum."""
-        return self.images.only("images.parquet").fingerprint
+        return self.images.only(IMAGES_FILE).fingerprint
 
     def undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
         """Open the pixels without decoding any: an image is decoded when it is read."""
@@ -41,7 +42,7 @@ class PixelSource:
         return open_pixels(
             self.config,
             self.root,
-            store.directory(self.index.only("listing.parquet")),
+            store.directory(self.index.only(LISTING_FILE)),
             store.directory(self.images),
             scratch=store.scratch,
             num_workers=runtime.num_workers,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import LatentsConfig, RuntimeConfig, VAEConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.progress import silent
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.vae.fit import fit_vae
@@ -51,7 +51,7 @@ def test_only_the_workers_decode_what_they_encode(cluster, prepared, tmp_path, m
     def refuse(*_):
         raise AssertionError("this process decodes")
 
-    monkeypatch.setattr(ImageCache, "build", refuse)  # the workers are other processes
+    monkeypatch.setattr(PixelCache, "build", refuse)  # the workers are other processes
     monkeypatch.setattr(latents, "connected", lambda _: nullcontext())  # the fixture is already
     runtime = RuntimeConfig(device="cpu", ray_address="auto", ray_workers=1)
     token = PLANNER.set(WithoutPrefect())

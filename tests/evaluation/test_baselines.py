@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.errors import SplitError
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.evaluation.resolution import enlarge, shrink

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.evaluation.calibration import fit_calibrators
 from cxrmodel.evaluation.label_baselines import predict_from_metadata, remember_patients
 from cxrmodel.evaluation.predictions import read_predictions

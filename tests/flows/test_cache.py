@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.storage.store import MANIFEST
+from cxrmodel.storage.layout import MANIFEST_FILE
 
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
 
@@ -76,7 +76,7 @@ def test_an_edit_with_effect_reruns_what_its_content_reaches(editable):
     assert editable.run().ran == {"vae", "latents", "classifier", "report"}
 
 
-@pytest.mark.parametrize("stage, name", [("vae", "vae.safetensors"), ("split", MANIFEST)])
+@pytest.mark.parametrize("stage, name", [("vae", "vae.safetensors"), ("split", MANIFEST_FILE)])
 def test_a_deleted_file_reruns_its_stage_with_a_warning(pipeline, stage, name):
     path = artifact_file(pipeline.store, stage, name)
     path.unlink()

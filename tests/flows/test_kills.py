@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.storage.store import MANIFEST
+from cxrmodel.storage.layout import MANIFEST_FILE
 from deployments.garbage import Garbage, old_scratch
 from tasks.engine.records import FOLDER
 from tests.flows.processes import answer_of, files_below, start
@@ -62,7 +62,7 @@ def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
 
 
 def finished_stages(pipeline):
-    return len(list(pipeline.store.glob(f"*/*/{MANIFEST}")))
+    return len(list(pipeline.store.glob(f"*/*/{MANIFEST_FILE}")))
 
 
 def kept(store):

@@ -23,7 +23,7 @@ from cxrmodel.config import (
     StoreConfig,
     VAEConfig,
 )
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.storage.store import Store
 from flows.main import train_pipeline
 

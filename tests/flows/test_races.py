@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.store import MANIFEST
+from cxrmodel.storage.layout import MANIFEST_FILE
 from tests.flows.processes import answer_of, files_below, start
 
 
 def published(store):
     """Return the fingerprint of each artifact that exists, by stage."""
     made = {}
-    for manifest in store.glob(f"*/*/{MANIFEST}"):
+    for manifest in store.glob(f"*/*/{MANIFEST_FILE}"):
         content = json.loads(manifest.read_text())
         files = {name: record["sha256"] for name, record in content["files"].items()}
         made.setdefault(content["stage"], []).append(files)

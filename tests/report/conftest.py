@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.inputs import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
-from cxrmodel.storage.layout import BOX_GRID_PX
 from cxrmodel.training.published import contiguous_state, write_config, write_weights
 
 SIZE = 64

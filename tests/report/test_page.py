@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.report.write import write_report
 
 SMALL_REPORT = ReportConfig(num_reconstructions=1, tsne_points=60)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.report.write import write_report
 
 CONFIG = ReportConfig(num_reconstructions=3, tsne_points=60)

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from cxrmodel.data.ledger import LEDGER_FILE, Reason, ledger
+from cxrmodel.data.ledger import Reason, ledger
+from cxrmodel.storage.layout import EXCLUDED_FILE
 from cxrmodel.storage.store import Store
 from tasks.results import ledger_table, show_results
 from tests.servers.prefect_server import free_port
@@ -69,7 +70,7 @@ def finished(tmp_path):
         (draft.directory / "report.html").write_text("report")
         report = draft.commit({"macro_auroc": 0.5}, {})
     with store.write("index", "0" * 16) as draft:
-        ledger([], Reason.IMAGE_MISSING, []).to_parquet(draft.directory / LEDGER_FILE)
+        ledger([], Reason.IMAGE_MISSING, []).to_parquet(draft.directory / EXCLUDED_FILE)
         index = draft.commit({}, {})
     return report, index, store
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.training.vae.fit import fit_vae
 
 NARROW = (1, 4, 4, 8, 8, 8, 8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.remote import RemoteFolder
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 

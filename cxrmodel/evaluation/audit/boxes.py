@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.storage.layout import BOX_GRID_PX
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
 
 Fit = Literal["crop", "pad", "resize"]
 PLACED = ["left", "top", "right", "bottom"]

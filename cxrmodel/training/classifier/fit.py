@@ -9,15 +9,15 @@ import pandas as pd
 from torch import Tensor
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import CLASSIFIER_WEIGHTS_FILE, HISTORY_FILE, PREDICTIONS_FILE
 from cxrmodel.training.classifier.calibration import recalibrate
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents, read_labelled_latents
 from cxrmodel.training.classifier.loop import ClassifierTraining, predict
 from cxrmodel.training.devices import deterministic_kernels, resolve_device
 from cxrmodel.training.published import (
-    HISTORY_FILE,
     contiguous_state,
     empty_network,
     read_architecture,
@@ -26,9 +26,6 @@ from cxrmodel.training.published import (
     write_table,
     write_weights,
 )
-
-WEIGHTS_FILE = "classifier.safetensors"
-PREDICTIONS_FILE = "predictions.parquet"
 
 
 def fit_classifier(
@@ -67,7 +64,7 @@ def fit_classifier(
         model, epoch = training.run()
         scaling = None if config.loss == "bce" else recalibrate(model, data)
         probabilities = predict(model, data.latents.to(where))
-    write_weights(directory / WEIGHTS_FILE, contiguous_state(model))
+    write_weights(directory / CLASSIFIER_WEIGHTS_FILE, contiguous_state(model))
     write_table(directory / HISTORY_FILE, pd.DataFrame(training.history))
     write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
     _write_description(config, data, epoch, where.type, scaling, directory)
@@ -86,7 +83,7 @@ def load_classifier(directory: Path) -> Classifier:
         DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
     """
     sizes = read_architecture(directory, ("latent_dim", "num_labels"))
-    return read_weights(empty_network(Classifier, **sizes), directory / WEIGHTS_FILE)
+    return read_weights(empty_network(Classifier, **sizes), directory / CLASSIFIER_WEIGHTS_FILE)
 
 
 def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:

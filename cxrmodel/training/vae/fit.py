@@ -11,6 +11,12 @@ from torch import Tensor
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import (
+    HISTORY_FILE,
+    VAE_BEST_WEIGHTS_FILE,
+    VAE_LAST_WEIGHTS_FILE,
+    VAE_WEIGHTS_FILE,
+)
 from cxrmodel.training.batches import MORE_DATA, SplitRows, split_rows
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import CheckpointFolder
@@ -20,9 +26,8 @@ from cxrmodel.training.devices import (
     resolve_device,
     resolve_precision,
 )
-from cxrmodel.training.encoding import VAE_WEIGHTS_FILE, load_vae
+from cxrmodel.training.encoding import load_vae
 from cxrmodel.training.published import (
-    HISTORY_FILE,
     contiguous_state,
     write_config,
     write_table,
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_vae", "load_vae"]
 
-OTHER_FILES = {"best": "vae_best.safetensors", "last": "vae_last.safetensors"}
+OTHER_FILES = {"best": VAE_BEST_WEIGHTS_FILE, "last": VAE_LAST_WEIGHTS_FILE}
 
 
 def fit_vae(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError, DivergedError
 from cxrmodel.training.classifier.fit import fit_classifier, load_classifier
 

@@ -1,4 +1,4 @@
-"""What DICOM films look like in 8 bits, against numbers worked out by hand."""
+"""What DICOM images look like in 8 bits, against numbers worked out by hand."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.dicom.pixels import decode_dicom
+from cxrmodel.data.images.dicom.display import decode_dicom
 from tests.data.images.image_bytes import dicom, encode, lut, noise
 
 
 def shown(values, dtype=np.uint16, **options):
-    """Return the grey of a film of one row of stored values."""
+    """Return the grey of an image of one row of stored values."""
     return decode_dicom(dicom(np.array([values], dtype), **options), 64)[0].tolist()
 
 
@@ -43,12 +43,12 @@ class TestPlain:
         stored = [0xF000, 0x1800, 0xFFF]
         assert shown(stored, bits=12, elements=positions) == [0, 128, 255]  # 2048 / 4095 * 255
 
-    def test_a_blank_film_is_black(self):
+    def test_a_blank_image_is_black(self):
         assert shown([700, 700]) == [0, 0]
 
     def test_one_bit(self):
-        film = dicom(np.zeros((1, 8), np.uint8), bits=1, data=b"\x05\0", BitsAllocated=1)
-        assert decode_dicom(film, 64)[0].tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
+        image = dicom(np.zeros((1, 8), np.uint8), bits=1, data=b"\x05\0", BitsAllocated=1)
+        assert decode_dicom(image, 64)[0].tolist() == [255, 0, 255, 0, 0, 0, 0, 0]
 
 
 class TestWindow:
@@ -131,8 +131,8 @@ class TestColour:
 
     def test_ybr_is_converted(self):
         grey = np.array([[[100, 128, 128]]], np.uint8)
-        film = dicom(grey, PhotometricInterpretation="YBR_FULL")
-        assert decode_dicom(film, 64).tolist() == [[100]]
+        image = dicom(grey, PhotometricInterpretation="YBR_FULL")
+        assert decode_dicom(image, 64).tolist() == [[100]]
 
     def test_palette(self):
         palette = {"PhotometricInterpretation": "PALETTE COLOR"}
@@ -165,19 +165,19 @@ class TestEncoding:
             photometric_interpretation="MONOCHROME2",
             number_of_frames=1,
         )
-        film = dicom(pixels, data=encapsulate([frame]), syntax=RLELossless)
-        np.testing.assert_array_equal(decode_dicom(film, 64), decode_dicom(dicom(pixels), 64))
+        image = dicom(pixels, data=encapsulate([frame]), syntax=RLELossless)
+        np.testing.assert_array_equal(decode_dicom(image, 64), decode_dicom(dicom(pixels), 64))
 
     def test_jpeg_in_dicom(self):
         blocks = noise(8, 9).repeat(8, axis=0).repeat(8, axis=1)  # of one grey: exact in JPEG
         frame = encapsulate([encode(blocks, "JPEG", quality=100)])
-        film = dicom(blocks, data=frame, syntax=JPEGBaseline8Bit)
-        np.testing.assert_array_equal(decode_dicom(film, 64), blocks)
+        image = dicom(blocks, data=frame, syntax=JPEGBaseline8Bit)
+        np.testing.assert_array_equal(decode_dicom(image, 64), blocks)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
-def test_a_film_becomes_a_square_as_a_png_does(fit):
+def test_an_image_becomes_a_square_as_a_png_does(fit):
     config, pixels = ImagesConfig(size=64, fit=fit), noise(90, 70)
-    film, png = decode_image(dicom(pixels), config), decode_image(encode(pixels), config)
-    np.testing.assert_array_equal(film.pixels, png.pixels)
-    assert (film.width, film.height) == (70, 90)
+    image, png = decode_image(dicom(pixels), config), decode_image(encode(pixels), config)
+    np.testing.assert_array_equal(image.pixels, png.pixels)
+    assert (image.width, image.height) == (70, 90)

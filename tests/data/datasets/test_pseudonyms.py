@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.patient_ids import num_names_with_id, patient_salt, pseudonyms
+from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.source import scan_source
 from cxrmodel.errors import DataError
 

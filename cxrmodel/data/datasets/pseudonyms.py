@@ -23,7 +23,7 @@ def patient_salt(config: DataConfig) -> bytes | None:
     """Return the salt of the environment; None where `data.hash_patient_ids` is off.
 
     Raises:
-        DataError: The setting is on, and there is no salt or one that can be guessed.
+        DataError: The setting is on, and the salt is missing or too short.
     """
     if not config.hash_patient_ids:
         return None

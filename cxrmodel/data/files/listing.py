@@ -1,4 +1,4 @@
-"""What a listing leaves out or finds elsewhere: counted, and told once a kind."""
+"""What a listing holds, and what it leaves out or finds elsewhere: counted, and logged per kind."""
 
 from __future__ import annotations
 
@@ -6,19 +6,37 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass
 
+DICOM_SUFFIX = ".dcm"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", DICOM_SUFFIX)
+
 NUM_NAMED = 5
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class ListedFile:
+    """One file of a listing.
+
+    Attributes:
+        uri: Path relative to the root, '/'-separated.
+        bytes: Size.
+        version: ETag, or modification time in nanoseconds, or whatever the store offers.
+    """
+
+    uri: str
+    bytes: int
+    version: str
+
+
 @dataclass(frozen=True)
 class Oddity:
-    """A kind of entry of a listing that a person should know of.
+    """A kind of listing entry that a person should know about.
 
     Attributes:
         what: What becomes of such entries, and why.
         advice: What to do, as a sentence.
-        level: Of the log.
+        level: Level of its log line.
     """
 
     what: str
@@ -27,21 +45,17 @@ class Oddity:
 
 
 class Oddities:
-    """Entries of one listing by kind, in the order in which they were met."""
+    """Entries of one listing by kind, in the order in which they appeared."""
 
     def __init__(self) -> None:
         self._names: defaultdict[Oddity, list[str]] = defaultdict(list)
 
     def add(self, kind: Oddity, name: str) -> None:
-        """Take note of an entry."""
+        """Record an entry."""
         self._names[kind].append(name)
 
-    def count(self, kind: Oddity) -> int:
-        """Return how many entries of a kind were met."""
-        return len(self._names.get(kind, ()))
-
     def sentences(self, where: str) -> list[str]:
-        """Return a message a kind, with a count and some names."""
+        """Return one message per kind, with a count and some names."""
         return [_sentence(kind, names, where) for kind, names in self._names.items()]
 
     def log(self, where: str) -> None:

@@ -42,16 +42,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True)
 class Entries:
-    """A row a row of the tables, in their order.
+    """One row per row of the tables, in their order.
 
     Attributes:
         rows: Columns image, patient_id (text, empty where there is nothing usable), age (Int16
             years), sex (`F`, `M`), view (`AP`, `PA`, `lateral`), follow_up (Int32), official
-            (`train_val`, `test`), all null where unknown; any_abnormal and one column a
+            (`train_val`, `test`), all null where unknown; any_abnormal and one column per
             pathology (uint8).
         reasons: Why the data set itself cannot use a row, a `Reason`; empty where it can.
         details: What was found, for the ledger.
-        notes: What had to be interpreted in the tables, a sentence each.
+        notes: What had to be interpreted in the tables, one sentence each.
     """
 
     rows: pd.DataFrame
@@ -69,8 +69,8 @@ class DataSet:
         title: What people call it.
         url: Where it comes from.
         citation: What to cite, in Markdown.
-        tables: Patterns of its tables' file names in any case, each of one table.
-        names_suffice: Whether such a name is enough; else the columns must fit as well.
+        tables: Patterns of its tables' file names, one per table; case does not count.
+        names_suffice: Whether such a name is enough; otherwise the columns must fit as well.
         columns: Accepted spellings of each field.
         required: Fields that make a table one of this data set.
         name_parts: How many of the last parts of a file's path name an image.
@@ -89,7 +89,7 @@ class DataSet:
     read: Callable[[pd.DataFrame, DataConfig], Entries]
 
     def required_of(self, only_dicom: bool) -> list[str]:
-        """Return the fields that a table must have; a DICOM file's tags may say who it is of."""
+        """Return the fields that a table must have; a DICOM file's tags may name the patient."""
         return [each for each in self.required if not (only_dicom and each in FROM_TAGS)]
 
     def matches(self, header: list[str], only_dicom: bool) -> bool:
@@ -108,7 +108,7 @@ def parse_patient_id(text: str) -> str:
 
     `00012`, `12` and `12.0` are one patient, as are two Unicode forms of an accent: a table that
     went through a spreadsheet must not turn one patient into two, one in train and one in test.
-    Nor may all the images whose patient is `unknown` become one patient: see `NO_PATIENT`.
+    Images whose patient is `unknown` must not become one patient either: see `NO_PATIENT`.
     """
     text = unicodedata.normalize("NFC", text.strip())
     if _CONTROL.search(text) or len(text) > MAX_PATIENT_ID_CHARS:
@@ -139,7 +139,7 @@ def parse_view(text: str) -> str | None:
 
     `lateral` is whatever is not frontal: seen from the side (`LL`, `L`, `LATERAL`, `LAT R`),
     obliquely (`LLO`, `RAO`) or lying on the side (`LLD`, `AP LLD`). A text that names both, as
-    `PA and lateral` does for a pair of images, tells nothing of one of them.
+    `PA and lateral` does for a pair of images, says nothing about one of them.
     """
     view = text.strip().upper()
     words = _WORD.findall(view)

@@ -1,4 +1,4 @@
-"""Each test file that pydicom ships: a film, or the reason why not."""
+"""Each test file that pydicom ships: an image, or the reason why not."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.dicom.pixels import decode_dicom
+from cxrmodel.data.images.dicom.display import decode_dicom
 from cxrmodel.errors import ImageError
 
 # Silenced where it matters, in a process that pytest's own filters do not rule.
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files"
 
-FILMS = {
+IMAGES = {
     "693_J2KI.dcm": (512, 512),
     "CT_small.dcm": (128, 128),
     "ExplVR_BigEnd.dcm": (60, 80),
@@ -79,17 +79,17 @@ REFUSED = {
     "SC_rgb_jls_lossy_sample.dcm": f"{NO_DECODER}JPEG-LS Lossy",
     "SC_rgb_jpeg_gdcm.dcm": f"{NO_DECODER}JPEG Lossless, Non-Hierarchical",
     "image_dfl.dcm": f"{NO_DECODER}Deflated Explicit VR Little Endian",
-    "SC_rgb_rle_16bit_2frame.dcm": "unsupported_image: 2 frames, and a film has one",
-    "SC_rgb_rle_2frame.dcm": "unsupported_image: 2 frames, and a film has one",
-    "SC_rgb_rle_32bit_2frame.dcm": "unsupported_image: 2 frames, and a film has one",
-    "examples_ybr_color.dcm": "unsupported_image: 30 frames, and a film has one",
-    "rtdose.dcm": "unsupported_image: 15 frames, and a film has one",
-    "rtdose_expb.dcm": "unsupported_image: 15 frames, and a film has one",
-    "rtdose_rle.dcm": "unsupported_image: 15 frames, and a film has one",
-    "SC_rgb_rle_32bit.dcm": "unsupported_image: 32 bits a sample",
-    "rtdose_1frame.dcm": "unsupported_image: 32 bits a sample",
-    "rtdose_expb_1frame.dcm": "unsupported_image: 32 bits a sample",
-    "rtdose_rle_1frame.dcm": "unsupported_image: 32 bits a sample",
+    "SC_rgb_rle_16bit_2frame.dcm": "unsupported_image: 2 frames, and a chest X-ray has one",
+    "SC_rgb_rle_2frame.dcm": "unsupported_image: 2 frames, and a chest X-ray has one",
+    "SC_rgb_rle_32bit_2frame.dcm": "unsupported_image: 2 frames, and a chest X-ray has one",
+    "examples_ybr_color.dcm": "unsupported_image: 30 frames, and a chest X-ray has one",
+    "rtdose.dcm": "unsupported_image: 15 frames, and a chest X-ray has one",
+    "rtdose_expb.dcm": "unsupported_image: 15 frames, and a chest X-ray has one",
+    "rtdose_rle.dcm": "unsupported_image: 15 frames, and a chest X-ray has one",
+    "SC_rgb_rle_32bit.dcm": "unsupported_image: 32 bits per sample",
+    "rtdose_1frame.dcm": "unsupported_image: 32 bits per sample",
+    "rtdose_expb_1frame.dcm": "unsupported_image: 32 bits per sample",
+    "rtdose_rle_1frame.dcm": "unsupported_image: 32 bits per sample",
     "UN_sequence.dcm": NO_IMAGE,
     "empty_charset_LEI.dcm": CUT,
     "nested_priv_SQ.dcm": NO_IMAGE,
@@ -104,7 +104,7 @@ REFUSED = {
 }
 
 
-def film_of(name):
+def image_of(name):
     path = FOLDER / name
     if not path.is_file():
         pytest.skip(f"this pydicom does not bring {name}")
@@ -112,25 +112,25 @@ def film_of(name):
 
 
 def grey_of(name):
-    return decode_dicom(film_of(name), 64)
+    return decode_dicom(image_of(name), 64)
 
 
-@pytest.mark.parametrize("name", FILMS)
-def test_a_film_decodes(name):
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_decodes(name):
     grey = grey_of(name)
-    assert (grey.shape, grey.dtype) == (FILMS[name], np.uint8)
+    assert (grey.shape, grey.dtype) == (IMAGES[name], np.uint8)
     assert grey.min() < grey.max()
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_anything_else_has_a_reason(name):
     with pytest.raises(ImageError) as caught:
-        decode_image(film_of(name), ImagesConfig(size=64))
+        decode_image(image_of(name), ImagesConfig(size=64))
     assert str(caught.value).startswith(REFUSED[name])
 
 
 @pytest.mark.parametrize("other", ["RLE", "bigendian", "expb", "implicit", "jp2klossless"])
-def test_one_film_in_several_encodings_is_one_film(other):
+def test_one_image_in_several_encodings_is_one_image(other):
     np.testing.assert_array_equal(grey_of(f"MR_small_{other}.dcm"), grey_of("MR_small.dcm"))
 
 

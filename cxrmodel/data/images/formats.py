@@ -1,4 +1,4 @@
-"""What the first bytes of an image file tell, before anything of its size is allocated."""
+"""Formats and sizes of image files, checked before anything of that size is allocated."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cxrmodel.errors import DataError, ImageError
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 DICOM_PREFIX, DICOM_PREFIX_AT = b"DICM", 128
-MAX_SIDE_PX = 65_535  # the most that JPEG and DICOM can state; resampling takes room by the side
-MAX_BYTES_A_PIXEL, MAX_HEADER_BYTES = 8, 16 << 20  # uncompressed 16-bit RGBA
+MAX_SIDE_PX = 65_535  # the most that JPEG and DICOM can state
+MAX_BYTES_PER_PIXEL, MAX_HEADER_BYTES = 8, 16 << 20  # uncompressed 16-bit RGBA
 SHOWN_BYTES = 12
 
 
 def format_of(data: bytes) -> Literal["png", "jpeg", "dicom"]:
-    """Tell a file's format by its content, whatever its name.
+    """Return a file's format by its content, whatever its name.
 
     Raises:
         ImageError: The file is empty, or of another format.
@@ -51,12 +51,12 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
 
 
 def check_bytes(num_bytes: int, max_megapixels: float) -> None:
-    """Refuse a file that is larger than any image of so many pixels, before it is read.
+    """Refuse a file that is larger than any image of that many pixels, before it is read.
 
     Raises:
-        ImageError: It is.
+        ImageError: It is too large.
     """
-    limit = int(max_megapixels * 1e6) * MAX_BYTES_A_PIXEL + MAX_HEADER_BYTES
+    limit = int(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL + MAX_HEADER_BYTES
     if num_bytes > limit:
         raise ImageError(
             Reason.TOO_LARGE,
@@ -65,7 +65,7 @@ def check_bytes(num_bytes: int, max_megapixels: float) -> None:
 
 
 def require_pydicom() -> None:
-    """Raise a DataError that names the extra, where pydicom is not installed."""
+    """Raise a DataError that names the extra where pydicom is not installed."""
     try:
         import pydicom  # noqa: F401, PLC0415 - an optional extra
     except ModuleNotFoundError as error:
@@ -76,6 +76,6 @@ def require_pydicom() -> None:
 
 
 def _shown(head: bytes) -> str:
-    """Return bytes as people read them: text where they are text, else in hexadecimal."""
+    """Return bytes as text where they are text, else in hexadecimal."""
     text = head.decode("ascii", errors="replace")
     return f'"{text}"' if text.isprintable() and text.isascii() else f"the bytes {head.hex(' ')}"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrmodel.data.datasets.entries import (
+from cxrmodel.data.datasets.data_set import (
     parse_age,
     parse_follow_up,
     parse_patient_id,

@@ -1,35 +1,82 @@
-"""What the heads of DICOM files tell of patients and films, for the index.
+"""Tags of DICOM files for the index: patient, age, sex, view and pixel spacing.
 
-pydicom, which the optional extra `dicom` installs, is imported only where a DICOM file is met.
+They fill what a data set's table leaves open. pydicom, which the optional extra `dicom` installs,
+is imported only where a DICOM file is met.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.datasets.entries import parse_view
+from cxrmodel.data.datasets.data_set import (
+    converted,
+    parse_age,
+    parse_patient_id,
+    parse_sex,
+    parse_view,
+)
+from cxrmodel.data.datasets.joins import exclude, exclude_people, is_dicom
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.header import require_pydicom
+from cxrmodel.data.images.formats import require_pydicom
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
+from cxrmodel.errors import ImageError
 from cxrmodel.machine import usable_cores
 
-TEXT_TAGS = {
-    "patient_id": "PatientID",
-    "age": "PatientAge",
-    "sex": "PatientSex",
-}
+TEXT_TAGS = {"patient_id": "PatientID", "age": "PatientAge", "sex": "PatientSex"}
 # The first that names a view counts; a description may name it where no code does.
 VIEW_TAGS = ("ViewPosition", "ViewCodeSequence", "SeriesDescription", "ProtocolName")
 SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing")
 COLUMNS = (*TEXT_TAGS, "view", "pixel_spacing_mm", "reason", "detail")
 HEAD_BYTES = (32 << 10, 512 << 10, 8 << 20)  # tried in turn, until these tags are passed
 REMOTE_WORKERS = 16
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    "patient_id": parse_patient_id,
+    "age": parse_age,
+    "sex": parse_sex,
+    "view": parse_view,
+}
+
+
+def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFrame:
+    """Return the rows with a column pixel_spacing_mm, and gaps filled from their files' tags.
+
+    Only the files of usable rows are opened. The table wins over the tags. Rows that still have no
+    patient after that, or turn out to be lateral views, are excluded; where a file could not be
+    read, the reason says so.
+
+    Args:
+        rows: As joined with the files.
+        files: Listing by image name.
+        root: Folder or URL of the data set.
+
+    Raises:
+        DataError: There are DICOM files, and pydicom is not installed.
+        OSError: The store cannot be reached; worth another try.
+    """
+    rows = rows.assign(pixel_spacing_mm=pd.array([None] * len(rows), dtype="Float32"))
+    tagged = (rows["reason"] == "") & is_dicom(rows["uri"])
+    if not tagged.any():
+        return rows
+    tags = read_headers(Root(root), files.loc[rows.loc[tagged, "image"]])
+    tags = tags.set_axis(rows.index[tagged])
+    rows.loc[tagged, "pixel_spacing_mm"] = tags["pixel_spacing_mm"]
+    for field, parse in PARSERS.items():
+        stated = converted(tags[field], parse).astype(rows[field].dtype).reindex(rows.index)
+        is_open = tagged & (rows[field].isna() | (rows[field] == ""))
+        rows[field] = rows[field].mask(is_open, stated)
+    reasons = tags["reason"].reindex(rows.index, fill_value="")
+    is_unknown = tagged & (rows["patient_id"] == "")
+    for reason in Reason:
+        details = tags["detail"].reindex(rows.index, fill_value="")
+        exclude(rows, is_unknown & (reasons == str(reason)), reason, details)
+    exclude_people(rows, tagged)
+    return rows
 
 
 def read_headers(root: Root, files: pd.DataFrame) -> pd.DataFrame:
@@ -74,21 +121,15 @@ def _header(root: Root, uri: str, num_bytes: int) -> tuple[str | float, ...]:
 
 
 def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:
-    from cxrmodel.data.images.dicom.file import read_tags  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.images.dicom.tags import read_tags  # noqa: PLC0415 - an optional extra
 
     tags: dict[str, str] = {}
     is_whole, limit = False, 0
     for limit in HEAD_BYTES:
         is_last = limit >= min(num_bytes, HEAD_BYTES[-1])
+        head = root.read_image(uri, limit)
         try:
-            head = root.read(uri, limit)
             tags, is_whole = read_tags(head, [*TEXT_TAGS.values(), *VIEW_TAGS, *SPACING_TAGS])
-        except FileNotFoundError as error:
-            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
-        except FileChangedError as error:
-            raise ImageError(Reason.REPLACED, str(error)) from error
-        except UnreadableFileError as error:
-            raise ImageError(Reason.UNREADABLE, str(error)) from error
         except ImageError:
             if is_last:
                 raise

@@ -4,8 +4,7 @@ import pytest
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.chexpert import CHEXPERT
-from cxrmodel.data.datasets.metadata import find_tables
-from cxrmodel.data.datasets.registry import AUTO, DATASETS, data_set_of
+from cxrmodel.data.datasets.registry import AUTO, DATASETS, data_set_of, find_tables
 from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DataError
 
@@ -67,7 +66,7 @@ def test_a_table_without_patients_says_so_and_which_file_has_no_tags_to_say_it(f
         DataError, match=r"labels\.csv does not say .*: add the column `Patient ID`"
     ):
         find({**table, "b.png": "x"})
-    with pytest.raises(DataError, match=r"b\.png is no DICOM file.* set data\.images to the DICOM"):
+    with pytest.raises(DataError, match=r"b\.png is not a DICOM file.* data\.images to the DICOM"):
         find({**table, "a.dcm": "x", "b.png": "x"})
 
 
