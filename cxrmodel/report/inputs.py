@@ -17,7 +17,7 @@ from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.audit.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.storage.layout import NOTES_FILE
-from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
+from cxrmodel.training.network_files import HISTORY_FILE, REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")

@@ -13,7 +13,7 @@ from torch import Tensor
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError
 from cxrmodel.storage.layout import INDEX_FILE
-from cxrmodel.training.published import REMEDY, read_table
+from cxrmodel.training.network_files import REMEDY, read_table
 
 LATENTS_FILE = "latents.parquet"
 
