@@ -22,10 +22,7 @@ from cxrmodel.training.network_files import HISTORY_FILE, REMEDY, read_table
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 PER_EPOCH = {
-    "vae": (
-        *(f"{part}_{name}" for part in ("train", "val") for name in ("l1", "kl_nats")),
-        *("epoch", "posterior_variance", "active_units", "lr"),
-    ),
+    "vae": ("epoch", "val_l1", "val_kl_nats", "posterior_variance", "active_units", "lr"),
     "classifier": ("epoch", "train_loss", "val_loss"),
 }
 LEDGERS = ("index", "images", "split")

@@ -25,19 +25,19 @@ class L1KL:
     terms: tuple[str, ...] = ("l1", "kl_nats")
 
     def __init__(self, config: VAEConfig) -> None:
-        self._kl_weight, self._latent_dim = config.kl_weight, config.latent_dim
+        self.kl_weight, self.latent_dim = config.kl_weight, config.latent_dim
 
     def measure(self, output: VAEOutput, image: Tensor) -> dict[str, Tensor]:
         """Return the mean terms of a batch."""
         # As a sum: the gradient of a mean takes another pass over all pixels.
         l1 = nn.functional.l1_loss(output.reconstruction, image, reduction="sum") / image.numel()
         kl_per_dim = kl_by_dimension(output.mu, output.logvar).mean()
-        return {"l1": l1, "kl_nats": kl_per_dim * self._latent_dim}
+        return {"l1": l1, "kl_nats": kl_per_dim * self.latent_dim}
 
     def weights(self, step: int) -> dict[str, float]:
         """Return the weight of the KL, the same at each step."""
-        return {"kl_weight": self._kl_weight}
+        return {"kl_weight": self.kl_weight}
 
     def loss(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
         """Add the terms up."""
-        return terms["l1"] + weights["kl_weight"] * (terms["kl_nats"] / self._latent_dim)
+        return terms["l1"] + weights["kl_weight"] * (terms["kl_nats"] / self.latent_dim)

@@ -8,7 +8,7 @@ import torch
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
-from cxrmodel.training.classifier.loop import ClassifierTraining
+from cxrmodel.training.classifier.loop import train_classifier
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
 
 NUM_TRAIN, NUM_VAL, LATENT_DIM = 120, 60, 4
@@ -30,8 +30,8 @@ def data():
 @pytest.fixture
 def train(data):
     def run(report=lambda progress: None, **settings):
-        training = ClassifierTraining(ClassifierConfig(**settings), data, CPU, report)
-        return *training.run(), pd.DataFrame(training.history)
+        trained = train_classifier(ClassifierConfig(**settings), data, CPU, report)
+        return trained.model, trained.epoch, pd.DataFrame(trained.history)
 
     return run
 

@@ -106,9 +106,9 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkey
     assert weights_of(second) == weights_of(fresh)
 
 
-def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, films, caplog):
+def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, pixels, caplog):
     fit("first", checkpoints="shared")
-    films.images = 255 - films.images
+    pixels.images = 255 - pixels.images
     with caplog.at_level(logging.WARNING):
         fit("second", checkpoints="shared")
     assert "other settings or data" in caplog.text
@@ -126,7 +126,7 @@ def test_a_damaged_last_checkpoint_costs_one_interval(fit, tmp_path, caplog, rep
     assert weights_of(resumed) == weights_of(unbroken)
 
 
-def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, films):
+def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, pixels):
     good = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
     with pytest.raises(DivergedError, match="There is no checkpoint yet"):
         fit(config=good, checkpoints="never")
@@ -157,7 +157,7 @@ def test_a_divergence_names_the_remedies_that_are_left(fit, settings, remedies):
 
 
 def test_a_rate_that_was_not_given_is_not_called_so(fit, monkeypatch):
-    monkeypatch.setattr("cxrmodel.training.vae.settings.largest_batch", lambda *_: 4)
+    monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 4)
     config = CONFIG.model_copy(update={"lr": 1e20, "batch_size": "auto"})
     with pytest.raises(DivergedError, match=r"Lower vae\.lr \(the learning rate is 2e\+20\)"):
         fit(config=config)
@@ -195,7 +195,7 @@ def test_a_failed_rescue_does_not_hide_what_interrupted(fit, monkeypatch, caplog
         raise OSError("disk is gone")
 
     monkeypatch.setattr(CheckpointFolder, "save", refuse)
-    monkeypatch.setattr("cxrmodel.training.vae.loop.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)
     with caplog.at_level(logging.WARNING), pytest.raises(Interruption):
         fit(report=raise_at(2))
     assert "No checkpoint could be left: disk is gone" in caplog.text
