@@ -26,7 +26,7 @@ from benchmarks.page import RESULTS, write_page
 from benchmarks.rivals import MonaiTraining, NotebookTraining, load
 from benchmarks.sample import FLOP_PER_IMAGE, RepeatedPixels, Sample, fast_config, prepare
 from cxrmodel.config import LatentsConfig, VAEConfig
-from cxrmodel.models import pixel_blocks
+from cxrmodel.models import convolutions
 from cxrmodel.progress import Progress
 from cxrmodel.training import speed
 from cxrmodel.training.latents import extract_latents
@@ -119,7 +119,7 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
     keep("options", "as it is", bench.training(rate, batch))
     with any_kernels():
         keep("options", "kernels that may differ from run to run", bench.training(rate, batch))
-    with patch.object(pixel_blocks, "suits", lambda *_: False):
+    with patch.object(convolutions, "is_for_pixel_blocks", lambda *_: False):
         keep("options", "cuDNN's kernels for one channel", bench.training(rate, batch))
     for option in ("gradient_checkpointing", *(["compile"] if plan is ON_GPU else [])):
         try:

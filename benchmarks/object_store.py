@@ -22,7 +22,6 @@ from PIL import Image
 
 from benchmarks.sample import Sample, prepare
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.decode import decode_image
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
@@ -34,7 +33,6 @@ BUCKET, SMALL = "images", "small-images"
 SMALL_SIDE = 128
 LATENCY_S = 0.05
 NUM_ALONE = 16
-MAX_LISTED = 112_120
 
 
 def measure_object_store(sample: Sample, num_rounds: int, work: Path) -> dict[str, Any]:
@@ -73,25 +71,6 @@ def measure_object_store(sample: Sample, num_rounds: int, work: Path) -> dict[st
         }
     finally:
         os.sched_setaffinity(0, cores)
-        ceph.stop()
-
-
-def measure_listing(num_objects: int = MAX_LISTED) -> dict[str, Any]:
-    """Time listing a bucket of many tiny objects, and count the requests."""
-    ceph = Ceph()
-    ceph.start()
-    try:
-        client = ceph.client()
-        client.create_bucket(Bucket=BUCKET)
-        with ThreadPoolExecutor(8) as pool:
-            names = (f"images/{number:08d}_000.png" for number in range(num_objects))
-            list(pool.map(lambda n: client.put_object(Bucket=BUCKET, Key=n, Body=b"x"), names))
-        proxy = FaultProxy(ceph.endpoint)
-        with _environment(ceph, proxy.endpoint):
-            seconds, files = _timed(Root(f"s3://{BUCKET}").files)
-        proxy.stop()
-        return {"objects": len(files), "seconds": round(seconds, 2), **proxy.counts}
-    finally:
         ceph.stop()
 
 
@@ -199,15 +178,11 @@ def _delay(end: Connection, upstream: str) -> None:
 
 
 def main() -> None:
-    """Measure alone: `python -m benchmarks.object_store [FOLDER | list]`."""
-    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    """Measure alone: `python -m benchmarks.object_store [FOLDER]`."""
+    root = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as folder:
-        results = (
-            measure_listing()
-            if argument == "list"
-            else measure_object_store(prepare(argument, Path(folder)), 5, Path(folder))
-        )
-    print(json.dumps(results, indent=1))
+        work = Path(folder)
+        print(json.dumps(measure_object_store(prepare(root, work), 5, work), indent=1))
 
 
 if __name__ == "__main__":

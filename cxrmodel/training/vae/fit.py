@@ -38,7 +38,7 @@ from cxrmodel.training.vae.state import (
     architecture,
     initial_vae,
     run_key,
-    unpack_weights,
+    weights_in,
 )
 from cxrmodel.training.vae.step import VAESteps
 from cxrmodel.training.vae.validation import KL_BY_DIMENSION
@@ -146,7 +146,7 @@ def _best_weights(
 ) -> dict[str, dict[str, Tensor]]:
     best = folder.load_best() if state.best_epoch else None
     if best is not None and best.best_epoch == state.best_epoch:
-        return {"best": unpack_weights(best)}
+        return {"best": weights_in(best)}
     if config.weights == "best":
         raise DamagedArtifactError(
             f"The weights of the best epoch, {state.best_epoch}, are not in {folder.directory}. "

@@ -23,8 +23,7 @@ from cxrmodel.training.vae.objective import make_objective
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-WEIGHTS, FIRST_MOMENT, SECOND_MOMENT = "weights", "exp_avg", "exp_avg_sq"  # Adam's names
-SUMS = "sums"
+WEIGHTS = "weights."  # before their names in a checkpoint
 NUM_SAMPLED_IMAGES = 8
 
 
@@ -119,51 +118,15 @@ def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) 
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def pack(
-    model: VAE, optimizer: torch.optim.Adam, state: TrainingState, batch_size: int
-) -> Checkpoint:
-    """Copy a training to the CPU; its optimiser must have made a step."""
-    tensors = {SUMS: state.sums.cpu(), **_packed_weights(model)}
-    for name, weight in model.named_parameters():
-        for moment in (FIRST_MOMENT, SECOND_MOMENT):
-            tensors[f"{moment}.{name}"] = optimizer.state[weight][moment].cpu().contiguous()
-    return Checkpoint(state.step, list(state.history), state.best_epoch, batch_size, tensors)
+def packed_weights(model: VAE) -> dict[str, Tensor]:
+    """Copy the weights to the CPU, under the names that they have in a checkpoint."""
+    return {f"{WEIGHTS}{name}": weight for name, weight in contiguous_state(model).items()}
 
 
-def pack_weights(model: VAE, step: int, epoch: int, batch_size: int) -> Checkpoint:
-    """Copy the weights alone to the CPU, as those of the best epoch."""
-    return Checkpoint(step, [], epoch, batch_size, _packed_weights(model))
-
-
-def _packed_weights(model: VAE) -> dict[str, Tensor]:
-    return {f"{WEIGHTS}.{name}": weight for name, weight in contiguous_state(model).items()}
-
-
-def unpack_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def weights_in(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return a checkpoint's weights under the network's own names."""
-    prefix = f"{WEIGHTS}."
     return {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(WEIGHTS): tensor
         for name, tensor in checkpoint.tensors.items()
-        if name.startswith(prefix)
+        if name.startswith(WEIGHTS)
     }
-
-
-@torch.no_grad()
-def unpack(checkpoint: Checkpoint, model: VAE, optimizer: torch.optim.Adam) -> TrainingState:
-    """Set network and optimiser as they were, and return where training was."""
-    model.load_state_dict(unpack_weights(checkpoint))
-    packed = checkpoint.tensors[SUMS]
-    sums = packed.to(next(model.parameters()).device)
-    skipped = sum(epoch["skipped_steps"] or 0 for epoch in checkpoint.history) + float(packed[-1])
-    num_updates = checkpoint.step - skipped
-    for name, weight in model.named_parameters():
-        optimizer.state[weight] = {
-            "step": torch.tensor(float(num_updates), device=weight.device),
-            # Like the weight in layout too: the fused kernel walks all of them side by side.
-            **{
-                moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
-                for moment in (FIRST_MOMENT, SECOND_MOMENT)
-            },
-        }
-    return TrainingState(checkpoint.step, sums, tuple(checkpoint.history), checkpoint.best_epoch)

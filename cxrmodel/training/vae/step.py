@@ -18,10 +18,12 @@ from cxrmodel.training.randomness import Stream, step_noise
 from cxrmodel.training.vae.augmentation import NUM_DRAWS, augment
 from cxrmodel.training.vae.auto_settings import ResolvedVAEConfig
 from cxrmodel.training.vae.objective import Objective
-from cxrmodel.training.vae.state import TrainingState, pack, pack_weights, unpack
+from cxrmodel.training.vae.state import TrainingState, packed_weights, weights_in
 from cxrmodel.training.vae.world import World
 
 WARM_UP = 0.05  # of the steps, with the cosine schedule
+SUMS = "sums"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's names
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +123,35 @@ class VAESteps:
 
     def checkpoint(self, state: TrainingState) -> Checkpoint:
         """Copy weights, optimiser and state to the CPU; at least one step must have been made."""
-        return pack(self._model, self._optimizer, state, self._config.batch_size)
+        tensors = {SUMS: state.sums.cpu(), **packed_weights(self._model)}
+        for name, weight in self._model.named_parameters():
+            for moment in MOMENTS:
+                of_weight = self._optimizer.state[weight][moment]
+                tensors[f"{moment}.{name}"] = of_weight.cpu().contiguous()
+        history, batch_size = list(state.history), self._config.batch_size
+        return Checkpoint(state.step, history, state.best_epoch, batch_size, tensors)
 
     def weights_of_epoch(self, state: TrainingState, epoch: int) -> Checkpoint:
         """Copy the weights alone to the CPU."""
-        return pack_weights(self._model, state.step, epoch, self._config.batch_size)
+        weights = packed_weights(self._model)
+        return Checkpoint(state.step, [], epoch, self._config.batch_size, weights)
 
+    @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
         """Set weights and optimiser as they were, and return where training was."""
-        return unpack(checkpoint, self._model, self._optimizer)
+        self._model.load_state_dict(weights_in(checkpoint))
+        sums, history = checkpoint.tensors[SUMS], tuple(checkpoint.history)
+        skipped = sum(epoch["skipped_steps"] or 0 for epoch in history) + float(sums[-1])
+        for name, weight in self._model.named_parameters():
+            self._optimizer.state[weight] = {
+                "step": torch.tensor(float(checkpoint.step - skipped), device=weight.device),
+                # In the weight's layout: the fused kernel walks all of them side by side.
+                **{
+                    moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
+                    for moment in MOMENTS
+                },
+            }
+        return TrainingState(checkpoint.step, sums.to(self._device), history, checkpoint.best_epoch)
 
     def _draw(self, step: int, batch_size: int) -> Tensor:
         """Return the random numbers of a step, (B, Z) for the latents and the rest for images."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
 KL_BY_DIMENSION = "val_kl_nats_by_dim"
-MEASURED_PER_IMAGE = ("l1", "kl_nats")  # whatever the objective is
 
 Reconstruct = Callable[[NDArray[np.uint8]], tuple[Tensor, VAEOutput]]
 
@@ -59,8 +58,9 @@ def validate(
         `val_kl_nats_by_dim` (a list of them), other terms of the objective, `val_loss`, each a mean
         over images; `posterior_variance`, a mean over dimensions too; the number of `active_units`.
     """
-    others = [name for name in objective.terms if name not in MEASURED_PER_IMAGE]
-    measured = [torch.empty(0, len(MEASURED_PER_IMAGE) + len(others) + 2 * config.latent_dim)]
+    others = [name for name in objective.terms if name not in ("l1", "kl_nats")]
+    width = 2 + len(others) + 2 * config.latent_dim
+    measured = [torch.empty(0, width)]
     own = in_batches(world.part(rows), config.batch_size)
     with torch.inference_mode(), closing(iterate_batches(pixels, own)) as batches:
         for _, images in batches:
@@ -69,16 +69,8 @@ def validate(
             measured.append(_measure(image, output, [terms[name] for name in others]).cpu())
             after_batch()
     if not len(rows):
-        return dict.fromkeys(_names(others))
+        return dict.fromkeys(_metrics(torch.zeros(1, width), others, objective, weights))
     return _metrics(world.gathered(torch.cat(measured)), others, objective, weights)
-
-
-def _names(others: list[str]) -> list[str]:
-    return [
-        *("val_l1", "val_kl_nats", "val_kl_nats_per_dim", KL_BY_DIMENSION),
-        *(f"val_{name}" for name in others),
-        *("val_loss", "posterior_variance", "active_units"),
-    ]
 
 
 def _measure(image: Tensor, output: VAEOutput, others: list[Tensor]) -> Tensor:
@@ -93,13 +85,18 @@ def _measure(image: Tensor, output: VAEOutput, others: list[Tensor]) -> Tensor:
 def _metrics(
     values: Tensor, others: list[str], objective: Objective, weights: dict[str, float]
 ) -> EpochRecord:
-    num_columns = len(MEASURED_PER_IMAGE) + len(others)
+    num_columns = 2 + len(others)
     num_dims = (values.shape[1] - num_columns) // 2
     l1, variance, *rest = values[:, : num_columns + num_dims].double().mean(dim=0).tolist()
-    terms, by_dim = rest[: len(others)], rest[len(others) :]
+    terms, by_dim = dict(zip(others, rest, strict=False)), rest[len(others) :]
     kl = sum(by_dim)
-    means = {"l1": l1, "kl_nats": kl, **dict(zip(others, terms, strict=True))}
-    loss = loss_of_means(objective, means, weights)
-    active = num_active_units(values[:, num_columns + num_dims :])
-    metrics = (l1, kl, kl / num_dims, by_dim, *terms, loss, variance, active)
-    return dict(zip(_names(others), metrics, strict=True))
+    return {
+        "val_l1": l1,
+        "val_kl_nats": kl,
+        "val_kl_nats_per_dim": kl / num_dims,
+        KL_BY_DIMENSION: by_dim,
+        **{f"val_{name}": value for name, value in terms.items()},
+        "val_loss": loss_of_means(objective, {"l1": l1, "kl_nats": kl, **terms}, weights),
+        "posterior_variance": variance,
+        "active_units": num_active_units(values[:, num_columns + num_dims :]),
+    }
