@@ -102,8 +102,7 @@ def _apply(layers: list[nn.Module], features: Tensor) -> Tensor:
                 waiting.popleft()
             features = _in_one_kernel(layer, slope, features)
         elif isinstance(layer, CONVOLUTION) and is_for_pixel_blocks(layer, features):
-            of_blocks = halve if isinstance(layer, nn.Conv2d) else double
-            features = of_blocks(layer, features)
+            features = on_pixel_blocks(layer, features)
         else:
             features = layer(features)
     return features
@@ -240,6 +239,13 @@ def is_for_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor)
     """Say whether a convolution is faster on blocks of 2 x 2 pixels."""
     one = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.out_channels
     return features.is_cuda and one == 1
+
+
+def on_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> Tensor:
+    """Apply a convolution on blocks of 2 x 2 pixels."""
+    if isinstance(layer, nn.Conv2d):
+        return halve(layer, features)
+    return double(layer, features)
 
 
 def halve(layer: nn.Conv2d, image: Tensor) -> Tensor:

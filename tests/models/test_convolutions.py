@@ -31,7 +31,7 @@ def gradients(network, image):
 
 
 def assert_alike(found, expected, share):
-    """Differences are small compared with the largest value; gradients may be zero up to rounding."""
+    """Differences are small compared with the largest value; a gradient may be nearly zero."""
     zero = 1e-6 * max(tensor.abs().max().item() for tensor in expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype

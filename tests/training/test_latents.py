@@ -51,7 +51,7 @@ def extract(tmp_path, pixels, split, vae, monkeypatch, device):
     return run
 
 
-def test_a_row_an_image_in_the_splits_order(extract, split):
+def test_a_row_per_image_in_the_splits_order(extract, split):
     path, summary = extract()
     table = pd.read_parquet(path)
     expected = pd.read_parquet(split / "split.parquet")
@@ -150,7 +150,7 @@ def test_parts_of_another_network_are_not_used(extract, vae, tmp_path, pixels, s
     assert second.read_bytes() == fresh.read_bytes() != first.read_bytes()
 
 
-def test_progress_is_told(extract, monkeypatch):
+def test_progress_is_reported(extract, monkeypatch):
     monkeypatch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)
     told = []
     extract(batch_size=2, report=told.append)

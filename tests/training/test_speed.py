@@ -68,7 +68,7 @@ def test_the_typical_speed_is_of_the_epochs_that_were_measured():
     assert typical_speed([{}]) == {"images_per_s": None, "loader_wait": None}
 
 
-def test_a_busy_machine_is_told_once(monkeypatch, caplog):
+def test_a_busy_machine_is_warned_of_once(monkeypatch, caplog):
     waited = iter([0.0, 0.1, 1.2, 2.3])
     monkeypatch.setattr(speed, "_waited_s", lambda: next(waited))
     times = iter([0.0, 3.0, 6.0, 9.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 OTHER_FILES = {"best": "vae_best.safetensors", "last": "vae_last.safetensors"}
 DTYPES = {"epoch": "int64", "step": "int64", "skipped_steps": "int64", "active_units": "Int64"}
+
+logger = logging.getLogger(__name__)
 
 
 def fit_vae(
@@ -109,7 +112,10 @@ def fit_vae(
             center_on(model, mean_image(pixels, rows.train))
         num_steps = resolved.epochs * resolved.steps_per_epoch(len(rows.train))
         steps = VAESteps(resolved, objective, model, num_steps, world)
-        state = steps.restore(start) if start else steps.first_state()
+        state = steps.first_state()
+        if start:
+            state = steps.restore(start)
+            logger.info("Training goes on after step %d.", state.step)
         state = VAETraining(
             resolved, objective, pixels, rows, steps, state, folder, world, report
         ).run()

@@ -83,7 +83,7 @@ def data():
     )
 
 
-def test_recalibration_keeps_the_order_and_mends_the_probabilities(network, data):
+def test_recalibration_keeps_the_order_and_corrects_the_probabilities(network, data):
     before = network(data.latents)
     scaling = recalibrate(network, data)
     after = network(data.latents).sigmoid()

@@ -96,7 +96,7 @@ def test_best_map_is_the_epoch_of_the_highest_mean_average_precision(train):
     ("chosen", "column", "sign"), [("best", "val_loss", -1), ("best_map", "val_map", 1)]
 )
 @pytest.mark.parametrize("patience", [1, 3])
-def test_training_stops_when_patience_is_at_its_end(train, chosen, column, sign, patience):
+def test_training_stops_when_patience_runs_out(train, chosen, column, sign, patience):
     _, _, whole = train(weights=chosen, **OVERFIT)
     scores = (sign * whole[column]).to_numpy()
     best, stop = next(

@@ -37,7 +37,7 @@ def room_for(monkeypatch):
     return limit
 
 
-def test_a_batch_that_does_not_fit_goes_through_in_parts(fit, room_for, caplog):
+def test_a_batch_that_does_not_fit_is_split(fit, room_for, caplog):
     whole, _ = fit("whole", checkpoints="a")
     room_for(1)
     with caplog.at_level(logging.WARNING):
@@ -115,7 +115,7 @@ def test_auto_scales_the_learning_rate_by_the_root_of_the_batch(monkeypatch):
     assert (given.batch_size, given.lr) == (16, 1e-4)
 
 
-def test_auto_stays_what_it_was_when_training_goes_on_elsewhere(fit, monkeypatch, tmp_path):
+def test_auto_keeps_its_value_when_training_continues_elsewhere(fit, monkeypatch, tmp_path):
     config = VAEConfig(epochs=2, batch_size="auto", latent_dim=4, lr=1e-3)
     monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 4)
     unbroken, summary = fit("unbroken", config, checkpoints="a")

@@ -130,7 +130,7 @@ def test_without_train_images_there_is_nothing_to_do(fit, split):
         fit()
 
 
-def test_progress_is_told(fit, report_every_step):
+def test_progress_is_reported(fit, report_every_step):
     told = []
     fit(report=told.append)
     assert {(progress.stage, progress.total, progress.unit) for progress in told} == {
@@ -144,7 +144,7 @@ def test_progress_is_told(fit, report_every_step):
     assert {"val_l1", "val_loss", "active_units"} <= set(told[-1].metrics)
 
 
-def test_the_speed_of_a_training_is_told_and_not_in_its_history(fit):
+def test_the_speed_of_a_training_is_reported_and_not_in_its_history(fit):
     directory, summary = fit()
     assert summary["images_per_s"] > 0
     assert 0 <= summary["loader_wait"] <= 1

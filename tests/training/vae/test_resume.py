@@ -56,7 +56,9 @@ def test_bfloat16_resumes_to_the_bit_too(fit, report_every_step):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, monkeypatch, when):
+def test_an_interruption_inside_the_optimiser_is_not_taken_for_one_before_it(
+    fit, monkeypatch, when
+):
     unbroken, _ = fit("unbroken", checkpoints="a")
     original, calls = torch.optim.AdamW.step, []
 
@@ -86,7 +88,7 @@ def test_a_finished_training_only_publishes_again(fit):
 
 
 @pytest.mark.parametrize("change", [{"lr": 2e-3}, {"kl_weight": 0.5}, {"precision": "bfloat16"}])
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change):
+def test_a_checkpoint_of_other_settings_is_not_used(fit, caplog, change):
     fit("first", checkpoints="shared")
     config = CONFIG.model_copy(update=change)
     with caplog.at_level(logging.WARNING):
@@ -96,7 +98,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change)
     assert weights_of(second) == weights_of(fresh)
 
 
-def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkeypatch):
+def test_a_checkpoint_of_another_network_is_not_used(fit, caplog, monkeypatch):
     fit("first", checkpoints="shared")
     monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 4, 4, 8, 8, 8, 16))
     with caplog.at_level(logging.WARNING):
@@ -106,7 +108,7 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkey
     assert weights_of(second) == weights_of(fresh)
 
 
-def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, pixels, caplog):
+def test_a_checkpoint_of_other_images_is_not_used(fit, pixels, caplog):
     fit("first", checkpoints="shared")
     pixels.images = 255 - pixels.images
     with caplog.at_level(logging.WARNING):
