@@ -51,7 +51,9 @@ class Objective(Protocol):
         """
 
 
-OBJECTIVES: dict[str, Callable[[VAEConfig], Objective]] = {"l1_kl": L1KL}
+OBJECTIVES: dict[str, Callable[[VAEConfig], Objective]] = {
+    "l1_kl": L1KL,
+}
 """Objectives by the name that `vae.objective` gives."""
 
 
