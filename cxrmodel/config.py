@@ -97,6 +97,9 @@ class VAEConfig(Section):
     latent_dim: int = Field(64, gt=0)
     """Dimensions of the latent vector z."""
 
+    objective: str = "l1_kl"
+    """What training minimises, by name; `l1_kl` is the mean absolute error plus the weighted KL."""
+
     kl_weight: float = Field(1e-3, ge=0)
     """Weight of KL(q(z|x) || N(0, I)), averaged over dimensions and batch."""
 

@@ -12,8 +12,14 @@ from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.storage.layout import LISTING_FILE
 from cxrmodel.training.devices import resolve_device, resolve_precision
-from cxrmodel.training.vae.memory import STATES_PER_WEIGHT, STEP_FACTOR, memory_bytes, saved_bytes
-from cxrmodel.training.vae.settings import resolve_config
+from cxrmodel.training.vae.auto_settings import (
+    STATES_PER_WEIGHT,
+    STEP_FACTOR,
+    memory_bytes,
+    resolve_config,
+    saved_bytes,
+)
+from cxrmodel.training.vae.objective import make_objective
 from cxrmodel.training.vae.state import initial_vae
 from tasks.engine.preview import CACHED, Step
 
@@ -82,7 +88,7 @@ def training(config: PipelineConfig) -> Training:
     its backward pass, an image at a time, and 1.5 times as much for gradients; and of the process.
 
     Raises:
-        ValueError: The machine has no such device.
+        ValueError: There is no such device or objective.
     """
     runtime, vae = config.runtime, config.vae
     where = resolve_device(runtime.device_here)
@@ -92,7 +98,7 @@ def training(config: PipelineConfig) -> Training:
         vae = vae.model_copy(update={"batch_size": 1})  # only its workers know what they have
     batch_size = resolve_config(vae, config.images.size, where, precision).batch_size
     weights = sum(weight.nbytes for weight in model.parameters())
-    step = int(STEP_FACTOR * batch_size * saved_bytes(model, precision))
+    step = int(STEP_FACTOR * batch_size * saved_bytes(model, make_objective(vae), precision))
     process = PROCESS_BYTES if where.type == "cpu" else 0
     return Training(
         device=f"{runtime.device}, of a Ray cluster" if runtime.ray_address else str(where),

@@ -27,7 +27,7 @@ from cxrmodel.evaluation.reliability import (
 )
 from cxrmodel.evaluation.tallies import Ratio, squared_errors
 from cxrmodel.evaluation.thresholds import NO_POSITIVE_IN_VALIDATION
-from cxrmodel.models.platt_scaling import fit_platt_scaling, platt_targets
+from cxrmodel.models.classifier import fit_platt_scaling, platt_targets
 
 CERTAIN = 1e-6  # probabilities are kept so far from 0 and 1, where the logit is infinite
 NO_NEGATIVE_IN_VALIDATION = "no negative image in validation"

@@ -38,7 +38,7 @@ def save(checkpoints, *steps):
         checkpoints.save(checkpoint(step), ends_attempt=True)  # waits for the copy
 
 
-def test_another_machine_goes_on_from_the_copy(store, tmp_path):
+def test_another_machine_continues_from_the_copy(store, tmp_path):
     save(folder(tmp_path / "one", store), 3, 7)
     found = folder(tmp_path / "other", store).load()
     assert found.step == 7

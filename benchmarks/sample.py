@@ -1,4 +1,4 @@
-"""The images of a benchmark, taken through the product's own stages."""
+"""The images of a benchmark, prepared by the product's own stages."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cxrmodel.phantom import write_phantoms
 from cxrmodel.storage.layout import INDEX_FILE, LISTING_FILE, SPLIT_FILE
 
 FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
-FLOP_AN_IMAGE = 29.7e9  # forward and backward at 1024 px
+FLOP_PER_IMAGE = 29.7e9  # forward and backward at 1024 px
 NUM_IMAGES = 48
 NUM_VAL = 8  # 40 to train on: whole batches of 4 and of 8
 
 
 @dataclass(frozen=True)
-class Films:
-    """Where a data set's files and the folders of its first stages are; sent to each process.
+class Sample:
+    """Some images of a data set: where their files and the folders of their first stages are.
 
     Attributes:
         root: Local folder of the data set.
@@ -95,25 +95,25 @@ def fast_config() -> tuple[VAEConfig, LatentsConfig]:
     return VAEConfig(**fast["vae"]), LatentsConfig(**fast["latents"])
 
 
-def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NUM_IMAGES) -> Films:
+def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NUM_IMAGES) -> Sample:
     """Index and decode some images of a local data set, or of a synthetic one."""
     if root is None:
         write_phantoms(work / "phantom", num_images, seed=0)
-    films = Films(Path(root) if root else work / "phantom", work, size)
+    sample = Sample(Path(root) if root else work / "phantom", work, size)
     for stage in ("index", "images", "split"):
         (work / stage).mkdir()
-    source = scan_source(DataConfig(root=str(films.root)), work / "scratch")
-    num_found = len(pd.read_parquet(source.directory / LISTING_FILE))
-    config = DataConfig(root=str(films.root), fraction=min(1.0, num_images / num_found))
+    source = scan_source(DataConfig(root=str(sample.root)), work / "scratch")
+    num_found = len(pd.read_parquet(source.directory / "listing.parquet"))
+    config = DataConfig(root=str(sample.root), fraction=min(1.0, num_images / num_found))
     build_index(config, source, work / "index")
     decode_images(
         ImagesConfig(size=size),
-        str(films.root),
+        str(sample.root),
         work / "index",
         work / "images",
         scratch=work / "scratch",
     )
     names = pd.read_parquet(work / "index" / INDEX_FILE, columns=["image"])
     part = np.where(np.arange(len(names)) < NUM_VAL, "val", "train")
-    names.assign(split=part).to_parquet(films.split / SPLIT_FILE, index=False)
-    return films
+    names.assign(split=part).to_parquet(sample.split / "split.parquet", index=False)
+    return sample

@@ -9,13 +9,15 @@ from safetensors.torch import load_file
 from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.devices import is_out_of_memory
-from cxrmodel.training.vae import memory
-from cxrmodel.training.vae.settings import resolve_config
+from cxrmodel.training.vae import auto_settings
+from cxrmodel.training.vae.auto_settings import resolve_config
+from cxrmodel.training.vae.objective import make_objective
 
 pytestmark = pytest.mark.gpu
 
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 CPU = torch.device("cpu")
+L1_KL = make_objective(CONFIG)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def room_for(monkeypatch):
     return limit
 
 
-def test_a_batch_that_does_not_fit_goes_through_in_parts(fit, room_for, caplog):
+def test_a_batch_that_does_not_fit_is_split(fit, room_for, caplog):
     whole, _ = fit("whole", checkpoints="a")
     room_for(1)
     with caplog.at_level(logging.WARNING):
@@ -73,18 +75,20 @@ def test_the_allocator_of_a_cpu_is_understood():
 
 def test_what_a_step_saves_grows_with_the_pixels():
     model = VAE(64, 4)
-    saved = memory.saved_bytes(model, "float32")
+    saved = auto_settings.saved_bytes(model, L1_KL, "float32")
     # Each convolution saves its input and each activation its own; hand-counted for one layer:
     first_map = 4 * 32 * 32 * 4  # channels, side, side, bytes
     assert saved > 2 * first_map
-    assert memory.saved_bytes(VAE(128, 4), "float32") == pytest.approx(4 * saved, rel=0.05)
+    assert auto_settings.saved_bytes(VAE(128, 4), L1_KL, "float32") == pytest.approx(
+        4 * saved, rel=0.05
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_gradient_checkpointing_saves_less(monkeypatch, precision):
     monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 16, 32, 64, 128, 256, 256))
     models = [VAE(256, 4, gradient_checkpointing=is_on) for is_on in (False, True)]
-    plain, checkpointed = (memory.saved_bytes(model, precision) for model in models)
+    plain, checkpointed = (auto_settings.saved_bytes(model, L1_KL, precision) for model in models)
     assert checkpointed < 0.7 * plain
 
 
@@ -92,18 +96,18 @@ def test_gradient_checkpointing_saves_less(monkeypatch, precision):
 def test_the_largest_power_of_two_that_fits(monkeypatch, room_in_images, batch):
     model = VAE(64, 4)
     weights = 16 * sum(weight.numel() for weight in model.parameters())
-    image = memory.STEP_FACTOR * memory.saved_bytes(model, "float32")
-    needed = (weights + room_in_images * image) / memory.USABLE_SHARE
-    monkeypatch.setattr(memory, "memory_bytes", lambda device: needed)
-    assert memory.largest_batch(model, "float32") == batch
+    image = auto_settings.STEP_FACTOR * auto_settings.saved_bytes(model, L1_KL, "float32")
+    needed = (weights + room_in_images * image) / auto_settings.USABLE_SHARE
+    monkeypatch.setattr(auto_settings, "memory_bytes", lambda device: needed)
+    assert auto_settings.largest_batch(model, L1_KL, "float32") == batch
 
 
 def test_the_machines_memory_is_within_reason():
-    assert 1 << 28 < memory.memory_bytes(CPU) < 1 << 50
+    assert 1 << 28 < auto_settings.memory_bytes(CPU) < 1 << 50
 
 
 def test_auto_scales_the_learning_rate_by_the_root_of_the_batch(monkeypatch):
-    monkeypatch.setattr("cxrmodel.training.vae.settings.largest_batch", lambda *_: 16)
+    monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 16)
     config = VAEConfig(batch_size="auto", lr=1e-4, latent_dim=4)
     resolved = resolve_config(config, 64, CPU, "float32")
     assert (resolved.batch_size, resolved.lr) == (16, 4e-4)
@@ -111,9 +115,9 @@ def test_auto_scales_the_learning_rate_by_the_root_of_the_batch(monkeypatch):
     assert (given.batch_size, given.lr) == (16, 1e-4)
 
 
-def test_auto_stays_what_it_was_when_training_goes_on_elsewhere(fit, monkeypatch, tmp_path):
+def test_auto_keeps_its_value_when_training_continues_elsewhere(fit, monkeypatch, tmp_path):
     config = VAEConfig(epochs=2, batch_size="auto", latent_dim=4, lr=1e-3)
-    monkeypatch.setattr("cxrmodel.training.vae.settings.largest_batch", lambda *_: 4)
+    monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 4)
     unbroken, summary = fit("unbroken", config, checkpoints="a")
     assert summary["batch_size"] == 4
 
@@ -124,9 +128,9 @@ def test_auto_stays_what_it_was_when_training_goes_on_elsewhere(fit, monkeypatch
         raise Interruption
 
     with monkeypatch.context() as patch, pytest.raises(Interruption):
-        patch.setattr("cxrmodel.training.vae.loop.REPORT_EVERY_S", 0.0)
+        patch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)
         fit("moved", config, checkpoints="b", report=interrupt)
-    monkeypatch.setattr("cxrmodel.training.vae.settings.largest_batch", lambda *_: 8)
+    monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 8)
     moved, summary = fit("moved", config, checkpoints="b")
     assert summary["batch_size"] == 4
     name = "vae.safetensors"

@@ -1,4 +1,4 @@
-"""Which images a network sees, and their way onto the device."""
+"""The images of a split, and their way onto the device in batches."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cxrmodel.errors import DataError
 from cxrmodel.storage.layout import SPLIT_FILE
-from cxrmodel.training.published import read_table
+from cxrmodel.training.network_files import read_table
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-WHITE = 255  # of a uint8 pixel
-MEAN_OF, MEAN_BATCH = 1_024, 16
+WHITE = 255  # the largest value of a uint8 pixel
+MAX_MEAN_IMAGES, MEAN_BATCH = 1_024, 16
 MORE_DATA = "a larger data set, or more of this one where data.fraction is below 1"
 
 Number = TypeVar("Number", bound=np.generic)
@@ -70,9 +70,9 @@ def mean_image(pixels: Pixels, rows: NDArray[np.int64]) -> Tensor:
 
     Args:
         pixels: Where to read.
-        rows: At least one; of more than 1,024 as many, evenly spaced, are read.
+        rows: At least one; of more than 1,024, only 1,024 evenly spaced ones are read.
     """
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEAN_OF)).astype(np.int64)]
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_MEAN_IMAGES)).astype(np.int64)]
     total = np.zeros((pixels.size, pixels.size), np.int64)  # whole numbers: exact in any order
     for batch in in_batches(chosen, MEAN_BATCH):
         total += pixels.read(batch).sum(axis=0, dtype=np.int64)
@@ -84,13 +84,13 @@ def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
     Args:
         images: (B, S, S), uint8.
-        device: Where to.
+        device: Where to move it.
 
     Returns:
         (B, 1, S, S), float32 in [0, 1].
     """
     batch = torch.from_numpy(images)
     if device.type == "cuda":
-        batch = batch.pin_memory()  # or the copy could not run beside the previous step
+        batch = batch.pin_memory()  # else the copy cannot overlap with the previous step
     scaled = batch.to(device, non_blocking=True).float().div_(WHITE)  # (B, S, S)
     return scaled.unsqueeze(1)

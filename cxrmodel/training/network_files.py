@@ -1,4 +1,4 @@
-"""How a trained network lies in a stage's folder; the same content gives the same bytes."""
+"""The files of a trained network in a stage's folder; the same content gives the same bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
     Args:
         path: The file.
-        columns: What it must have; it may have more.
+        columns: Names that it must have; it may have more.
 
     Raises:
         DamagedArtifactError: The file is missing or unreadable, or lacks one of the columns.
@@ -61,8 +61,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DamagedArtifactError(
-            f"{path} has no column {_first(missing)}: another version of this package wrote it, "
-            f"or something else; its columns are {_first(list(table.columns))}. {REMEDY}."
+            f"{path} has no column {_first(missing)}: another version of this package, or another "
+            f"program, wrote it; its columns are {_first(list(table.columns))}. {REMEDY}."
         )
     return table
 
@@ -71,8 +71,8 @@ def read_architecture(directory: Path, fields: tuple[str, ...]) -> dict[str, int
     """Return the sizes that `config.json` gives the network.
 
     Raises:
-        DamagedArtifactError: The file is missing or unreadable, or lacks one of them, or one is no
-            size.
+        DamagedArtifactError: The file is missing or unreadable, lacks one of them, or has one that
+            is no number.
     """
     path = directory / CONFIG_FILE
     try:
@@ -89,8 +89,8 @@ def read_weights(model: Network, path: Path) -> Network:
     """Fill a network with a file's weights and return it, in evaluation mode.
 
     Raises:
-        DamagedArtifactError: The file is missing or unreadable, is of another network, or holds a
-            weight that is not finite.
+        DamagedArtifactError: The file is missing or unreadable, belongs to another network, or
+            holds a weight that is not finite.
     """
     try:
         state = load_file(path)

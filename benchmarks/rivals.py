@@ -1,4 +1,4 @@
-"""The reference system's loops, as it runs them: batch 1, float32, decoding in the main process."""
+"""The training loops that ours is compared with: the notebook's, and one with MONAI's network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cxrmodel.models.vae import CHANNELS
+
+SIDE_PX = 1024
 LATENT_DIM = 64
 KL_WEIGHT = 1e-3
 LAST_MAP = (256, 16, 16)
@@ -47,14 +50,14 @@ class NotebookVAE(nn.Module):
 
 
 def load(path: Path) -> Tensor:
-    """Decode one file to (1, 1, 1024, 1024) in [0, 1]; the films are square already."""
+    """Decode one file to (1, 1, 1024, 1024) in [0, 1]; the images are square already."""
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255
     return torch.from_numpy(pixels)[None, None]
 
 
 class NotebookTraining:
-    """Its training loop, some images at a time, on a device."""
+    """The notebook's loops: batch 1, float32, decoding in the main process."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -63,7 +66,7 @@ class NotebookTraining:
         self.l1 = nn.L1Loss()
 
     def train(self, paths: list[Path]) -> None:
-        """Make a step per image, and read its loss as the notebook's progress bar does."""
+        """Make a step per image, and read its loss, as the notebook's progress bar does."""
         for path in paths:
             image = load(path).to(self.device)
             reconstruction, mu, logvar = self.model(image)
@@ -79,3 +82,35 @@ class NotebookTraining:
         with torch.no_grad():
             for path in paths:
                 self.model.encode(load(path).to(self.device))[0].cpu().numpy()
+
+
+class MonaiTraining:
+    """MONAI's `VarAutoEncoder` with our channels, strides and loss; from the `bench` extra.
+
+    Its kernels have 3 x 3 pixels, since its padding does not suit even sizes: 9/16 of our
+    arithmetic.
+    """
+
+    def __init__(self, device: str, precision: str) -> None:
+        from monai.networks.nets import VarAutoEncoder
+
+        widths = CHANNELS[1:]
+        self.device, self.precision = device, precision
+        self.model = VarAutoEncoder(
+            2, (1, SIDE_PX, SIDE_PX), 1, LATENT_DIM, widths, (2,) * len(widths)
+        ).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+        self.l1 = nn.L1Loss()
+
+    def train(self, batch: Tensor) -> None:
+        """Make one step on (B, 1, S, S) float32 images."""
+        batch = batch.to(self.device)
+        is_bfloat16 = self.precision == "bfloat16"
+        with torch.autocast(self.device, torch.bfloat16, enabled=is_bfloat16):
+            reconstruction, mu, logvar, _ = self.model(batch)
+        mu, logvar = mu.float(), logvar.float()
+        kl = -0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
+        loss = self.l1(reconstruction.float(), batch) + KL_WEIGHT * kl
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
