@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source

@@ -17,6 +17,7 @@ from benchmarks.sample import Sample
 from cxrmodel.config import VAEConfig
 from cxrmodel.data.images.pixels import Pixels
 from cxrmodel.progress import Progress
+from cxrmodel.storage.layout import SPLIT_FILE
 from cxrmodel.training import speed
 from cxrmodel.training.vae.fit import fit_vae
 
@@ -107,7 +108,7 @@ def _some(sample: Sample, num_images: int, folder: Path) -> Path:
     """Write a split of so many train images and those to validate with; return its folder."""
     directory = folder / "split"
     directory.mkdir(parents=True)
-    split = pd.read_parquet(sample.split / "split.parquet")
+    split = pd.read_parquet(sample.split / SPLIT_FILE)
     train, val = split[split["split"] == "train"], split[split["split"] == "val"]
     pd.concat([train[:num_images], val]).to_parquet(directory / SPLIT_FILE, index=False)
     return directory

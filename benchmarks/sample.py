@@ -16,7 +16,7 @@ from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.layout import INDEX_FILE, LISTING_FILE, SPLIT_FILE
+from cxrmodel.storage.layout import INDEX_FILE, SPLIT_FILE
 
 FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
 FLOP_PER_IMAGE = 29.7e9  # forward and backward at 1024 px
@@ -115,5 +115,5 @@ def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NU
     )
     names = pd.read_parquet(work / "index" / INDEX_FILE, columns=["image"])
     part = np.where(np.arange(len(names)) < NUM_VAL, "val", "train")
-    names.assign(split=part).to_parquet(sample.split / "split.parquet", index=False)
+    names.assign(split=part).to_parquet(sample.split / SPLIT_FILE, index=False)
     return sample

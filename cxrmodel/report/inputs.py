@@ -16,8 +16,20 @@ from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.audit.boxes import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
-from cxrmodel.storage.layout import NOTES_FILE
-from cxrmodel.training.network_files import HISTORY_FILE, REMEDY, read_table
+from cxrmodel.storage.layout import (
+    BOXES_FILE,
+    EXCLUDED_FILE,
+    HASHES_FILE,
+    HISTORY_FILE,
+    IMAGES_FILE,
+    INDEX_FILE,
+    LATENTS_FILE,
+    NOTES_FILE,
+    PREDICTIONS_FILE,
+    RECONSTRUCTION_FILE,
+    SPLIT_FILE,
+)
+from cxrmodel.training.network_files import REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")

@@ -12,16 +12,11 @@ from torch import Tensor
 
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.models.vae import VAE
+from cxrmodel.storage.layout import CONFIG_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.devices import autocast, keep_freed_memory, resolve_device
 from cxrmodel.training.image_batches import in_batches, to_device
-from cxrmodel.training.network_files import (
-    CONFIG_FILE,
-    empty_network,
-    read_architecture,
-    read_weights,
-)
+from cxrmodel.training.network_files import empty_network, read_architecture, read_weights
 
-VAE_WEIGHTS_FILE = "vae.safetensors"
 RECONSTRUCTION_BATCH = 4
 
 

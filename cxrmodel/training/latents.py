@@ -25,21 +25,20 @@ from cxrmodel.errors import DataError
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
 from cxrmodel.progress import ReportProgress, silent
-from cxrmodel.storage.layout import SPLIT_FILE
+from cxrmodel.storage.layout import LATENTS_FILE, SPLIT_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.devices import (
     deterministic_kernels,
     keep_freed_memory,
     resolve_device,
     resolve_precision,
 )
-from cxrmodel.training.encoding import VAE_WEIGHTS_FILE, Coder, image_quality, load_vae
+from cxrmodel.training.encoding import Coder, image_quality, load_vae
 from cxrmodel.training.image_batches import MORE_DATA, in_batches, read_split
 from cxrmodel.training.speed import ProgressMeter
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-LATENTS_FILE = "latents.parquet"
 PART_IMAGES = 1024
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 

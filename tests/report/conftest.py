@@ -18,7 +18,6 @@ from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.inputs import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
-from cxrmodel.storage.layout import BOX_GRID_PX
 from cxrmodel.training.network_files import contiguous_state, write_config, write_weights
 
 SIZE = 64

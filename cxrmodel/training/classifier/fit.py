@@ -18,7 +18,6 @@ from cxrmodel.training.classifier.labelled_latents import LabelledLatents, read_
 from cxrmodel.training.classifier.loop import predict, train_classifier
 from cxrmodel.training.devices import deterministic_kernels, resolve_device
 from cxrmodel.training.network_files import (
-    HISTORY_FILE,
     contiguous_state,
     empty_network,
     read_architecture,
@@ -65,7 +64,7 @@ def fit_classifier(
         scaling = None if config.loss == "bce" else recalibrate(trained.model, data)
         probabilities = predict(trained.model, data.latents.to(where))
     epoch, history = trained.epoch, trained.history
-    write_weights(directory / WEIGHTS_FILE, contiguous_state(trained.model))
+    write_weights(directory / CLASSIFIER_WEIGHTS_FILE, contiguous_state(trained.model))
     write_table(directory / HISTORY_FILE, pd.DataFrame(history))
     write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
     _write_description(config, data, epoch, where.type, scaling, directory)

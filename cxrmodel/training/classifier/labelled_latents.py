@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError
-from cxrmodel.storage.layout import INDEX_FILE
+from cxrmodel.storage.layout import INDEX_FILE, LATENTS_FILE
 from cxrmodel.training.network_files import REMEDY, read_table
 
 

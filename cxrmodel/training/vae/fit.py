@@ -13,6 +13,12 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.models.vae import center_on
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import (
+    HISTORY_FILE,
+    VAE_BEST_WEIGHTS_FILE,
+    VAE_LAST_WEIGHTS_FILE,
+    VAE_WEIGHTS_FILE,
+)
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 from cxrmodel.training.devices import (
@@ -21,10 +27,8 @@ from cxrmodel.training.devices import (
     resolve_device,
     resolve_precision,
 )
-from cxrmodel.training.encoding import VAE_WEIGHTS_FILE
 from cxrmodel.training.image_batches import MORE_DATA, SplitRows, mean_image, split_rows
 from cxrmodel.training.network_files import (
-    HISTORY_FILE,
     contiguous_state,
     write_config,
     write_table,
@@ -48,7 +52,7 @@ from cxrmodel.training.vae.world import ALONE, World
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-OTHER_FILES = {"best": "vae_best.safetensors", "last": "vae_last.safetensors"}
+OTHER_FILES = {"best": VAE_BEST_WEIGHTS_FILE, "last": VAE_LAST_WEIGHTS_FILE}
 DTYPES = {"epoch": "int64", "step": "int64", "skipped_steps": "int64", "active_units": "Int64"}
 
 logger = logging.getLogger(__name__)
