@@ -16,7 +16,7 @@ from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.layout import INDEX_FILE, SPLIT_FILE
+from cxrmodel.storage.layout import INDEX_FILE, LISTING_FILE, SPLIT_FILE
 
 FAST = Path(__file__).parents[1] / "configs" / "fast.yaml"
 FLOP_PER_IMAGE = 29.7e9  # forward and backward at 1024 px
@@ -103,7 +103,7 @@ def prepare(root: str | None, work: Path, size: int = 1024, num_images: int = NU
     for stage in ("index", "images", "split"):
         (work / stage).mkdir()
     source = scan_source(DataConfig(root=str(sample.root)), work / "scratch")
-    num_found = len(pd.read_parquet(source.directory / "listing.parquet"))
+    num_found = len(pd.read_parquet(source.directory / LISTING_FILE))
     config = DataConfig(root=str(sample.root), fraction=min(1.0, num_images / num_found))
     build_index(config, source, work / "index")
     decode_images(
