@@ -12,7 +12,8 @@ if __name__ == "__main__":
     terminal.end_quietly_among_imports()
 
 from cxrmodel.errors import DataError
-from cxrmodel.report.comparison import read_finished_run, render_comparison
+from cxrmodel.report.comparison.finished_run import read_finished_run
+from cxrmodel.report.comparison.page import render_comparison
 
 EXIT_BAD_INPUT = 2  # as argparse's own
 

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.report.document import build_document, headline
-from cxrmodel.report.drawn_images import draw_images, draw_map
-from cxrmodel.report.drawn_numbers import draw_numbers
-from cxrmodel.report.films import FILE as FILMS_FILE
-from cxrmodel.report.films import write_films
-from cxrmodel.report.html import render_cards, render_page
-from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
-from cxrmodel.report.judged import FILE, write_test_predictions
-from cxrmodel.report.pca_network import with_pca_network
-from cxrmodel.report.pictures import Gallery
-from cxrmodel.report.results import measure
+from cxrmodel.report.comparison.finished_run import FILE, write_test_predictions
+from cxrmodel.report.figures.gallery import Gallery, draw_images, draw_map, draw_numbers
+from cxrmodel.report.measure import measure, with_pca_network
+from cxrmodel.report.metrics_json import build_document, headline
+from cxrmodel.report.page import render_cards, render_page
+from cxrmodel.report.run import RunInputs, RunRecord, read_tables
+from cxrmodel.report.viewer import FILE as FILMS_FILE
+from cxrmodel.report.viewer import write_films
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels

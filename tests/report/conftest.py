@@ -15,7 +15,7 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.inputs import RunInputs, RunRecord
+from cxrmodel.report.run import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
 from cxrmodel.storage.layout import BOX_GRID_PX
 from cxrmodel.training.published import contiguous_state, write_config, write_weights

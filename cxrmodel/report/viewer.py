@@ -5,6 +5,7 @@ The same images are kept in a file, so that a later comparison can show them bes
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cxrmodel.report.chosen import Chosen
-from cxrmodel.report.figures.reconstructions import BOX, ERROR_MAP, Examples, join_examples
-from cxrmodel.report.jpeg import encode_jpeg, jpeg_url
+from cxrmodel.report.figures.reconstructions import BOX, ERROR_MAP, Chosen, Examples, join_examples
 
 FILE = "films.parquet"
 VIEWS = ("Original", "Reconstruction", "Error")
@@ -164,3 +163,40 @@ def read_films(data: bytes) -> Examples:
 def _decode(pictures: pd.Series) -> NDArray[np.float32]:
     pixels = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
     return np.stack(pixels).astype(np.float32) / np.float32(WHITE)
+
+
+JPEG_QUALITY = 86
+MAX_PIXELS = 5_000_000
+SHRINK = 0.8
+
+
+def jpeg_url(image: Image.Image, *, max_bytes: int) -> str:
+    """Return an image as a `data:` URL, smaller where it must be.
+
+    Args:
+        image: Grey or RGB.
+        max_bytes: Of the JPEG; the text of the URL has a third more.
+    """
+    scale = min(1.0, (MAX_PIXELS / (image.width * image.height)) ** 0.5)
+    while len(jpeg := encode_jpeg(image, scale)) > max_bytes:
+        scale *= SHRINK
+    return data_url("image/jpeg", jpeg)
+
+
+def encode_jpeg(image: Image.Image, scale: float = 1.0) -> bytes:
+    """Return an image as JPEG.
+
+    Args:
+        image: Grey or RGB.
+        scale: Of its sides.
+    """
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    resized = image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    resized.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return stream.getvalue()
+
+
+def data_url(mime: str, data: bytes) -> str:
+    """Return a file's content as a `data:` URL."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"

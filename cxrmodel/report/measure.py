@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cxrmodel.config import ClassifierConfig
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
-from cxrmodel.evaluation.audit.localisation import Localisation
+from cxrmodel.evaluation.audit.boxes import PLACED, boxes_on_square
+from cxrmodel.evaluation.audit.localisation import ErrorMap, Localisation, localise
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
 from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
-from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.report.inputs import RunInputs, RunRecord, RunTables, leaking_test_fraction
-from cxrmodel.report.located import locate_errors
+from cxrmodel.evaluation.intervals import MIN_POSITIVES
+from cxrmodel.evaluation.predictions import Predictions, read_predictions
+from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.report.run import RunInputs, RunRecord, RunTables, leaking_test_fraction
+from cxrmodel.training.classifier.fit import PREDICTIONS_FILE, fit_classifier
+from cxrmodel.training.encoding import load_vae, reconstruct
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -92,3 +101,72 @@ def _all_baselines(tables: RunTables) -> dict[str, dict[str, Predictions]]:
         name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
         for name, constant in constants.items()
     }
+
+
+TEST, OUTSIDE_TRAIN = "test", "outside_train"
+
+
+def locate_errors(
+    tables: RunTables, inputs: RunInputs, record: RunRecord, pixels: Pixels, *, seed: int
+) -> dict[str, Localisation]:
+    """Compare the error maps of boxed films with their boxes.
+
+    Args:
+        tables: The stages' files.
+        inputs: Their folders.
+        record: Holds how files became square.
+        pixels: The images; those with a box are read, one at a time.
+        seed: Of the bootstrap.
+
+    Returns:
+        `test`; and where that has boxes of fewer than ten patients `outside_train`, which is test
+        and validation together. Nothing where no film has a box.
+    """
+    if tables.boxes.empty:
+        return {}
+    placed = boxes_on_square(tables.boxes, record.fit)
+    boxes = tables.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
+    error_map = _error_maps(inputs, pixels)
+    of_test = boxes[boxes["split"] == "test"]
+    found = {TEST: localise(of_test, error_map, seed=seed)}
+    if of_test["patient_id"].nunique() < MIN_POSITIVES:
+        others = boxes[boxes["split"] != "train"]
+        found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
+    return found
+
+
+def _error_maps(inputs: RunInputs, pixels: Pixels) -> ErrorMap:
+    vae = load_vae(inputs.vae)
+
+    def error_map(image: str) -> NDArray[np.float32]:
+        original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
+        decoded = reconstruct(vae, original, device="cpu")  # the same numbers on every machine
+        return np.asarray(np.abs(decoded - to_unit(original))[0])
+
+    return error_map
+
+
+PCA_NETWORK = "pca_network"
+PCA_LATENTS = "pca_latents"
+
+
+def with_pca_network(tables: RunTables, inputs: RunInputs, record: RunRecord) -> RunTables:
+    """Return the tables with one more baseline; the same ones where there is nothing to judge.
+
+    Args:
+        tables: The stages' files.
+        inputs: Their folders.
+        record: Holds the classifier's settings.
+    """
+    num_components = tables.reconstruction["num_components"]
+    if not (num_components and tables.classifier["val"].num_images):
+        return tables
+    config = ClassifierConfig(**record.config.get("classifier", {}))
+    index = inputs.index / "index.parquet"
+    with TemporaryDirectory() as directory:
+        folder = Path(directory)
+        # On the CPU: a report has the same numbers on every machine.
+        fit_classifier(config, inputs.baselines / PCA_LATENTS, inputs.index, folder, device="cpu")
+        names = tables.images["image"].tolist()
+        predictions = read_predictions(folder / PREDICTIONS_FILE, index, names)
+    return dataclasses.replace(tables, baselines={PCA_NETWORK: predictions, **tables.baselines})

@@ -1,4 +1,4 @@
-"""A small panel a pathology: ROC, precision and recall, and reliability."""
+"""Panels by pathology: ROC, precision and recall, reliability, and findings that come together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -17,7 +18,15 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from cxrmodel.evaluation.calibration import Calibration
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.reliability import Reliability
-from cxrmodel.report.figures.theme import FONT_PT, SMALL_PT, WIDTH_IN, Theme, new_figure, place
+from cxrmodel.report.figures.theme import (
+    FONT_PT,
+    SMALL_PT,
+    WIDTH_IN,
+    Theme,
+    contrast,
+    new_figure,
+    place,
+)
 
 NUM_COLUMNS = 5
 LEFT_IN, TOP_IN, BOTTOM_IN, GAP_X_IN, GAP_Y_IN = 0.62, 0.78, 0.55, 0.46, 0.62
@@ -193,3 +202,81 @@ def _add_legend(figure: Figure, entries: dict[str, dict[str, Any]], theme: Theme
         labelcolor=theme.ink,
         columnspacing=2.0,
     )
+
+
+MATRIX_LEFT_IN, MATRIX_GAP_IN, MATRIX_TOP_IN, MATRIX_BOTTOM_IN = 1.75, 0.3, 0.42, 1.4
+UNDEFINED = "\u2013"
+
+
+@dataclass(frozen=True)
+class Cooccurrence:
+    """Of the test images with a finding, the share that have another one as well.
+
+    Attributes:
+        names: C pathologies.
+        counts: (C,), test images labelled with each.
+        labelled: (C, C), share of the row's images that are labelled with the column's pathology.
+        called: (C, C), share that are called positive for it; its diagonal is the sensitivity.
+            NaN where no image is labelled, or the column has no threshold.
+    """
+
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    labelled: NDArray[np.float64]
+    called: NDArray[np.float64]
+
+
+def count_cooccurrence(test: Predictions, thresholds: dict[str, float | None]) -> Cooccurrence:
+    """Count what is labelled and what is called together.
+
+    Args:
+        test: Predictions of the test images.
+        thresholds: By pathology, from validation; a probability equal to it is positive.
+    """
+    limits = np.array([thresholds[name] for name in test.pathologies], dtype=np.float64)
+    labels = test.labels.astype(np.float64)  # (N, C)
+    called = (test.probabilities >= limits).astype(np.float64)
+    called[:, np.isnan(limits)] = np.nan
+    counts = test.labels.sum(axis=0, dtype=np.int64)
+    with np.errstate(invalid="ignore"):
+        shares = [labels.T @ other / counts[:, None] for other in (labels, called)]
+    return Cooccurrence(test.pathologies, counts, *shares)
+
+
+def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
+    """Draw both matrices beside each other, in per cent.
+
+    Args:
+        found: To draw.
+        theme: Colours; one hue from the paper's colour on, so that grey shows it as well.
+    """
+    side = (WIDTH_IN - MATRIX_LEFT_IN - MATRIX_GAP_IN - 0.1) / 2
+    figure = new_figure(MATRIX_TOP_IN + side + MATRIX_BOTTOM_IN)
+    panels = (("Also labelled, %", found.labelled), ("Called positive, %", found.called))
+    for number, (title, shares) in enumerate(panels):
+        axes = place(
+            figure, MATRIX_LEFT_IN + number * (side + MATRIX_GAP_IN), MATRIX_TOP_IN, side, side
+        )
+        _fill_matrix(axes, shares, theme)
+        axes.set_title(title)
+        names = [name.replace("_", " ") for name in found.names]
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        rows = [f"{name}  ({count:,})" for name, count in zip(names, found.counts, strict=True)]
+        axes.set_yticks(range(len(names)), rows if number == 0 else [])
+    return figure
+
+
+def _fill_matrix(axes: Axes, shares: NDArray[np.float64], theme: Theme) -> None:
+    colours = LinearSegmentedColormap.from_list("share", [theme.paper, theme.first])
+    axes.imshow(shares, cmap=colours, vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL_PT - 0.5}
+        if np.isnan(share):
+            axes.text(column, row, UNDEFINED, color=theme.muted, **look)
+            continue
+        below = to_hex(colours(share))
+        colour = max((theme.ink, theme.paper), key=lambda one: contrast(one, below))
+        weight = "bold" if row == column else "normal"
+        axes.text(column, row, f"{100 * share:.0f}", color=colour, fontweight=weight, **look)
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color=theme.grid)

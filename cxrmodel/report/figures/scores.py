@@ -1,7 +1,8 @@
-"""How well each pathology is told apart, beside what it must beat."""
+"""Scores with their intervals: by pathology, beside the baselines, and by subgroup."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cxrmodel.evaluation.audit.estimates import Estimate
+from cxrmodel.evaluation.audit.subgroups import EVERYONE, Subgroup
 from cxrmodel.evaluation.evaluate import ClassEvaluation, Evaluation
+from cxrmodel.evaluation.intervals import Interval
 from cxrmodel.report.figures.theme import FONT_PT, SMALL_PT, WIDTH_IN, Theme, new_figure, place
 
 ROW_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.3, 1.75, 1.05, 0.5, 0.55
@@ -203,3 +207,147 @@ def _add_legend(
         columnspacing=2.0,
         labelcolor=theme.ink,
     )
+
+
+MODEL_ROW_IN, MODEL_LEFT_IN, MODEL_GAP_IN, MODEL_TOP_IN, MODEL_BOTTOM_IN = (
+    0.3,
+    2.75,
+    0.45,
+    0.42,
+    0.6,
+)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A model's macro AUROC on test, and the classifier's lead over it.
+
+    Attributes:
+        name: As people know it.
+        auroc: None where undefined.
+        interval: Of 95 %, None where there is none.
+        lead: The classifier's less this one's; None for the classifier itself.
+        lead_interval: Of the paired difference.
+    """
+
+    name: str
+    auroc: float | None
+    interval: Interval | None
+    lead: float | None
+    lead_interval: Interval | None
+
+
+def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
+    """Draw a row per model: its macro AUROC, and by how much the classifier is better.
+
+    Args:
+        rivals: The classifier first.
+        theme: Colours.
+    """
+    height = MODEL_ROW_IN * len(rivals)
+    figure = new_figure(height + MODEL_TOP_IN + MODEL_BOTTOM_IN)
+    width = (WIDTH_IN - MODEL_LEFT_IN - MODEL_GAP_IN - 0.2) / 2
+    left, right = (
+        place(figure, MODEL_LEFT_IN + number * (width + MODEL_GAP_IN), MODEL_TOP_IN, width, height)
+        for number in range(2)
+    )
+    for row, rival in enumerate(rivals):
+        height_of_row = len(rivals) - 1 - row
+        own = {"color": theme.first, "marker": "o", "markerfacecolor": theme.first}
+        other = {"color": theme.second, "marker": "s", "markerfacecolor": theme.paper}
+        _draw_point(left, rival.auroc, rival.interval, height_of_row, other if row else own)
+        _draw_point(right, rival.lead, rival.lead_interval, height_of_row, own)
+    names = [rival.name for rival in rivals]
+    for axes, level, title, unit in (
+        (left, CHANCE, "Macro AUROC", "test, with 95 % interval; dashed: chance"),
+        (right, 0.0, "The classifier's lead in macro AUROC", "paired, with 95 % interval"),
+    ):
+        _finish_models(axes, level, theme)
+        axes.set_title(title)
+        axes.set_xlabel(unit)
+        labels = names if axes is left else []
+        axes.set_yticks(np.arange(len(names))[::-1], labels)
+        axes.set_ylim(-0.6, len(names) - 0.4)
+    left.get_yticklabels()[0].set_fontweight("bold")
+    return figure
+
+
+def _draw_point(
+    axes: Axes, value: float | None, interval: Interval | None, height: int, look: dict[str, Any]
+) -> None:
+    if value is None:
+        return
+    if interval is not None:
+        axes.plot(interval, [height] * 2, color=look["color"], linewidth=1.8)
+    axes.plot(value, height, markersize=5.4, markeredgewidth=1.3, **look)
+
+
+def _finish_models(axes: Axes, level: float, theme: Theme) -> None:
+    axes.axvline(level, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0.5)
+    axes.tick_params(axis="y", length=0, labelsize=FONT_PT, pad=8)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.margins(x=0.06)
+
+
+GROUP_ROW_IN, GROUP_LEFT_IN, GROUP_GAP_IN, GROUP_TOP_IN, GROUP_BOTTOM_IN = (
+    0.27,
+    2.25,
+    0.35,
+    0.42,
+    0.6,
+)
+GROUP_PANELS = (
+    ("auroc", "AUROC", "AUROC"),
+    ("false_positive_rate", "False-positive rate", "of images with no listed finding"),
+    ("false_negative_rate", "False-negative rate", "of images with a listed finding"),
+)
+
+
+def draw_subgroups(subgroups: dict[str, Subgroup], theme: Theme) -> Figure:
+    """Draw AUROC, false-positive and false-negative rate, a row per group.
+
+    Args:
+        subgroups: By name, all test images first.
+        theme: Colours.
+    """
+    names = list(subgroups)
+    height = GROUP_ROW_IN * len(names)
+    figure = new_figure(height + GROUP_TOP_IN + GROUP_BOTTOM_IN)
+    width = (WIDTH_IN - GROUP_LEFT_IN - 0.2 - (len(GROUP_PANELS) - 1) * GROUP_GAP_IN) / len(
+        GROUP_PANELS
+    )
+    for number, (score, title, unit) in enumerate(GROUP_PANELS):
+        axes = place(
+            figure, GROUP_LEFT_IN + number * (width + GROUP_GAP_IN), GROUP_TOP_IN, width, height
+        )
+        estimates = [getattr(group, score) for group in subgroups.values()]
+        _draw_group_panel(axes, estimates, theme)
+        axes.set_title(title)
+        axes.set_xlabel(unit)
+        labels = [f"{name}  ({subgroups[name].num_images:,})" for name in names]
+        axes.set_yticks(np.arange(len(names))[::-1], labels if number == 0 else [])
+        axes.tick_params(axis="y", length=0, labelsize=SMALL_PT, pad=8)
+        if number == 0 and names[0] == EVERYONE:
+            axes.get_yticklabels()[0].set_fontweight("bold")
+    return figure
+
+
+def _draw_group_panel(axes: Axes, estimates: list[Estimate], theme: Theme) -> None:
+    count = len(estimates)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, count - 0.4), xticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set_xticklabels(["0", "0.25", "0.5", "0.75", "1"], fontsize=FONT_PT - 1)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.axhline(count - 1.5, color=theme.muted, linewidth=0.8)
+    if estimates[0].value is not None:
+        look: dict[str, Any] = {"color": theme.muted, "linewidth": 1, "linestyle": (0, (4, 3))}
+        axes.axvline(estimates[0].value, zorder=0.5, **look)
+    for row, estimate in enumerate(estimates):
+        colour = theme.ink if row == 0 else theme.first
+        place_y = count - 1 - row
+        if estimate.value is None:
+            continue
+        if estimate.interval is not None:
+            axes.plot(estimate.interval, [place_y] * 2, color=colour, linewidth=1.5)
+        axes.plot(estimate.value, place_y, "o", color=colour, markersize=4.6, clip_on=False)

@@ -5,8 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.report.figures.cooccurrence import count_cooccurrence
-from cxrmodel.report.figures.small_multiples import draw_precision_recall, draw_roc
+from cxrmodel.report.figures.panels import count_cooccurrence, draw_precision_recall, draw_roc
 from cxrmodel.report.figures.theme import LIGHT, drawing
 
 NAMES = ("Edema", "Mass")

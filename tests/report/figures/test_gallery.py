@@ -4,9 +4,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from cxrmodel.report.figures.gallery import MAX_JPEG_BYTES, make_picture
 from cxrmodel.report.figures.latent_space import draw_kl_per_dimension
 from cxrmodel.report.figures.theme import new_figure
-from cxrmodel.report.pictures import MAX_JPEG_BYTES, make_picture
 
 
 def decoded(url):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cxrmodel.evaluation.resolution import to_unit
-from cxrmodel.report.inputs import read_tables
-from cxrmodel.report.located import locate_errors
+from cxrmodel.report.measure import locate_errors
+from cxrmodel.report.run import read_tables
 from cxrmodel.training.encoding import load_vae, reconstruct
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.posterior import AggregatePosterior
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.figures.film_grid import PANEL_PX, FilmRow, draw_film_grid
-from cxrmodel.report.inputs import RunTables
-from cxrmodel.report.pictures import Gallery
-from cxrmodel.report.results import Results
+from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
+from cxrmodel.report.run import RunTables
 from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder
 
@@ -32,40 +32,6 @@ SEARCHED_ROWS = 8_192  # at once, so that memory stays bounded
 Latents = NDArray[np.float64]
 
 
-def draw_latent_pictures(
-    config: ReportConfig,
-    vae: VAE,
-    tables: RunTables,
-    results: Results,
-    pixels: Pixels,
-    gallery: Gallery,
-) -> None:
-    """Draw samples, traversals and nearest neighbours.
-
-    Samples and traversals are of the aggregate posterior of the train images: where it is far from
-    the prior, the decoder was trained on no latent near the prior's.
-    """
-    aggregate = results.autoencoder.aggregate
-    if aggregate is not None:
-        rng = np.random.default_rng(config.seed)
-        row = FilmRow("", [], decode(vae, aggregate.sample(NUM_SAMPLES, rng)))
-        alt = f"{NUM_SAMPLES} images decoded from latents drawn like those of the train images."
-        gallery.add("samples", alt, lambda theme: draw_film_grid([row], theme), is_photograph=True)
-        rows = _traverse(vae, aggregate)
-        alt = f"Images decoded from the mean latent, with one of {len(rows)} dimensions changed."
-        gallery.add(
-            "traversals", alt, lambda theme: draw_film_grid(rows, theme), is_photograph=True
-        )
-    if not (tables.images["split"] == "test").any():
-        return
-    mu = latent_columns(tables.latents, "mu")
-    neighbours = _find_neighbours(config, mu, tables, pixels)
-    alt = f"{len(neighbours)} test images, each with its nearest train images by latent."
-    gallery.add(
-        "neighbours", alt, lambda theme: draw_film_grid(neighbours, theme), is_photograph=True
-    )
-
-
 def decode(vae: VAE, latents: Latents) -> NDArray[np.float32]:
     """Return the (B, s, s) films of (B, Z) latents, one at a time, as small as they are shown."""
     coder = Coder(vae, resolve_device("cpu"), "float32")
@@ -74,7 +40,8 @@ def decode(vae: VAE, latents: Latents) -> NDArray[np.float32]:
     return np.concatenate(films)
 
 
-def _traverse(vae: VAE, aggregate: AggregatePosterior) -> list[FilmRow]:
+def traversal_rows(vae: VAE, aggregate: AggregatePosterior) -> list[FilmRow]:
+    """Return a row per latent dimension that varies most, decoded as it is changed."""
     rows = []
     for number, dimension in enumerate(most_varied(aggregate)):
         titles = [f"{step:+d} sd" if step else "mean" for step in STEPS] if number == 0 else []
@@ -122,9 +89,10 @@ def nearest_of_others(
     return np.asarray(order[np.isfinite(distances[order])])
 
 
-def _find_neighbours(
+def neighbour_rows(
     config: ReportConfig, mu: Latents, tables: RunTables, pixels: Pixels
 ) -> list[FilmRow]:
+    """Return a row per drawn test image, with its nearest train images by latent."""
     images = tables.images
     names, patients = images["image"].to_numpy(), images["patient_id"].to_numpy(dtype=object)
     split = images["split"].to_numpy()
@@ -149,3 +117,59 @@ def _title(tables: RunTables, row: int) -> str:
     shown = listed[0].replace("_", " ") if listed else "none listed"
     more = f" +{len(listed) - 1}" if len(listed) > 1 else ""
     return f"{str(entry['image']).removesuffix('.png')}\n{shown}{more}"
+
+
+PANEL_PX = 256
+GAP_IN, QUERY_GAP_IN, TITLE_IN, TOP_IN = 0.06, 0.3, 0.36, 0.06
+MAX_PANEL_IN = 1.5
+
+
+@dataclass(frozen=True)
+class FilmRow:
+    """Films beside each other.
+
+    Attributes:
+        label: Of the row; may be empty.
+        titles: Of each film; may be empty, for all rows alike.
+        films: (F, S, S), float32 in [0, 1].
+        is_query: The first film is what the others are beside; a gap sets it apart.
+    """
+
+    label: str
+    titles: list[str]
+    films: NDArray[np.float32]
+    is_query: bool = False
+
+
+def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
+    """Draw the rows below each other, each film as large as the page allows.
+
+    Args:
+        rows: At least one, with equally many films.
+        theme: Colours.
+    """
+    left = 0.95 if any(row.label for row in rows) else 0.0
+    num_columns = max(len(row.films) for row in rows)
+    apart = QUERY_GAP_IN if rows[0].is_query else 0.0
+    panel = min(MAX_PANEL_IN, (WIDTH_IN - left - apart) / num_columns - GAP_IN)
+    above = [TITLE_IN if any(row.titles) else 0.0 for row in rows]
+    figure = new_figure(TOP_IN + sum(above) + len(rows) * (panel + GAP_IN))
+    top = TOP_IN
+    for row, title_room in zip(rows, above, strict=True):
+        top += title_room
+        for column, film in enumerate(shrink(row.films, PANEL_PX)):
+            across = left + column * (panel + GAP_IN) + (apart if column else 0.0)
+            axes = place(figure, across, top, panel, panel)
+            _show(axes, film, row.titles[column] if row.titles else "")
+            if column == 0 and row.label:
+                where: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
+                axes.text(-0.06, 0.5, row.label, fontsize=SMALL_PT, color=theme.ink, **where)
+        top += panel + GAP_IN
+    return figure
+
+
+def _show(axes: Axes, film: NDArray[np.float32], title: str) -> None:
+    axes.imshow(film, cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=SMALL_PT - 0.9, fontweight="normal", pad=3)

@@ -3,33 +3,32 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cxrmodel.report.chosen import Chosen
-from cxrmodel.report.figures.classification import draw_auroc, draw_f1
-from cxrmodel.report.figures.cooccurrence import count_cooccurrence, draw_cooccurrence
 from cxrmodel.report.figures.curves import draw_training_curves
-from cxrmodel.report.figures.film_grid import FilmRow, draw_film_grid
+from cxrmodel.report.figures.latent_images import FilmRow, draw_film_grid
 from cxrmodel.report.figures.latent_space import (
     draw_kl_per_dimension,
     draw_latent_map,
     map_latents,
     usable_perplexity,
 )
+from cxrmodel.report.figures.panels import (
+    count_cooccurrence,
+    draw_cooccurrence,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
 from cxrmodel.report.figures.reconstructions import (
+    Chosen,
     compare_image,
     draw_reconstructions,
     error_limit,
     join_examples,
 )
-from cxrmodel.report.figures.rivals import Rival, draw_rivals
-from cxrmodel.report.figures.small_multiples import (
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-)
-from cxrmodel.report.figures.subgroups import draw_subgroups
+from cxrmodel.report.figures.scores import Rival, draw_auroc, draw_f1, draw_rivals, draw_subgroups
 from cxrmodel.report.figures.theme import LIGHT, drawing, rasterize
-from cxrmodel.report.inputs import read_tables
-from cxrmodel.report.results import measure
+from cxrmodel.report.measure import measure
+from cxrmodel.report.run import read_tables
 
 
 @pytest.fixture(scope="module")

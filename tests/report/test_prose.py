@@ -5,11 +5,18 @@ import pytest
 
 from cxrmodel.evaluation.audit.duplicates import Duplicates
 from cxrmodel.evaluation.metrics import Metric
-from cxrmodel.report.inputs import leaking_test_fraction, read_tables
-from cxrmodel.report.results import measure
-from cxrmodel.report.verdicts import further_verdicts, verdict
-from cxrmodel.report.words import duration, interval, number, percent, plural
-from cxrmodel.report.worries import worries
+from cxrmodel.report.measure import measure
+from cxrmodel.report.prose import (
+    duration,
+    further_verdicts,
+    interval,
+    number,
+    percent,
+    plural,
+    verdict,
+    worries,
+)
+from cxrmodel.report.run import leaking_test_fraction, read_tables
 
 
 @pytest.fixture(scope="module")

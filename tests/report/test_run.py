@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.report.inputs import read_tables
+from cxrmodel.report.run import read_tables
 
 
 @pytest.fixture

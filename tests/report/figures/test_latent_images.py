@@ -1,7 +1,7 @@
 import numpy as np
 
 from cxrmodel.models.posterior import AggregatePosterior
-from cxrmodel.report.latent_pictures import most_varied, nearest_of_others, traverse
+from cxrmodel.report.figures.latent_images import most_varied, nearest_of_others, traverse
 
 
 def test_neighbours_are_by_distance_and_never_of_the_same_patient():

@@ -12,12 +12,10 @@ from markupsafe import Markup, escape
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.ledger import Reason, count_reasons
 from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
-from cxrmodel.report import verdicts, words
-from cxrmodel.report.inputs import LEDGERS, RunRecord, RunTables
-from cxrmodel.report.names import ANOMALIES, MODELS
-from cxrmodel.report.pictures import Gallery
-from cxrmodel.report.results import Results
-from cxrmodel.report.worries import worries as find_worries
+from cxrmodel.report import prose
+from cxrmodel.report.figures.gallery import Gallery
+from cxrmodel.report.measure import Results
+from cxrmodel.report.run import LEDGERS, RunRecord, RunTables
 
 NUM_EXAMPLES = 3
 ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # as keys of metrics.json
@@ -50,8 +48,8 @@ def render_page(
         .render(
             **_said(tables, results, document, record),
             report_config=config,
-            further_verdicts=verdicts.further_verdicts(results, tables),
-            anomalies=ANOMALIES,
+            further_verdicts=prose.further_verdicts(results, tables),
+            anomalies=prose.ANOMALIES,
             compressions=_compressions(document),
             pictures={picture.name: picture for picture in gallery.pictures},
             films=gallery.films,
@@ -88,11 +86,11 @@ def make_environment(*, escape: bool) -> Environment:
         keep_trailing_newline=not escape,
     )
     environment.filters.update(
-        number=words.number,
-        interval=words.interval,
-        percent=words.percent,
-        duration=words.duration,
-        plural=words.plural,
+        number=prose.number,
+        interval=prose.interval,
+        percent=prose.percent,
+        duration=prose.duration,
+        plural=prose.plural,
         title=_title,
         emphasize=_emphasize,
         marked=_marked,
@@ -109,8 +107,8 @@ def _said(
     return {
         "m": document,
         "record": record,
-        "verdict": verdicts.verdict(results),
-        "worries": find_worries(results, tables, record),
+        "verdict": prose.verdict(results),
+        "worries": prose.worries(results, tables, record),
         "ledger": _ledger(tables),
         "unmet": [reason.value for reason in Reason if reason not in met],
         "flow": _flow(tables),
@@ -129,7 +127,7 @@ def _title(name: str) -> str:
 def _emphasize(sentence: str) -> Markup:
     """Set off what a verdict claims."""
     text = str(escape(sentence))
-    for claim in verdicts.CLAIMS.values():
+    for claim in prose.CLAIMS.values():
         text = text.replace(claim, f"<strong>{claim}</strong>")
     return Markup(text)  # noqa: S704 - escaped above
 
@@ -178,7 +176,7 @@ def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row per model: its means with intervals, and the classifier's lead over it."""
     metrics = [f"macro_{metric}" for metric in HEADLINE_METRICS]
     rows = []
-    for key, name in MODELS.items():
+    for key, name in prose.MODELS.items():
         if key != "classifier" and key not in document["baselines"]:
             continue  # nothing to fit it on
         source = document["classifier"] if key == "classifier" else document["baselines"][key]
@@ -216,6 +214,6 @@ def _training_speed(images_per_s: float | None, loader_wait: float | None) -> st
     if images_per_s is None:
         return ""
     return (
-        f"The autoencoder trained on {words.number(images_per_s, 1)} images per second and spent "
-        f"{words.percent(loader_wait)} of its time waiting for them: medians over epochs."
+        f"The autoencoder trained on {prose.number(images_per_s, 1)} images per second and spent "
+        f"{prose.percent(loader_wait)} of its time waiting for them: medians over epochs."
     )

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.report.chosen import choose_films
-from cxrmodel.report.inputs import read_tables
+from cxrmodel.report.figures.reconstructions import choose_films
+from cxrmodel.report.run import read_tables
 
 CONFIG = ReportConfig(num_reconstructions=5)
 

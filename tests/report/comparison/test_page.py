@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrmodel.report.chosen import Chosen
-from cxrmodel.report.compared_films import compare_films
-from cxrmodel.report.comparison import read_finished_run, render_comparison
-from cxrmodel.report.figures.reconstructions import compare_image, join_examples
-from cxrmodel.report.films import ErrorScale, write_films
+from cxrmodel.report.comparison.finished_run import read_finished_run
+from cxrmodel.report.comparison.page import compare_films, render_comparison
+from cxrmodel.report.figures.reconstructions import Chosen, compare_image, join_examples
+from cxrmodel.report.viewer import ErrorScale, write_films
 from tests.servers.browser import visit
 
 

@@ -1,0 +1,229 @@
+"""Reports that were written earlier, as a comparison reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import botocore.exceptions  # type: ignore[import-untyped]
+import fsspec
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, create_model
+
+from cxrmodel.errors import DataError
+from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.evaluation.predictions import PREFIX, Predictions
+from cxrmodel.report.figures.reconstructions import Examples
+from cxrmodel.report.run import RunTables
+from cxrmodel.report.viewer import FILE as FILMS_FILE
+from cxrmodel.report.viewer import jpeg_url, read_films
+
+T = TypeVar("T")
+
+PICTURES = ("samples",)
+METRICS_FILE = "metrics.json"
+REMEDY = (
+    "Give the folder that the pipeline printed after 'report:', or make the report anew: run the "
+    "pipeline again with the same settings."
+)
+UNREADABLE = (
+    OSError,
+    ValueError,  # also what fsspec, pandas and pyarrow raise
+    KeyError,  # a table without a column
+    ImportError,  # fsspec's, of a protocol whose package is not installed
+    Image.DecompressionBombError,
+    aiohttp.ClientError,
+    botocore.exceptions.BotoCoreError,
+)
+MAX_PICTURE_BYTES = 250_000
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A report that was written earlier.
+
+    Attributes:
+        name: Of its folder.
+        metrics: Content of metrics.json.
+        judged: Predictions, labels and errors, a row per test image, by image name.
+        pictures: `data:` URLs of some of its figures, by name.
+        films: The reconstructions that its page shows, None where it shows none.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    judged: pd.DataFrame
+    pictures: dict[str, str]
+    films: Examples | None
+
+
+class _Known(BaseModel):
+    """A part of metrics.json that a comparison reads; it may hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Class(_Known):
+    auroc: FiniteFloat | None
+    threshold: FiniteFloat | None
+
+
+_SCORES: dict[str, Any] = {
+    f"macro_{metric}": (FiniteFloat | None, ...) for metric in HEADLINE_METRICS
+}
+_Classifier = create_model(
+    "_Classifier", __base__=_Known, per_class=(dict[str, _Class], ...), **_SCORES
+)
+
+
+class _VAE(_Known):
+    test_l1: FiniteFloat | None
+    epochs: int | None = None
+
+
+class _Split(_Known):
+    num_test: int
+
+
+class _Provenance(_Known):
+    code: str
+    packages: dict[str, Any] | None = None
+
+
+class _Data(_Known):
+    fingerprint: str = ""
+
+
+class _Config(_Known):
+    data: dict[str, Any] = {}
+
+
+class _Metrics(_Known):
+    classifier: _Classifier
+    vae: _VAE
+    split: _Split
+    provenance: _Provenance
+    data: _Data = _Data()
+    config: _Config = _Config()
+
+
+def read_finished_run(url: str) -> FinishedRun:
+    """Read a report's folder.
+
+    Args:
+        url: Path or fsspec URL of the folder of a report stage, or of its report.html.
+
+    Raises:
+        DataError: It is not the folder of a report, or of another version of this package, or a
+            file cannot be read.
+    """
+    files_of = {name: f"figures/{name}.png" for name in PICTURES}
+    root = url.removesuffix("report.html").rstrip("/") or ("/" if url.startswith("/") else ".")
+    with _explained(root):
+        files, folder = fsspec.core.url_to_fs(root)
+        names = [METRICS_FILE, FILE, FILMS_FILE, *files_of.values()]
+        there = [name for name in names if files.exists(f"{folder}/{name}")]
+    for name in (METRICS_FILE, FILE):
+        if name not in there:
+            raise DataError(
+                f"{root} has no {name}, so it is not the folder of a report, or of an older "
+                f"version. {REMEDY}"
+            )
+
+    def read(name: str, parse: Callable[[bytes], T]) -> T:
+        with _explained(f"{root}/{name}"):
+            return parse(files.cat_file(f"{folder}/{name}"))
+
+    metrics = _parse_metrics(read(METRICS_FILE, bytes), f"{root}/{METRICS_FILE}")
+    judged = read(FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
+    _check_judged(judged, metrics, f"{root}/{FILE}")
+    return FinishedRun(
+        folder.rsplit("/", 1)[-1],
+        metrics,
+        judged.sort_values("image", ignore_index=True),
+        {name: read(file, _photograph) for name, file in files_of.items() if file in there},
+        read(FILMS_FILE, read_films) if FILMS_FILE in there else None,
+    )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say of what an error is that reading raised."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise DataError(f"{what} cannot be read ({_line(error)}). {REMEDY}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _parse_metrics(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON ({_line(error)}). {REMEDY}") from error
+    try:
+        _Metrics.model_validate(metrics)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise DataError(
+            f"{where} is not of this version of the package: {place}: {first['msg']}. {REMEDY}"
+        ) from error
+    return metrics
+
+
+def _check_judged(judged: pd.DataFrame, metrics: dict[str, Any], where: str) -> None:
+    names = [name.removeprefix(PREFIX) for name in judged.columns if name.startswith(PREFIX)]
+    expected = ["image", "patient_id", "l1", *(LABEL_PREFIX + name for name in names)]
+    missing = [name for name in expected if name not in judged.columns]
+    if missing:
+        raise DataError(f"{where} has no column {missing[0]}. {REMEDY}")
+    unknown = set(names) ^ set(metrics["classifier"]["per_class"])
+    if unknown:
+        raise DataError(
+            f"{where} and {METRICS_FILE} beside it are of different runs: only one of them has "
+            f"{min(unknown)}. {REMEDY}"
+        )
+
+
+def _photograph(picture: bytes) -> str:
+    return jpeg_url(Image.open(io.BytesIO(picture)).convert("RGB"), max_bytes=MAX_PICTURE_BYTES)
+
+
+FILE = "test_predictions.parquet"
+LABEL_PREFIX = "y_"
+
+
+def write_test_predictions(tables: RunTables, path: Path) -> None:
+    """Write `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology, a row per image."""
+    of_test = (tables.images["split"] == "test").to_numpy()
+    table = tables.images.loc[of_test, ["image", "patient_id"]].reset_index(drop=True)
+    table["l1"] = tables.latents.loc[of_test, "l1"].to_numpy()
+    test = tables.classifier["test"]
+    labels = pd.DataFrame(test.labels, columns=[LABEL_PREFIX + name for name in test.pathologies])
+    probabilities = pd.DataFrame(
+        test.probabilities.astype(np.float32), columns=[PREFIX + name for name in test.pathologies]
+    )
+    written = pd.concat([table, labels, probabilities], axis="columns")
+    written.to_parquet(path, index=False, compression="zstd")
+
+
+def to_predictions(table: pd.DataFrame) -> Predictions:
+    """Return what was written as predictions."""
+    columns = [name for name in table.columns if name.startswith(PREFIX)]
+    names = tuple(column.removeprefix(PREFIX) for column in columns)
+    patients: NDArray[np.int64] = pd.factorize(table["patient_id"], sort=True)[0].astype(np.int64)
+    labels = table[[LABEL_PREFIX + name for name in names]].to_numpy(dtype=np.uint8)
+    return Predictions(names, labels, table[columns].to_numpy(dtype=np.float64), patients)
