@@ -16,6 +16,7 @@ NUM_RESAMPLES = 1000
 LEVEL = 0.95
 MIN_PATIENTS = 2  # one patient resampled is always the same patient
 FEW_PATIENTS = 10  # with fewer an interval is itself uncertain
+ONE_UNDEFINED = "one of the two is undefined"
 BLOCK = 32  # resamples at once: 32 x 16,818 float64 weights are 4 MiB
 
 Interval = tuple[float, float]
@@ -136,13 +137,12 @@ class PatientBootstrap:
         """
         return self.estimate(macro(classes), mean_over_classes(resamples))
 
-    def difference(
-        self, one: Estimate, two: Estimate, reason: str = "one of the two is undefined"
-    ) -> Estimate:
+    def difference(self, one: Estimate, two: Estimate, reason: str = ONE_UNDEFINED) -> Estimate:
         """Estimate how much higher one score of this bootstrap is than another, in pairs."""
-        if one.value is None or two.value is None:
-            return Estimate.undefined(reason)
-        return self.estimate(Estimate(one.value - two.value), one.resamples - two.resamples)
+        point = difference(one, two, reason)
+        if point.value is None:
+            return point
+        return self.estimate(point, one.resamples - two.resamples)
 
 
 def draw_patients(num_patients: int, num_resamples: int, seed: int) -> Floats:
@@ -189,6 +189,13 @@ def macro(classes: Sequence[Estimate]) -> Estimate:
     """Return the unweighted mean over the classes where a score is defined."""
     defined = np.array([one.value for one in classes if one.value is not None])
     return mean(defined, "undefined for every class")
+
+
+def difference(one: Estimate, two: Estimate, reason: str = ONE_UNDEFINED) -> Estimate:
+    """Return how much higher one number is than another; undefined where either is."""
+    if one.value is None or two.value is None:
+        return Estimate.undefined(reason)
+    return Estimate(one.value - two.value)
 
 
 def divide(part: Floats, whole: Floats | NDArray[np.int64]) -> Floats:

@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
-from cxrmodel.evaluation.audit.boxes import PLACED, boxes_on_square
-from cxrmodel.evaluation.audit.localisation import ErrorMap, Localisation, localise
+from cxrmodel.evaluation.audit.localisation import (
+    PLACED,
+    ErrorMap,
+    Localisation,
+    boxes_on_square,
+    localise,
+)
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
-from cxrmodel.evaluation.evaluate import METRICS, Difference, Evaluation, compare, evaluate
-from cxrmodel.evaluation.intervals import MIN_POSITIVES
+from cxrmodel.evaluation.evaluate import Evaluation, evaluate
+from cxrmodel.evaluation.metrics import METRICS
+from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.report.run import RunInputs, RunRecord, RunTables, leaking_test_fraction
@@ -48,7 +54,7 @@ class Results:
     classifier: Evaluation
     calibration: Calibration
     baselines: dict[str, Evaluation]
-    differences: dict[str, dict[str, Difference]]
+    differences: dict[str, dict[str, Estimate]]
     audit: Audit
     localisation: dict[str, Localisation]
     leaking_test_fraction: float | None
@@ -64,27 +70,29 @@ def measure(
         inputs: Their folders.
         record: What is known of the run.
         pixels: The images: candidates for duplicates and films with boxes are read.
-        seed: Of the bootstrap; the same for all, so that differences are paired.
+        seed: Of the bootstrap.
     """
     validation, test = tables.classifier["val"], tables.classifier["test"]
-    classifier = evaluate(validation, test, seed=seed)
+    bootstrap = PatientBootstrap(test.patients, seed=seed)  # of all, so that all are paired
+    classifier = evaluate(validation, test, bootstrap)
     baselines = {
-        name: evaluate(parts["val"], parts["test"], seed=seed)
+        name: evaluate(parts["val"], parts["test"], bootstrap)
         for name, parts in _all_baselines(tables).items()
     }
-    of_test = tables.images["split"] == "test"
-    codes = np.unique(tables.images.loc[of_test, "patient_id"], return_inverse=True)[1]
     return Results(
-        autoencoder=evaluate_autoencoder(tables.latents, codes.astype(np.int64), seed=seed),
+        autoencoder=evaluate_autoencoder(tables.latents, bootstrap),
         classifier=classifier,
-        calibration=evaluate_calibration(validation, test, seed=seed),
+        calibration=evaluate_calibration(validation, test, bootstrap),
         baselines=baselines,
         differences={
-            name: {metric: compare(classifier, baseline, metric) for metric in METRICS}
+            name: {
+                metric: bootstrap.difference(classifier.macro[metric], baseline.macro[metric])
+                for metric in METRICS
+            }
             for name, baseline in baselines.items()
         },
         audit=audit_run(
-            tables.images, tables.hashes, tables.latents, tables.classifier, pixels, seed=seed
+            tables.images, tables.hashes, tables.latents, tables.classifier, pixels, bootstrap
         ),
         localisation=locate_errors(tables, inputs, record, pixels, seed=seed),
         leaking_test_fraction=leaking_test_fraction(tables.images),
@@ -129,7 +137,7 @@ def locate_errors(
     error_map = _error_maps(inputs, pixels)
     of_test = boxes[boxes["split"] == "test"]
     found = {TEST: localise(of_test, error_map, seed=seed)}
-    if of_test["patient_id"].nunique() < MIN_POSITIVES:
+    if of_test["patient_id"].nunique() < FEW_PATIENTS:
         others = boxes[boxes["split"] != "train"]
         found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
     return found

@@ -6,22 +6,25 @@ A metric that the data cannot tell is null, and its reason is under `undefined` 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from cxrmodel.data.datasets.registry import DATASETS
 from cxrmodel.evaluation.audit.audit import Audit
-from cxrmodel.evaluation.audit.estimates import Estimate
 from cxrmodel.evaluation.audit.localisation import NUM_TILES, GroupLocalisation, Localisation
 from cxrmodel.evaluation.audit.shortcuts import Shortcut
 from cxrmodel.evaluation.audit.subgroups import Subgroup, worse_off
-from cxrmodel.evaluation.autoencoder import QUALITY
-from cxrmodel.evaluation.calibration import Calibration, ClassCalibration
-from cxrmodel.evaluation.evaluate import METRICS, ClassEvaluation, Difference, Evaluation
-from cxrmodel.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
-from cxrmodel.evaluation.metrics import Metric
-from cxrmodel.evaluation.reliability import MAX_BINS, Reliability
+from cxrmodel.evaluation.calibration import (
+    MAX_BINS,
+    Calibration,
+    ClassCalibration,
+    Reliability,
+)
+from cxrmodel.evaluation.evaluate import ClassEvaluation, Evaluation
+from cxrmodel.evaluation.patient_bootstrap import LEVEL, NUM_RESAMPLES, Estimate
 from cxrmodel.report.measure import OUTSIDE_TRAIN, TEST, Results
 from cxrmodel.report.run import RunRecord, RunTables
+
+T = TypeVar("T")
 
 
 def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def _split(tables: RunTables, results: Results, record: RunRecord) -> dict[str, 
 
 def _vae(tables: RunTables, results: Results) -> dict[str, Any]:
     autoencoder = results.autoencoder
-    document = _metrics(autoencoder.metrics)
+    document = _values(autoencoder.metrics)
     units = document["active_units"]
     return document | {
         "active_units": None if units is None else int(units),
@@ -101,39 +104,39 @@ def _vae(tables: RunTables, results: Results) -> dict[str, Any]:
         if autoencoder.aggregate
         else None,
         "latent_dim": int(tables.latents.columns.str.match(r"^mu_\d+$").sum()),
-        "intervals": _intervals(autoencoder.intervals),
+        "intervals": _intervals(autoencoder.metrics),
     }
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        **_metrics({f"macro_{name}": evaluation.macro[name] for name in METRICS}),
-        "intervals": _intervals(evaluation.intervals, "macro_"),
-        "num_classes": {f"macro_{name}": evaluation.num_classes[name] for name in METRICS},
+        **_values(_macro(evaluation.macro)),
+        "intervals": _intervals(_macro(evaluation.macro)),
+        "num_classes": _macro(evaluation.num_classes),
     }
 
 
 def _comparisons(results: Results) -> dict[str, Any]:
     return {
-        baseline: {f"macro_{metric}": _difference(d) for metric, d in differences.items()}
+        baseline: _macro({metric: _difference(one) for metric, one in differences.items()})
         for baseline, differences in results.differences.items()
     }
 
 
 def _class(entry: ClassEvaluation) -> dict[str, Any]:
     return {
-        **_metrics(entry.metrics),
+        **_values(entry.metrics),
         "num_positive": entry.num_positive,
         "num_positive_patients": entry.num_positive_patients,
-        "intervals": _intervals(entry.intervals),
+        "intervals": _intervals(entry.metrics),
         "warning": entry.warning,
     }
 
 
 def _calibration(calibration: Calibration) -> dict[str, Any]:
     return {
-        **_metrics({f"macro_{name}": metric for name, metric in calibration.macro.items()}),
-        "intervals": _intervals(calibration.intervals, "macro_"),
+        **_values(_macro(calibration.macro)),
+        "intervals": _intervals(_macro(calibration.macro)),
         "method": "Platt scaling a class, fitted on validation",
         "max_bins": MAX_BINS,
         "brier_gain": _difference(calibration.gain),
@@ -141,12 +144,12 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 
 
 def _class_calibration(entry: ClassCalibration) -> dict[str, Any]:
-    calibrator = entry.calibrator
+    calibrator, errors = entry.calibrator, ("ece_before", "ece_after")
     return {
         "calibration": {
-            **_metrics({"ece_before": entry.before.error, "ece_after": entry.after.error}),
-            "intervals": _intervals(entry.intervals),
-            "brier_after": entry.brier_after.value,
+            **_values({name: entry.metrics[name] for name in errors}),
+            "intervals": _intervals(entry.metrics),
+            "brier_after": entry.metrics["brier_after"].value,
             "slope": calibrator.slope,
             "intercept": calibrator.intercept,
             "reason": calibrator.reason,
@@ -164,16 +167,21 @@ def _reliability(curve: Reliability) -> dict[str, list[float]]:
     }
 
 
-def _metrics(metrics: dict[str, Metric]) -> dict[str, Any]:
-    undefined = {name: m.reason for name, m in metrics.items() if m.value is None}
-    return {name: metric.value for name, metric in metrics.items()} | {"undefined": undefined}
+def _macro(by_metric: dict[str, T]) -> dict[str, T]:
+    return {f"macro_{name}": value for name, value in by_metric.items()}
 
 
-def _intervals(intervals: dict[str, Interval], prefix: str = "") -> dict[str, list[float]]:
-    return {prefix + name: list(interval) for name, interval in intervals.items()}
+def _values(estimates: dict[str, Estimate]) -> dict[str, Any]:
+    undefined = {name: one.reason for name, one in estimates.items() if one.value is None}
+    return {name: one.value for name, one in estimates.items()} | {"undefined": undefined}
 
 
-def _difference(difference: Difference) -> dict[str, Any]:
+def _intervals(estimates: dict[str, Estimate]) -> dict[str, list[float]]:
+    found = {name: one.interval for name, one in estimates.items()}
+    return {name: list(interval) for name, interval in found.items() if interval is not None}
+
+
+def _difference(difference: Estimate) -> dict[str, Any]:
     interval = difference.interval
     return {
         "difference": difference.value,
@@ -200,12 +208,12 @@ def build_audit(audit: Audit) -> dict[str, Any]:
         "shortcuts": {name: _shortcut(shortcut) for name, shortcut in audit.shortcuts.items()},
         "probes": {name: _estimate(estimate) for name, estimate in audit.probes.items()},
         "any_finding_threshold": audit.threshold.value,
-        "subgroups": {name: _subgroup(group) for name, group in audit.subgroups.items()},
+        "subgroups": {name: _group(group) for name, group in audit.subgroups.items()},
         "worse_off": worse_off(audit.subgroups),
         "anomaly": {name: _estimate(estimate) for name, estimate in audit.anomaly.items()},
         "reconstruction": {
             name: {"num_images": group.num_images}
-            | {score: _estimate(getattr(group, score)) for score in QUALITY}
+            | {score: _estimate(estimate) for score, estimate in group.quality.items()}
             for name, group in audit.reconstruction.items()
         },
     }
@@ -226,12 +234,12 @@ def build_localisation(results: Results) -> dict[str, Any] | None:
 
 def _located(localisation: Localisation) -> dict[str, Any]:
     return {
-        "overall": _cases(localisation.overall),
-        "per_class": {name: _cases(group) for name, group in localisation.per_class.items()},
+        "overall": _group(localisation.overall),
+        "per_class": {name: _group(group) for name, group in localisation.per_class.items()},
     }
 
 
-def _cases(group: GroupLocalisation) -> dict[str, Any]:
+def _group(group: Subgroup | GroupLocalisation) -> dict[str, Any]:
     values = {field.name: getattr(group, field.name) for field in fields(group)}
     return {
         name: _estimate(value) if isinstance(value, Estimate) else value
@@ -244,7 +252,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
         "value": estimate.value,
         "interval": None if interval is None else list(interval),
-        "reason": estimate.metric.reason,
+        "reason": estimate.reason,
     }
 
 
@@ -256,15 +264,4 @@ def _shortcut(shortcut: Shortcut) -> dict[str, Any]:
         "drop": _estimate(shortcut.drop),
         "by_stratum": {name: _estimate(one) for name, one in shortcut.by_stratum.items()},
         "is_notable": shortcut.is_notable,
-    }
-
-
-def _subgroup(group: Subgroup) -> dict[str, Any]:
-    return {
-        "num_images": group.num_images,
-        "num_patients": group.num_patients,
-        "num_abnormal": group.num_abnormal,
-        "auroc": _estimate(group.auroc),
-        "false_positive_rate": _estimate(group.false_positive_rate),
-        "false_negative_rate": _estimate(group.false_negative_rate),
     }

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.ledger import Reason, count_reasons
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.report import prose
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.measure import Results

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cxrmodel.data.ledger import losses
 from cxrmodel.evaluation.audit.subgroups import worse_off
-from cxrmodel.evaluation.evaluate import Difference, Evaluation
-from cxrmodel.evaluation.intervals import MIN_POSITIVES, Interval
+from cxrmodel.evaluation.evaluate import Evaluation
+from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Interval
 from cxrmodel.report.measure import Results
 from cxrmodel.report.run import RunRecord, RunTables
 
@@ -97,7 +97,7 @@ def verdict(results: Results) -> str:
     )
 
 
-def _difference(difference: Difference) -> str:
+def _difference(difference: Estimate) -> str:
     if difference.interval is None:
         return f"{difference.value:+.3f}, without an interval: the test images are of one patient"
     return f"{difference.value:+.3f}, {interval(difference.interval, sign='+')}"
@@ -282,7 +282,7 @@ def _few_positives(classifier: Evaluation) -> list[str]:
         return []
     return [
         f"{plural(len(few), 'pathology', 'pathologies')} with positive images of fewer than "
-        f"{MIN_POSITIVES} test patients: {names_of(few)}. Their scores are chance as much as "
+        f"{FEW_PATIENTS} test patients: {names_of(few)}. Their scores are chance as much as "
         "skill, and their intervals are themselves uncertain."
     ]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.evaluation.audit.boxes import Fit
+from cxrmodel.evaluation.audit.localisation import Fit
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.storage.layout import NOTES_FILE
 from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.report.comparison.differences import compare_runs
 from cxrmodel.report.comparison.finished_run import read_finished_run
 from cxrmodel.report.comparison.page import differing_settings, letters_of

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.evaluation.audit.duplicates import Duplicates
-from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.report.measure import measure
 from cxrmodel.report.prose import (
     duration,
@@ -73,7 +73,7 @@ def test_the_verdict_names_each_baseline_once_under_its_claim(results):
 
 
 def test_the_verdict_on_nothing_says_so(results):
-    macro = results.classifier.macro | {"auroc": Metric.undefined("why")}
+    macro = results.classifier.macro | {"auroc": Estimate.undefined("why")}
     blind = dataclasses.replace(
         results, classifier=dataclasses.replace(results.classifier, macro=macro)
     )
@@ -129,7 +129,7 @@ def with_audit(results, **found):
 
 def test_duplicates_and_a_shortcut_are_worries(results, tables, made_run):
     view = results.audit.shortcuts["view"]
-    drop = dataclasses.replace(view.drop, metric=Metric(0.2), interval=(0.1, 0.3))
+    drop = dataclasses.replace(view.drop, value=0.2, interval=(0.1, 0.3))
     planted = with_audit(
         results,
         duplicates=Duplicates([("a", "b"), ("c", "b")], [("d", "e")]),

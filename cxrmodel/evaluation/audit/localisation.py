@@ -30,8 +30,8 @@ MAP_PX = 256  # a larger error map is averaged over areas down to this many pixe
 # the borders, where it averages fewer pixels and so puts most maxima of mere noise.
 NUM_TILES = 32
 MAX_IMAGES = 1_000
-NO_BOX = "no image with a box"
-ONE_PATIENT = "no other patient's image has a box"
+NO_BOX = "no film with a box"
+ONE_PATIENT = "no other patient's film has a box"
 
 CASE_COLUMNS = (
     "image", "patient_id", "pathology", "num_boxes", "chance", "inside", "outside", "hit",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cxrmodel.evaluation.audit.estimates import PatientDraws
-from cxrmodel.evaluation.bootstrap import Resamples, resample_patients
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
-from cxrmodel.evaluation.intervals import (
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS, resample_metrics
+from cxrmodel.evaluation.patient_bootstrap import (
     MIN_PATIENTS,
-    NUM_RESAMPLES,
-    Difference,
+    Estimate,
+    PatientBootstrap,
+    difference,
     mean_over_classes,
-    percentile_interval,
 )
 from cxrmodel.report.comparison.finished_run import (
     LABEL_PREFIX,
@@ -35,17 +32,17 @@ class ComparedRun:
         is_same: Whether all numbers of both are the same.
         unpaired: Why there are no intervals; empty where both were judged on the same images with
             the same labels.
-        macro: Differences in the macro averages, by metric.
-        auroc: Differences in AUROC, by pathology.
-        l1: Difference in reconstruction error.
+        macro: Estimates in the macro averages, by metric.
+        auroc: Estimates in AUROC, by pathology.
+        l1: Estimate in reconstruction error.
     """
 
     run: FinishedRun
     is_same: bool
     unpaired: str
-    macro: dict[str, Difference]
-    auroc: dict[str, Difference]
-    l1: Difference
+    macro: dict[str, Estimate]
+    auroc: dict[str, Estimate]
+    l1: Estimate
 
     @property
     def is_paired(self) -> bool:
@@ -62,27 +59,17 @@ def compare_runs(first: FinishedRun, other: FinishedRun, *, seed: int = 0) -> Co
         seed: Seed of the bootstrap.
     """
     unpaired = _unpaired(first.judged, other.judged)
-    drawn = [] if unpaired else [_resample(run, seed) for run in (first, other)]
-    macro = {
-        metric: _difference(
-            *(run.metrics["classifier"][f"macro_{metric}"] for run in (first, other)),
-            *(mean_over_classes(getattr(resamples, metric)) for resamples in drawn),
-        )
-        for metric in HEADLINE_METRICS
-    }
-    entries = [run.metrics["classifier"]["per_class"] for run in (first, other)]
-    columns = {name: column for column, name in enumerate(_pathologies(first.judged))}
-    auroc = {
-        name: _difference(
-            *(entry[name]["auroc"] for entry in entries),
-            *(resamples.auroc[:, columns[name]] for resamples in drawn),
-        )
-        for name in entries[0]
-        if name in entries[1]
-    }
-    is_same = first.metrics == other.metrics and first.judged.equals(other.judged)
-    l1 = _compare_l1(first, other, not unpaired, seed)
-    return ComparedRun(other, is_same, unpaired, macro, auroc, l1)
+    patients = to_predictions(first.judged).patients
+    bootstrap = None if unpaired else PatientBootstrap(patients, seed=seed)
+    (macro, auroc), (its_macro, its_auroc) = (_scores_of(run, bootstrap) for run in (first, other))
+    return ComparedRun(
+        other,
+        first.metrics == other.metrics and first.judged.equals(other.judged),
+        unpaired,
+        _changes(macro, its_macro, bootstrap),
+        _changes(auroc, its_auroc, bootstrap),
+        _change_of_l1(first, other, bootstrap),
+    )
 
 
 def _pathologies(judged: pd.DataFrame) -> list[str]:
@@ -102,28 +89,38 @@ def _unpaired(one: pd.DataFrame, two: pd.DataFrame) -> str:
     return ""
 
 
-def _resample(run: FinishedRun, seed: int) -> Resamples:
-    entries = run.metrics["classifier"]["per_class"]
+def _scores_of(
+    run: FinishedRun, bootstrap: PatientBootstrap | None
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Return macro scores by metric and AUROC by pathology, resampled where runs are paired."""
+    numbers = run.metrics["classifier"]
+    entries = numbers["per_class"]
+    macro = {metric: Estimate(numbers[f"macro_{metric}"]) for metric in HEADLINE_METRICS}
+    auroc = {name: Estimate(entry["auroc"]) for name, entry in entries.items()}
+    if bootstrap is None:
+        return macro, auroc
     test = to_predictions(run.judged)
-    found = [entries[name]["threshold"] for name in test.pathologies]
-    thresholds = np.array([np.nan if value is None else value for value in found])
-    return resample_patients(test, thresholds, num_resamples=NUM_RESAMPLES, seed=seed)
+    limits = np.array([entries[name]["threshold"] for name in test.pathologies], dtype=np.float64)
+    resampled = resample_metrics(test, limits, bootstrap)  # an undefined threshold is NaN now
+    for metric, found in macro.items():
+        macro[metric] = replace(found, resamples=mean_over_classes(resampled[metric]))
+    for column, name in enumerate(test.pathologies):
+        auroc[name] = replace(auroc[name], resamples=resampled["auroc"][:, column])
+    return macro, auroc
 
 
-def _difference(
-    one: float | None, two: float | None, *resamples: NDArray[np.float64]
-) -> Difference:
-    if one is None or two is None:
-        return Difference(None, None)
-    bounds = percentile_interval(resamples[1] - resamples[0]) if resamples else None
-    return Difference(two - one, bounds)
+def _changes(
+    first: dict[str, Estimate], other: dict[str, Estimate], bootstrap: PatientBootstrap | None
+) -> dict[str, Estimate]:
+    subtract = difference if bootstrap is None else bootstrap.difference
+    return {name: subtract(other[name], one) for name, one in first.items() if name in other}
 
 
-def _compare_l1(first: FinishedRun, other: FinishedRun, is_paired: bool, seed: int) -> Difference:
-    one, two = (run.metrics["vae"]["test_l1"] for run in (first, other))
-    if not is_paired:
-        return _difference(one, two)
+def _change_of_l1(
+    first: FinishedRun, other: FinishedRun, bootstrap: PatientBootstrap | None
+) -> Estimate:
+    if bootstrap is None:
+        one, two = (Estimate(run.metrics["vae"]["test_l1"]) for run in (first, other))
+        return difference(two, one)
     change = (other.judged["l1"].to_numpy() - first.judged["l1"].to_numpy()).astype(np.float64)
-    draws = PatientDraws(to_predictions(first.judged).patients, seed=seed)
-    mean = draws.mean(change, np.ones(len(change), dtype=bool), "no test image")
-    return Difference(mean.value, mean.interval)
+    return bootstrap.mean(change, np.ones(len(change), dtype=bool), "no test image")

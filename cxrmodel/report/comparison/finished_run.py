@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, create_model
 
 from cxrmodel.errors import DataError
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.evaluation.predictions import PREFIX, Predictions
 from cxrmodel.report.figures.reconstructions import Examples
 from cxrmodel.report.run import RunTables

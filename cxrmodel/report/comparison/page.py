@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.report.comparison.differences import compare_runs
 from cxrmodel.report.comparison.finished_run import (
     PICTURES,

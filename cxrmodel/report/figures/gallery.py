@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.audit.strata import AGE_BANDS, AGE_NAMES, strata_of
+from cxrmodel.evaluation.audit.subgroups import AGE_BANDS, AGE_NAMES, strata_of
 from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.models.vae import VAE
@@ -210,7 +210,7 @@ def _draw_scores(results: Results, gallery: Gallery) -> None:
         "f1",
         "F1 of each pathology at threshold 0.5 and at the threshold chosen on validation, "
         f"beside calling everything positive; {IN_TABLE}",
-        lambda theme: draw_f1(classifier, theme),
+        lambda theme: draw_f1(classifier, results.baselines["all_positive"], theme),
     )
     rivals = _rivals(results)
     gallery.add(
@@ -223,13 +223,10 @@ def _draw_scores(results: Results, gallery: Gallery) -> None:
 
 def _rivals(results: Results) -> list[Rival]:
     """Return the classifier and what it has to beat, in the order of the table."""
-    classifier = results.classifier
-    own = classifier.macro["auroc"].value, classifier.intervals.get("auroc")
-    found = [Rival(MODELS["classifier"], *own, None, None)]
+    found = [Rival(MODELS["classifier"], results.classifier.macro["auroc"], None)]
     for key in (key for key in MODELS if key in results.baselines):
-        baseline, lead = results.baselines[key], results.differences[key]["auroc"]
-        theirs = baseline.macro["auroc"].value, baseline.intervals.get("auroc")
-        found.append(Rival(MODELS[key], *theirs, lead.value, lead.interval))
+        theirs, lead = results.baselines[key].macro["auroc"], results.differences[key]["auroc"]
+        found.append(Rival(MODELS[key], theirs, lead))
     return found
 
 

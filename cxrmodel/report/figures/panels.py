@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrmodel.evaluation.calibration import Calibration
+from cxrmodel.evaluation.calibration import Calibration, Reliability
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.evaluation.reliability import Reliability
 from cxrmodel.report.figures.theme import (
     FONT_PT,
     SMALL_PT,

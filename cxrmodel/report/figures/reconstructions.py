@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.audit.boxes import Fit, boxes_on_square
+from cxrmodel.evaluation.audit.localisation import Fit, boxes_on_square
 from cxrmodel.evaluation.resolution import shrink
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
 from cxrmodel.report.run import RunTables

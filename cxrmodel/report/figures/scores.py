@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cxrmodel.evaluation.audit.estimates import Estimate
 from cxrmodel.evaluation.audit.subgroups import EVERYONE, Subgroup
-from cxrmodel.evaluation.evaluate import ClassEvaluation, Evaluation
-from cxrmodel.evaluation.intervals import Interval
+from cxrmodel.evaluation.evaluate import Evaluation
+from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.report.figures.theme import FONT_PT, SMALL_PT, WIDTH_IN, Theme, new_figure, place
 
 ROW_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 0.3, 1.75, 1.05, 0.5, 0.55
@@ -36,15 +35,16 @@ def draw_auroc(classifier: Evaluation, baseline: Evaluation, theme: Theme) -> Fi
         (baseline, -0.17, theme.second, "s", theme.paper),
     ):
         for row, name in enumerate(names):
-            value, interval = _auroc(evaluation, name)
-            if value is None:
+            found = _estimate(evaluation, name, "auroc")
+            if found.value is None:
                 continue
             height = len(names) - 1 - row + offset
-            if interval is not None:
-                axes.plot(
-                    interval, [height] * 2, color=colour, linewidth=1.5, solid_capstyle="butt"
-                )
-            axes.plot(value, height, marker, color=colour, markerfacecolor=face, markersize=5.2)
+            if found.interval is not None:
+                look: dict[str, Any] = {"linewidth": 1.5, "solid_capstyle": "butt"}
+                axes.plot(found.interval, [height] * 2, color=colour, **look)
+            axes.plot(
+                found.value, height, marker, color=colour, markerfacecolor=face, markersize=5.2
+            )
     axes.axvline(CHANCE, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0.5)
     low, high = axes.get_xlim()
     axes.set_xlim(max(0.0, min(low, 0.45)), min(1.0, max(high, 0.75)) + 0.005)
@@ -61,18 +61,26 @@ def draw_auroc(classifier: Evaluation, baseline: Evaluation, theme: Theme) -> Fi
     return figure
 
 
-def draw_f1(classifier: Evaluation, theme: Theme) -> Figure:
+def draw_f1(classifier: Evaluation, all_positive: Evaluation, theme: Theme) -> Figure:
     """Draw F1 at 0.5 and at the validation threshold, beside that of calling all positive.
 
     Args:
         classifier: The model.
+        all_positive: Everything called positive.
         theme: Colours.
     """
     names = _by_metric(classifier, "f1")
     figure, axes = _rows(names, classifier, theme)
     for row, name in enumerate(names):
         height = len(names) - 1 - row
-        tuned, plain = (_value(classifier, name, metric) for metric in ("f1", "f1_at_0_5"))
+        tuned, plain, trivial = (
+            _estimate(evaluation, name, metric).value
+            for evaluation, metric in (
+                (classifier, "f1"),
+                (classifier, "f1_at_0_5"),
+                (all_positive, "f1"),
+            )
+        )
         if tuned is not None and plain is not None:
             axes.plot([plain, tuned], [height] * 2, color=theme.third, linewidth=1.4, zorder=1)
         if plain is not None:
@@ -87,7 +95,6 @@ def draw_f1(classifier: Evaluation, theme: Theme) -> Figure:
             )
         if tuned is not None:
             axes.plot(tuned, height, "o", color=theme.first, markersize=5.4, clip_on=False)
-        trivial = _all_positive_f1(classifier, name)
         if trivial is not None:
             axes.plot([trivial] * 2, [height - 0.3, height + 0.3], color=theme.muted, linewidth=1.6)
     axes.set_xlim(0, min(1.0, max(0.1, axes.get_xlim()[1])))
@@ -147,37 +154,15 @@ def _note_undefined(
     axes: Axes, names: list[str], evaluation: Evaluation, metric: str, theme: Theme
 ) -> None:
     for row, name in enumerate(names):
-        found = (
-            evaluation.macro[metric] if name == MACRO else _entry(evaluation, name).metrics[metric]
-        )
+        found = _estimate(evaluation, name, metric)
         if found.value is None:
             style = _beside(axes, theme) | {"style": "italic"}
             axes.text(0.01, len(names) - 1 - row, f"undefined: {found.reason}", **style)
 
 
-def _entry(evaluation: Evaluation, name: str) -> ClassEvaluation:
-    return evaluation.per_class[name]
-
-
-def _value(evaluation: Evaluation, name: str, metric: str) -> float | None:
+def _estimate(evaluation: Evaluation, name: str, metric: str) -> Estimate:
     found = evaluation.macro if name == MACRO else evaluation.per_class[name].metrics
-    return found[metric].value
-
-
-def _auroc(evaluation: Evaluation, name: str) -> tuple[float | None, tuple[float, float] | None]:
-    source = evaluation.intervals if name == MACRO else evaluation.per_class[name].intervals
-    return _value(evaluation, name, "auroc"), source.get("auroc")
-
-
-def _all_positive_f1(evaluation: Evaluation, name: str) -> float | None:
-    """F1 of calling everything positive: recall 1, precision the prevalence p, so 2p / (1 + p)."""
-    chosen = list(evaluation.per_class.values()) if name == MACRO else [_entry(evaluation, name)]
-    shares = [
-        share
-        for entry in chosen
-        if (share := entry.metrics["prevalence"].value) and entry.metrics["f1"].value is not None
-    ]
-    return float(np.mean([2 * p / (1 + p) for p in shares])) if shares else None
+    return found[metric]
 
 
 def _add_legend(
@@ -224,17 +209,13 @@ class Rival:
 
     Attributes:
         name: As people know it.
-        auroc: None where undefined.
-        interval: Of 95 %, None where there is none.
-        lead: The classifier's less this one's; None for the classifier itself.
-        lead_interval: Of the paired difference.
+        auroc: Its macro AUROC.
+        lead: The classifier's less this one's, paired; None for the classifier itself.
     """
 
     name: str
-    auroc: float | None
-    interval: Interval | None
-    lead: float | None
-    lead_interval: Interval | None
+    auroc: Estimate
+    lead: Estimate | None
 
 
 def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
@@ -255,8 +236,9 @@ def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
         height_of_row = len(rivals) - 1 - row
         own = {"color": theme.first, "marker": "o", "markerfacecolor": theme.first}
         other = {"color": theme.second, "marker": "s", "markerfacecolor": theme.paper}
-        _draw_point(left, rival.auroc, rival.interval, height_of_row, other if row else own)
-        _draw_point(right, rival.lead, rival.lead_interval, height_of_row, own)
+        _draw_point(left, rival.auroc, height_of_row, other if row else own)
+        if rival.lead is not None:
+            _draw_point(right, rival.lead, height_of_row, own)
     names = [rival.name for rival in rivals]
     for axes, level, title, unit in (
         (left, CHANCE, "Macro AUROC", "test, with 95 % interval; dashed: chance"),
@@ -272,14 +254,12 @@ def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
     return figure
 
 
-def _draw_point(
-    axes: Axes, value: float | None, interval: Interval | None, height: int, look: dict[str, Any]
-) -> None:
-    if value is None:
+def _draw_point(axes: Axes, estimate: Estimate, height: int, look: dict[str, Any]) -> None:
+    if estimate.value is None:
         return
-    if interval is not None:
-        axes.plot(interval, [height] * 2, color=look["color"], linewidth=1.8)
-    axes.plot(value, height, markersize=5.4, markeredgewidth=1.3, **look)
+    if estimate.interval is not None:
+        axes.plot(estimate.interval, [height] * 2, color=look["color"], linewidth=1.8)
+    axes.plot(estimate.value, height, markersize=5.4, markeredgewidth=1.3, **look)
 
 
 def _finish_models(axes: Axes, level: float, theme: Theme) -> None:
