@@ -23,6 +23,9 @@ from cxrmodel.evaluation.reliability import MAX_BINS, Reliability
 from cxrmodel.report.measure import OUTSIDE_TRAIN, TEST, Results
 from cxrmodel.report.run import RunRecord, RunTables
 
+METRICS_FILE = "metrics.json"
+MAX_LISTED = 100  # pairs of duplicates
+
 
 def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
     """Return the content of metrics.json; intervals are `[low, high]`."""
@@ -180,9 +183,6 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "interval": None if interval is None else list(interval),
         "verdict": difference.verdict,
     }
-
-
-MAX_LISTED = 100  # pairs of duplicates
 
 
 def build_audit(audit: Audit) -> dict[str, Any]:
