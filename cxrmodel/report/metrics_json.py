@@ -6,7 +6,7 @@ A metric that the data cannot tell is null, and its reason is under `undefined` 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from cxrmodel.data.datasets.registry import DATASETS
 from cxrmodel.evaluation.audit.audit import Audit
@@ -24,7 +24,8 @@ from cxrmodel.evaluation.patient_bootstrap import LEVEL, NUM_RESAMPLES, Estimate
 from cxrmodel.report.measure import OUTSIDE_TRAIN, TEST, Results
 from cxrmodel.report.run import RunRecord, RunTables
 
-T = TypeVar("T")
+METRICS_FILE = "metrics.json"
+MAX_LISTED = 100  # pairs of duplicates
 
 
 def build_document(tables: RunTables, results: Results, record: RunRecord) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def _reliability(curve: Reliability) -> dict[str, list[float]]:
     }
 
 
-def _macro(by_metric: dict[str, T]) -> dict[str, T]:
+def _macro(by_metric: dict[str, Any]) -> dict[str, Any]:
     return {f"macro_{name}": value for name, value in by_metric.items()}
 
 
@@ -188,9 +189,6 @@ def _difference(difference: Estimate) -> dict[str, Any]:
         "interval": None if interval is None else list(interval),
         "verdict": difference.verdict,
     }
-
-
-MAX_LISTED = 100  # pairs of duplicates
 
 
 def build_audit(audit: Audit) -> dict[str, Any]:

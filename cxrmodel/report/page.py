@@ -11,11 +11,12 @@ from markupsafe import Markup, escape
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.ledger import Reason, count_reasons
-from cxrmodel.evaluation.metrics import HEADLINE_METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS, METRICS
 from cxrmodel.report import prose
-from cxrmodel.report.figures.gallery import Gallery
+from cxrmodel.report.figures.gallery import PageFigure
 from cxrmodel.report.measure import Results
 from cxrmodel.report.run import LEDGERS, RunRecord, RunTables
+from cxrmodel.report.viewer import Strips
 
 NUM_EXAMPLES = 3
 ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # as keys of metrics.json
@@ -30,7 +31,8 @@ def render_page(
     results: Results,
     document: dict[str, Any],
     record: RunRecord,
-    gallery: Gallery,
+    figures: list[PageFigure],
+    strips: Strips,
 ) -> str:
     """Return the page.
 
@@ -40,7 +42,8 @@ def render_page(
         results: The numbers with their intervals.
         document: Content of metrics.json.
         record: What is known of the run.
-        gallery: Figures and films; a missing one is explained in its place.
+        figures: Shown in their sections.
+        strips: Images for the viewer; where there are none, the page says so.
     """
     return (
         make_environment(escape=True)
@@ -51,9 +54,8 @@ def render_page(
             further_verdicts=prose.further_verdicts(results, tables),
             anomalies=prose.ANOMALIES,
             compressions=_compressions(document),
-            pictures={picture.name: picture for picture in gallery.pictures},
-            films=gallery.films,
-            scale=gallery.scale,
+            figures=figures,
+            strips=strips,
         )
     )
 
@@ -106,6 +108,8 @@ def _said(
     met = set(tables.excluded["reason"])
     return {
         "m": document,
+        "headline_metrics": {name: METRICS[name] for name in HEADLINE_METRICS},
+        "further_metrics": {n: t for n, t in METRICS.items() if n not in HEADLINE_METRICS},
         "record": record,
         "verdict": prose.verdict(results),
         "worries": prose.worries(results, tables, record),

@@ -1,12 +1,12 @@
-"""Test images beside their reconstructions and error maps, for the page's viewer.
+"""Strips of images that the page's viewer opens: original, reconstruction and error map.
 
 The same images are kept in a file, so that a later comparison can show them beside another run's.
 """
 
 from __future__ import annotations
 
-import base64
 import io
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cxrmodel.report.figures.reconstructions import BOX, ERROR_MAP, Chosen, Examples, join_examples
+from cxrmodel.report.figures.gallery import encode_jpeg, jpeg_url
+from cxrmodel.report.figures.reconstructions import (
+    BOX,
+    ERROR_MAP,
+    Example,
+    Selection,
+    error_limit,
+)
 
-FILE = "films.parquet"
+VIEWER_FILE = "viewer.parquet"
 VIEWS = ("Original", "Reconstruction", "Error")
-MAX_BYTES = 2_400_000  # all films of a page: a third more as text, well below 6 MB
+MAX_BYTES = 2_400_000  # all images of a page: a third more as text, well below 6 MB
 NUM_STOPS = 9
 WHITE = 255
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a film.
+    """One of the pictures that lie on each other.
 
     Attributes:
         label: What it is.
@@ -40,16 +47,16 @@ class View:
 
 
 @dataclass(frozen=True)
-class Film:
-    """Pictures of one image that lie on each other.
+class ViewerImage:
+    """An image as the viewer shows it.
 
     Attributes:
-        name: Of the image.
+        image: Its name.
         lines: What stands above it.
         views: At least one, all of one size.
     """
 
-    name: str
+    image: str
     lines: list[str]
     views: list[View]
 
@@ -59,7 +66,7 @@ class ErrorScale:
     """What the colours of an error map mean.
 
     Attributes:
-        limit: Where the scale ends, in grey levels of 1; larger errors look the same.
+        limit: Where the scale ends, in grey levels from 0 to 1; larger errors look the same.
     """
 
     limit: float
@@ -70,48 +77,69 @@ class ErrorScale:
         stops = mpl.colormaps[ERROR_MAP](np.linspace(0, 1, NUM_STOPS))
         return f"linear-gradient(90deg, {', '.join(mpl.colors.to_hex(stop) for stop in stops)})"
 
-    def paint(self, errors: NDArray[np.float32]) -> Image.Image:
+    def paint(self, error: NDArray[np.float32]) -> Image.Image:
         """Return an (s, s) map of errors in colours."""
-        return Image.fromarray(mpl.colormaps[ERROR_MAP](errors / self.limit, bytes=True)[..., :3])
+        return Image.fromarray(mpl.colormaps[ERROR_MAP](error / self.limit, bytes=True)[..., :3])
 
 
-def make_films(examples: Examples, scale: ErrorScale, *, max_view_bytes: int) -> list[Film]:
-    """Return examples as films of three views.
+@dataclass(frozen=True)
+class Strips:
+    """The images of one page.
+
+    Attributes:
+        images: By strip; strips without an image are left out.
+        scale: Of all error maps, None where there is no image.
+    """
+
+    images: dict[str, list[ViewerImage]]
+    scale: ErrorScale | None
+
+
+def make_strips(examples: dict[str, list[Example]]) -> Strips:
+    """Return examples for the viewer; all share one error scale and the bytes of the page."""
+    shown = list(itertools.chain.from_iterable(examples.values()))
+    if not shown:
+        return Strips({}, None)
+    scale = ErrorScale(error_limit(shown))
+    share = MAX_BYTES // (len(VIEWS) * len(shown))
+    images = {
+        name: [view_example(example, scale, max_view_bytes=share) for example in strip]
+        for name, strip in examples.items()
+    }
+    return Strips(images, scale)
+
+
+def view_example(example: Example, scale: ErrorScale, *, max_view_bytes: int) -> ViewerImage:
+    """Return an example as three views.
 
     Args:
-        examples: To show.
-        scale: Of the error maps.
+        example: To show.
+        scale: Of the error map.
         max_view_bytes: Of a view; it is made smaller where it has more.
     """
-    films = []
-    for row, chosen in enumerate(examples.chosen):
-        pictures = (
-            grey(examples.originals[row]),
-            grey(examples.reconstructions[row]),
-            scale.paint(examples.errors[row]),
-        )
-        views = [
-            View(label, jpeg_url(outline(picture, chosen.boxes), max_bytes=max_view_bytes))
-            for label, picture in zip(VIEWS, pictures, strict=True)
-        ]
-        shown = [chosen.title, chosen.image.removesuffix(".png"), f"L1 {examples.l1[row]:.4f}"]
-        films.append(Film(chosen.image, [line for line in shown if line], views))
-    return films
+    selection = example.selection
+    drawn = (grey(example.original), grey(example.reconstruction), scale.paint(example.error))
+    views = [
+        View(label, jpeg_url(outline(image, selection.boxes), max_bytes=max_view_bytes))
+        for label, image in zip(VIEWS, drawn, strict=True)
+    ]
+    lines = [selection.title, selection.name, f"L1 {selection.l1:.4f}"]
+    return ViewerImage(selection.image, [line for line in lines if line], views)
 
 
-def outline(picture: Image.Image, boxes: NDArray[np.float64]) -> Image.Image:
-    """Return a picture with boxes drawn on it.
+def outline(image: Image.Image, boxes: NDArray[np.float64]) -> Image.Image:
+    """Return an image with boxes drawn on it.
 
     Args:
-        picture: Square.
+        image: Square.
         boxes: (K, 4), left, top, right and bottom in [0, 1].
     """
     if not len(boxes):
-        return picture
-    outlined = picture.convert("RGB")
+        return image
+    outlined = image.convert("RGB")
     draw = ImageDraw.Draw(outlined)
     for box in boxes:
-        draw.rectangle([*np.rint(box * (picture.width - 1))], outline=BOX, width=2)
+        draw.rectangle([*np.rint(box * (image.width - 1))], outline=BOX, width=2)
     return outlined
 
 
@@ -120,83 +148,44 @@ def grey(pixels: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.rint(np.clip(pixels, 0, 1) * WHITE).astype(np.uint8))
 
 
-def write_films(parts: Iterable[Examples], scale: ErrorScale, path: Path) -> None:
-    """Write each image once, a row per image, its pictures as grey JPEGs.
+def write_examples(strips: Iterable[list[Example]], limit: float, path: Path) -> None:
+    """Write a row per image, its views as grey JPEGs.
 
     Args:
-        parts: Examples; an image may be among several of them.
-        scale: White in the file is the end of this scale.
+        strips: An image may be in several of them; it is written once.
+        limit: White in the file is an error of this size or more.
         path: Parquet file.
     """
-    found = join_examples(list(parts))
     rows = {
-        chosen.image: {
-            "image": chosen.image,
-            "l1": found.l1[row],
-            "error_limit": scale.limit,
-            "original": encode_jpeg(grey(found.originals[row])),
-            "reconstruction": encode_jpeg(grey(found.reconstructions[row])),
-            "error": encode_jpeg(grey(found.errors[row] / np.float32(scale.limit))),
+        example.selection.image: {
+            "image": example.selection.image,
+            "l1": example.selection.l1,
+            "error_limit": limit,
+            "original": encode_jpeg(grey(example.original)),
+            "reconstruction": encode_jpeg(grey(example.reconstruction)),
+            "error": encode_jpeg(grey(example.error / np.float32(limit))),
         }
-        for row, chosen in enumerate(found.chosen)
+        for example in itertools.chain.from_iterable(strips)
     }
     pd.DataFrame(list(rows.values())).to_parquet(path, index=False, compression="zstd")
 
 
-def read_films(data: bytes) -> Examples:
-    """Read what `write_films` wrote; errors are cut at the end of its scale.
+def read_examples(data: bytes) -> list[Example]:
+    """Read what `write_examples` wrote; errors are cut at the limit they were written with.
 
     Args:
         data: Content of the file.
     """
-    table = pd.read_parquet(io.BytesIO(data))
-    limits = table["error_limit"].to_numpy(dtype=np.float32)
-    return Examples(
-        [Chosen(name) for name in table["image"]],
-        _decode(table["original"]),
-        _decode(table["reconstruction"]),
-        _decode(table["error"]) * limits[:, None, None],
-        table["l1"].to_numpy(dtype=np.float64),
-    )
+    return [
+        Example(
+            Selection(row["image"], row["l1"]),
+            _decode(row["original"]),
+            _decode(row["reconstruction"]),
+            _decode(row["error"]) * np.float32(row["error_limit"]),
+        )
+        for row in pd.read_parquet(io.BytesIO(data)).to_dict("records")
+    ]
 
 
-def _decode(pictures: pd.Series) -> NDArray[np.float32]:
-    pixels = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
-    return np.stack(pixels).astype(np.float32) / np.float32(WHITE)
-
-
-JPEG_QUALITY = 86
-MAX_PIXELS = 5_000_000
-SHRINK = 0.8
-
-
-def jpeg_url(image: Image.Image, *, max_bytes: int) -> str:
-    """Return an image as a `data:` URL, smaller where it must be.
-
-    Args:
-        image: Grey or RGB.
-        max_bytes: Of the JPEG; the text of the URL has a third more.
-    """
-    scale = min(1.0, (MAX_PIXELS / (image.width * image.height)) ** 0.5)
-    while len(jpeg := encode_jpeg(image, scale)) > max_bytes:
-        scale *= SHRINK
-    return data_url("image/jpeg", jpeg)
-
-
-def encode_jpeg(image: Image.Image, scale: float = 1.0) -> bytes:
-    """Return an image as JPEG.
-
-    Args:
-        image: Grey or RGB.
-        scale: Of its sides.
-    """
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    resized = image if scale == 1 else image.resize(size, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    resized.save(stream, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return stream.getvalue()
-
-
-def data_url(mime: str, data: bytes) -> str:
-    """Return a file's content as a `data:` URL."""
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+def _decode(jpeg: bytes) -> NDArray[np.float32]:
+    return np.asarray(Image.open(io.BytesIO(jpeg))).astype(np.float32) / np.float32(WHITE)

@@ -106,7 +106,7 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
 
 
 def write_boxes(directory: Path, names: list[str]) -> None:
-    """A box a film, of three pathologies in turn."""
+    """A box per image, of three pathologies in turn."""
     corners = np.random.default_rng(5).uniform(0, BOX_GRID_PX / 2, (2, len(names)))
     boxes = pd.DataFrame({"image": names, "pathology": np.resize(PATHOLOGIES[:3], len(names))})
     boxes["x"], boxes["y"] = corners.astype(np.float32)
@@ -150,7 +150,7 @@ def write_models(
     latents["psnr"] = rng.uniform(22, 28, count).astype(np.float32)
     similarity = rng.uniform(0.6, 0.9, count).astype(np.float32)
     latents["ssim"] = np.where(table["split"] == "test", similarity, np.float32("nan"))
-    latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the films are small
+    latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the images are small
     latents.to_parquet(directory / "latents/latents.parquet", index=False)
     predictions = table[["image", "split"]].copy()
     for column, name in enumerate(PATHOLOGIES):

@@ -1,4 +1,4 @@
-"""Error maps of a run against the boxes of its films."""
+"""Error maps of a run against the boxes of its images."""
 
 import dataclasses
 

@@ -130,7 +130,7 @@ def test_probabilities_that_were_scaled_before_are_said_to_be(make_run, report, 
     words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     sentences = (
-        ("loss (balanced) does not aim at probabilities: what it publishes", words, page.words),
+        ("loss (balanced) does not aim at probabilities, so the probabilities", words, page.words),
         (
             "loss (balanced) does not aim at probabilities, so they are published after Platt",
             card,

@@ -87,7 +87,7 @@ def test_every_text_can_be_read(browser, url, scheme):
         assert len(texts) > 300
         assert [one for one in texts if one["ratio"] < AA[one["isLarge"]]] == []
         assert min(one["px"] for one in texts) >= 12
-        visited.page.locator("button.film").first.click()
+        visited.page.locator("button.image").first.click()
         texts = visited.page.evaluate(CONTRASTS)
         assert [one for one in texts if one["ratio"] < AA[one["isLarge"]]] == []
 

@@ -1,4 +1,4 @@
-"""The viewer of films, by mouse and by keyboard."""
+"""The viewer of images, by mouse and by keyboard."""
 
 import pytest
 
@@ -20,11 +20,11 @@ def viewer(page):
     return page.get_by_role("dialog")
 
 
-def sources(page, film):
-    """The pictures of a film in the page."""
+def sources(page, image):
+    """The views of an image in the page."""
     return (
-        page.locator("button.film")
-        .nth(film)
+        page.locator("button.image")
+        .nth(image)
         .locator("img")
         .evaluate_all("all => all.map((one) => one.src)")
     )
@@ -38,7 +38,7 @@ def test_by_mouse_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
     first, second = sources(page, 0), sources(page, 1)
     assert len(set(first)) == 3
     assert not viewer.is_visible()
-    page.locator("button.film").first.click()
+    page.locator("button.image").first.click()
     assert shown(viewer) == first[0]
     for view, name in enumerate(("Original", "Reconstruction", "Error")):
         button = viewer.get_by_role("button", name=name, exact=True)
@@ -47,22 +47,22 @@ def test_by_mouse_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
         assert button.get_attribute("aria-pressed") == "true"
     pressed = viewer.locator("[aria-pressed=true]")
     assert pressed.all_inner_texts() == ["Error"]
-    picture = viewer.locator(".stage img")
-    width = picture.bounding_box()["width"]
+    image = viewer.locator(".stage img")
+    width = image.bounding_box()["width"]
     viewer.get_by_role("button", name="Zoom in").click()
     assert viewer.locator(".stage img").bounding_box()["width"] == pytest.approx(
         1.5 * width, rel=0.05
     )
-    viewer.get_by_role("button", name="Next film").click()
-    assert shown(viewer) == second[2]  # the same view of the next film
+    viewer.get_by_role("button", name="Next image").click()
+    assert shown(viewer) == second[2]  # the same view of the next image
     viewer.get_by_role("button", name="Close").click()
     assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement.className") == "film"
+    assert page.evaluate("document.activeElement.className") == "image"
 
 
 def test_by_keyboard_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
     first, last = sources(page, 0), sources(page, 2)
-    page.locator("button.film").first.focus()
+    page.locator("button.image").first.focus()
     page.keyboard.press("Enter")
     assert viewer.is_visible()
     for key, expected in (
@@ -71,7 +71,7 @@ def test_by_keyboard_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
         ("ArrowDown", first[0]),
         ("ArrowUp", first[2]),
         ("2", first[1]),
-        ("ArrowLeft", last[1]),  # round the strip, which has three films
+        ("ArrowLeft", last[1]),  # round the strip, which has three images
         ("ArrowRight", first[1]),
         ("9", first[1]),  # there is no such view
     ):
@@ -89,24 +89,24 @@ def test_by_keyboard_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
         assert fit.inner_text() == zoom, key
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement === document.querySelector('button.film')")
+    assert page.evaluate("document.activeElement === document.querySelector('button.image')")
 
 
 def test_what_changes_is_said_aloud(page, viewer):
-    film = page.locator("button.film").nth(1)
-    title = film.get_attribute("data-title")
-    film.click()
+    image = page.locator("button.image").nth(1)
+    title = image.get_attribute("data-title")
+    image.click()
     said = viewer.locator("[aria-live]")
     page.keyboard.press("ArrowDown")
-    assert said.inner_text() == f"Reconstruction, film 2 of 3, {title}"
+    assert said.inner_text() == f"Reconstruction, image 2 of 3, {title}"
     page.keyboard.press("+")
     assert said.inner_text() == "Zoom 150 %"
     assert viewer.locator(".stage img").get_attribute("alt") == f"Reconstruction, {title}"
     assert viewer.get_by_role("img", name="Colour scale of the error maps").is_visible()
 
 
-def test_a_zoomed_film_keeps_its_middle_and_is_dragged_by_the_mouse(page, viewer):
-    page.locator("button.film").first.click()
+def test_a_zoomed_image_keeps_its_middle_and_is_dragged_by_the_mouse(page, viewer):
+    page.locator("button.image").first.click()
     stage = viewer.locator(".stage")
     for _ in range(2):
         page.keyboard.press("+")
@@ -128,11 +128,11 @@ def test_a_zoomed_film_keeps_its_middle_and_is_dragged_by_the_mouse(page, viewer
 def test_on_a_telephone_the_viewer_fits_the_screen(browser, report):
     url = (report[0] / "report.html").as_uri()
     with visit(browser, url, width=400, height=800) as visited:
-        visited.page.locator("button.film").first.click()
+        visited.page.locator("button.image").first.click()
         box = visited.page.get_by_role("dialog").bounding_box()
         assert (box["x"], box["width"]) == (0, 400)
         assert box["height"] <= 800
-        for name in ("Zoom in", "Next film", "Close"):
+        for name in ("Zoom in", "Next image", "Close"):
             control = visited.page.get_by_role("button", name=name).bounding_box()
             assert control["x"] + control["width"] <= 400
             assert control["height"] >= 24

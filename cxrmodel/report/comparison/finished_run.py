@@ -18,19 +18,23 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from cxrmodel.errors import DataError
 from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.evaluation.predictions import PREFIX, Predictions
-from cxrmodel.report.figures.reconstructions import Examples
+from cxrmodel.report.figures.gallery import jpeg_url
+from cxrmodel.report.figures.reconstructions import Example
+from cxrmodel.report.metrics_json import METRICS_FILE
 from cxrmodel.report.run import RunTables
-from cxrmodel.report.viewer import FILE as FILMS_FILE
-from cxrmodel.report.viewer import jpeg_url, read_films
+from cxrmodel.report.viewer import VIEWER_FILE, read_examples
 
 T = TypeVar("T")
 
-PICTURES = ("samples",)
-METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "test_predictions.parquet"
+SAMPLES_FILE = "figures/samples.png"
+FILES = (METRICS_FILE, PREDICTIONS_FILE, VIEWER_FILE, SAMPLES_FILE)
+LABEL_PREFIX = "y_"
 REMEDY = (
     "Give the folder that the pipeline printed after 'report:', or make the report anew: run the "
     "pipeline again with the same settings."
@@ -44,7 +48,8 @@ UNREADABLE = (
     aiohttp.ClientError,
     botocore.exceptions.BotoCoreError,
 )
-MAX_PICTURE_BYTES = 250_000
+MAX_SAMPLES_BYTES = 250_000
+MAX_PROBLEMS = 3
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,25 @@ class FinishedRun:
     """A report that was written earlier.
 
     Attributes:
+        root: Path or URL of its folder, as it was given.
         name: Of its folder.
         metrics: Content of metrics.json.
         judged: Predictions, labels and errors, a row per test image, by image name.
-        pictures: `data:` URLs of some of its figures, by name.
-        films: The reconstructions that its page shows, None where it shows none.
+        missing: Files with images that it lacks, because an older version of this package wrote it
+            or because it had nothing to show.
+        samples: `data:` URL of the images that were decoded from random latents.
+        examples: The images that its page shows beside their reconstructions.
+        letter: What a comparison calls it.
     """
 
+    root: str
     name: str
     metrics: dict[str, Any]
     judged: pd.DataFrame
-    pictures: dict[str, str]
-    films: Examples | None
+    missing: list[str]
+    samples: str | None
+    examples: list[Example]
+    letter: str = ""
 
 
 class _Known(BaseModel):
@@ -126,32 +138,33 @@ def read_finished_run(url: str) -> FinishedRun:
         DataError: It is not the folder of a report, or of another version of this package, or a
             file cannot be read.
     """
-    files_of = {name: f"figures/{name}.png" for name in PICTURES}
     root = url.removesuffix("report.html").rstrip("/") or ("/" if url.startswith("/") else ".")
     with _explained(root):
         files, folder = fsspec.core.url_to_fs(root)
-        names = [METRICS_FILE, FILE, FILMS_FILE, *files_of.values()]
-        there = [name for name in names if files.exists(f"{folder}/{name}")]
-    for name in (METRICS_FILE, FILE):
-        if name not in there:
-            raise DataError(
-                f"{root} has no {name}, so it is not the folder of a report, or of an older "
-                f"version. {REMEDY}"
-            )
+        missing = [name for name in FILES if not files.exists(f"{folder}/{name}")]
+    if METRICS_FILE in missing:
+        raise DataError(f"{root} has no {METRICS_FILE}, so it is not a report. {REMEDY}")
+    if PREDICTIONS_FILE in missing:
+        raise DataError(
+            f"{root} has no {PREDICTIONS_FILE}, so it is a report of an older version of the "
+            f"package. {REMEDY}"
+        )
 
     def read(name: str, parse: Callable[[bytes], T]) -> T:
         with _explained(f"{root}/{name}"):
             return parse(files.cat_file(f"{folder}/{name}"))
 
     metrics = _parse_metrics(read(METRICS_FILE, bytes), f"{root}/{METRICS_FILE}")
-    judged = read(FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
-    _check_judged(judged, metrics, f"{root}/{FILE}")
+    judged = read(PREDICTIONS_FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
+    _check_judged(judged, metrics, f"{root}/{PREDICTIONS_FILE}")
     return FinishedRun(
-        folder.rsplit("/", 1)[-1],
-        metrics,
-        judged.sort_values("image", ignore_index=True),
-        {name: read(file, _photograph) for name, file in files_of.items() if file in there},
-        read(FILMS_FILE, read_films) if FILMS_FILE in there else None,
+        root=root,
+        name=folder.rsplit("/", 1)[-1],
+        metrics=metrics,
+        judged=judged.sort_values("image", ignore_index=True),
+        missing=missing,
+        samples=None if SAMPLES_FILE in missing else read(SAMPLES_FILE, _photograph),
+        examples=[] if VIEWER_FILE in missing else read(VIEWER_FILE, read_examples),
     )
 
 
@@ -176,12 +189,16 @@ def _parse_metrics(content: bytes, where: str) -> dict[str, Any]:
     try:
         _Metrics.model_validate(metrics)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        found = "; ".join(_problem(one) for one in error.errors()[:MAX_PROBLEMS])
         raise DataError(
-            f"{where} is not of this version of the package: {place}: {first['msg']}. {REMEDY}"
+            f"{where} was written by another version of the package: {found}. {REMEDY}"
         ) from error
     return metrics
+
+
+def _problem(error: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "the whole"
+    return f"it has no {place}" if error["type"] == "missing" else f"{place}: {error['msg']}"
 
 
 def _check_judged(judged: pd.DataFrame, metrics: dict[str, Any], where: str) -> None:
@@ -198,12 +215,8 @@ def _check_judged(judged: pd.DataFrame, metrics: dict[str, Any], where: str) -> 
         )
 
 
-def _photograph(picture: bytes) -> str:
-    return jpeg_url(Image.open(io.BytesIO(picture)).convert("RGB"), max_bytes=MAX_PICTURE_BYTES)
-
-
-FILE = "test_predictions.parquet"
-LABEL_PREFIX = "y_"
+def _photograph(png: bytes) -> str:
+    return jpeg_url(Image.open(io.BytesIO(png)).convert("RGB"), max_bytes=MAX_SAMPLES_BYTES)
 
 
 def write_test_predictions(tables: RunTables, path: Path) -> None:

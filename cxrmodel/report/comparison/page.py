@@ -3,87 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
-import numpy as np
-
 from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.report.comparison.differences import compare_runs
-from cxrmodel.report.comparison.finished_run import (
-    PICTURES,
-    FinishedRun,
-)
-from cxrmodel.report.figures.reconstructions import Examples, error_limit
+from cxrmodel.report.comparison.finished_run import FinishedRun
+from cxrmodel.report.figures.gallery import jpeg_url
+from cxrmodel.report.figures.reconstructions import Example, error_limit
 from cxrmodel.report.page import make_environment
-from cxrmodel.report.viewer import MAX_BYTES, ErrorScale, Film, View, grey, jpeg_url
+from cxrmodel.report.viewer import MAX_BYTES, ErrorScale, Strips, View, ViewerImage, grey
 
 MIN_RUNS = 2
 FINGERPRINT_LENGTH = 16  # enough to tell data sets apart, and to fit a column
-NUM_FILMS = 6
+NUM_IMAGES = 6
 MIN_VIEW_BYTES = 4_000  # of a view a hundred pixels wide; of very many runs the page grows instead
-
-
-@dataclass(frozen=True)
-class ComparedFilms:
-    """Films of several runs on each other.
-
-    Attributes:
-        films: Original, every run's reconstruction, and every run's error map.
-        scale: Of all error maps.
-    """
-
-    films: list[Film]
-    scale: ErrorScale
-
-
-def compare_films(runs: list[Examples], letters: Sequence[str]) -> ComparedFilms | None:
-    """Return the first images that all runs show, None where there is none.
-
-    Args:
-        runs: What each run's report shows.
-        letters: What each run is called.
-    """
-    shown = [{film.image: row for row, film in enumerate(run.chosen)} for run in runs]
-    common = [image for image in shown[0] if all(image in known for known in shown)][:NUM_FILMS]
-    if not common:
-        return None
-    same = [
-        _take(run, [known[image] for image in common])
-        for run, known in zip(runs, shown, strict=True)
-    ]
-    scale = ErrorScale(error_limit(same))
-    share = max(MIN_VIEW_BYTES, MAX_BYTES // (len(common) * (1 + 2 * len(runs))))
-    films = [_film(row, same, letters, scale, share) for row in range(len(common))]
-    return ComparedFilms(films, scale)
-
-
-def _take(run: Examples, rows: list[int]) -> Examples:
-    kept = np.array(rows)
-    return Examples(
-        [run.chosen[row] for row in rows],
-        run.originals[kept],
-        run.reconstructions[kept],
-        run.errors[kept],
-        run.l1[kept],
-    )
-
-
-def _film(
-    row: int, runs: list[Examples], letters: Sequence[str], scale: ErrorScale, max_bytes: int
-) -> Film:
-    called = list(zip(letters, runs, strict=True))
-    pictures = [("Original", grey(runs[0].originals[row]))]
-    pictures += [
-        (f"Reconstruction {letter}", grey(run.reconstructions[row])) for letter, run in called
-    ]
-    pictures += [(f"Error {letter}", scale.paint(run.errors[row])) for letter, run in called]
-    image = runs[0].chosen[row].image
-    errors = ", ".join(f"{letter} {run.l1[row]:.4f}" for letter, run in called)
-    views = [View(label, jpeg_url(picture, max_bytes=max_bytes)) for label, picture in pictures]
-    return Film(image, [image.removesuffix(".png"), f"L1 {errors}"], views)
 
 
 def render_comparison(runs: list[FinishedRun], *, seed: int = 0) -> str:
@@ -94,25 +30,57 @@ def render_comparison(runs: list[FinishedRun], *, seed: int = 0) -> str:
     """
     if len(runs) < MIN_RUNS:
         raise ValueError(f"A comparison needs two reports or more, and {len(runs)} was given.")
+    lettered = zip(runs, letters_of(len(runs)), strict=True)
+    runs = [replace(run, letter=letter) for run, letter in lettered]
     first, *others = runs
-    compared = [compare_runs(first, other, seed=seed) for other in others]
-    shown = [run.films for run in runs if run.films is not None]
-    letters = letters_of(len(runs))
-    compared_films = compare_films(shown, letters) if len(shown) == len(runs) else None
     pathologies = dict.fromkeys(n for run in runs for n in run.metrics["classifier"]["per_class"])
     template = make_environment(escape=True).get_template("comparison.html.j2")
     return template.render(
         runs=runs,
         first=first,
-        compared=compared,
+        compared=[compare_runs(first, other, seed=seed) for other in others],
         pathologies=list(pathologies),
         metrics=[f"macro_{metric}" for metric in HEADLINE_METRICS],
         settings=differing_settings([_described(run.metrics) for run in runs]),
-        pictures=[name for name in PICTURES if all(name in run.pictures for run in runs)],
-        films=compared_films.films if compared_films else [],
-        scale=compared_films.scale if compared_films else None,
-        letters=letters,
+        strips=compare_examples({run.letter: run.examples for run in runs}),
     )
+
+
+def compare_examples(runs: dict[str, list[Example]]) -> Strips:
+    """Return the first images that all runs show, with each run's reconstruction and error map.
+
+    Args:
+        runs: What each run's report shows, by the run's letter.
+    """
+    shown = {
+        letter: {example.selection.image: example for example in examples}
+        for letter, examples in runs.items()
+    }
+    first, *others = shown.values()
+    common = [image for image in first if all(image in other for other in others)][:NUM_IMAGES]
+    if not common:
+        return Strips({}, None)
+    scale = ErrorScale(error_limit(run[image] for run in shown.values() for image in common))
+    share = max(MIN_VIEW_BYTES, MAX_BYTES // (len(common) * (1 + 2 * len(runs))))
+    images = [
+        _compare_image({letter: run[image] for letter, run in shown.items()}, scale, share)
+        for image in common
+    ]
+    return Strips({"compared": images}, scale)
+
+
+def _compare_image(runs: dict[str, Example], scale: ErrorScale, max_view_bytes: int) -> ViewerImage:
+    first = next(iter(runs.values()))
+    drawn = {
+        "Original": grey(first.original),
+        **{f"Reconstruction {letter}": grey(run.reconstruction) for letter, run in runs.items()},
+        **{f"Error {letter}": scale.paint(run.error) for letter, run in runs.items()},
+    }
+    views = [
+        View(label, jpeg_url(image, max_bytes=max_view_bytes)) for label, image in drawn.items()
+    ]
+    errors = ", ".join(f"{letter} {run.selection.l1:.4f}" for letter, run in runs.items())
+    return ViewerImage(first.selection.image, [first.selection.name, f"L1 {errors}"], views)
 
 
 def letters_of(count: int) -> list[str]:

@@ -1,8 +1,8 @@
-"""What the latents mean: drawn at random, changed one by one, and near each other."""
+"""What the latents mean, as images: drawn at random, changed one by one, and near each other."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,25 +28,51 @@ NUM_TRAVERSED = 5
 STEPS = (-3, -2, -1, 0, 1, 2, 3)
 NUM_QUERIES, NUM_NEIGHBOURS = 3, 5
 SEARCHED_ROWS = 8_192  # at once, so that memory stays bounded
+PANEL_PX = 256
+GAP_IN, QUERY_GAP_IN, TITLE_IN, TOP_IN, LABEL_IN = 0.06, 0.3, 0.36, 0.06, 0.95
+MAX_PANEL_IN = 1.5
 
 Latents = NDArray[np.float64]
 
 
-def decode(vae: VAE, latents: Latents) -> NDArray[np.float32]:
-    """Return the (B, s, s) films of (B, Z) latents, one at a time, as small as they are shown."""
+@dataclass(frozen=True)
+class ImageRow:
+    """Images beside each other.
+
+    Attributes:
+        images: (F, s, s), float32 in [0, 1].
+        label: Of the row; may be empty.
+        titles: Of each image; may be empty, then no image has one.
+        is_query: The others are neighbours of the first image; a gap sets it apart.
+    """
+
+    images: NDArray[np.float32]
+    label: str = ""
+    titles: list[str] = field(default_factory=list)
+    is_query: bool = False
+
+
+def sample_rows(vae: VAE, aggregate: AggregatePosterior, *, seed: int) -> list[ImageRow]:
+    """Decode latents drawn at random from the aggregate posterior, in one row."""
+    latents = aggregate.sample(NUM_SAMPLES, np.random.default_rng(seed))
+    return [ImageRow(_decode(vae, latents))]
+
+
+def _decode(vae: VAE, latents: Latents) -> NDArray[np.float32]:
+    """Return the (B, s, s) images of (B, Z) latents, one at a time, as small as they are shown."""
     coder = Coder(vae, resolve_device("cpu"), "float32")
     rows = torch.from_numpy(latents.astype(np.float32))
-    films = [shrink(coder.decode(row[None])[:, 0].numpy(), PANEL_PX) for row in rows]
-    return np.concatenate(films)
+    images = [shrink(coder.decode(row[None])[:, 0].numpy(), PANEL_PX) for row in rows]
+    return np.concatenate(images)
 
 
-def traversal_rows(vae: VAE, aggregate: AggregatePosterior) -> list[FilmRow]:
+def traversal_rows(vae: VAE, aggregate: AggregatePosterior) -> list[ImageRow]:
     """Return a row per latent dimension that varies most, decoded as it is changed."""
     rows = []
     for number, dimension in enumerate(most_varied(aggregate)):
         titles = [f"{step:+d} sd" if step else "mean" for step in STEPS] if number == 0 else []
-        films = decode(vae, traverse(aggregate, dimension))
-        rows.append(FilmRow(f"z{dimension}\nsd {aggregate.mu_std[dimension]:.2f}", titles, films))
+        label = f"z{dimension}\nsd {aggregate.mu_std[dimension]:.2f}"
+        rows.append(ImageRow(_decode(vae, traverse(aggregate, dimension)), label, titles))
     return rows
 
 
@@ -66,6 +92,26 @@ def traverse(aggregate: AggregatePosterior, dimension: int) -> Latents:
     return latents
 
 
+def neighbour_rows(
+    config: ReportConfig, mu: Latents, tables: RunTables, pixels: Pixels
+) -> list[ImageRow]:
+    """Return a row per drawn test image, with its nearest train images by latent."""
+    images = tables.images
+    names, patients = images["image"].to_numpy(), images["patient_id"].to_numpy(dtype=object)
+    split = images["split"].to_numpy()
+    of_train, of_test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
+    drawn = np.random.default_rng(config.seed).permutation(of_test)[:NUM_QUERIES]
+    found = []
+    for query in drawn:
+        near = nearest_of_others(
+            mu[query], patients[query], mu[of_train], patients[of_train], NUM_NEIGHBOURS
+        )
+        rows = [query, *of_train[near]]
+        shown = shrink(to_unit(pixels.read(pixels.rows_of(names[rows].tolist()))), PANEL_PX)
+        found.append(ImageRow(shown, titles=[_title(tables, row) for row in rows], is_query=True))
+    return found
+
+
 def nearest_of_others(
     query: Latents, query_patient: object, mu: Latents, patients: NDArray[np.object_], count: int
 ) -> NDArray[np.int64]:
@@ -78,40 +124,17 @@ def nearest_of_others(
         patients: (M,).
         count: How many rows to return at most.
     """
+    starts = range(0, len(mu), SEARCHED_ROWS)
     distances = np.concatenate(
-        [
-            np.linalg.norm(mu[start : start + SEARCHED_ROWS] - query, axis=1)
-            for start in range(0, len(mu), SEARCHED_ROWS)
-        ]
+        [np.linalg.norm(mu[start : start + SEARCHED_ROWS] - query, axis=1) for start in starts]
     )
     distances[patients == query_patient] = np.inf
     order = np.argsort(distances, kind="stable")[:count]
     return np.asarray(order[np.isfinite(distances[order])])
 
 
-def neighbour_rows(
-    config: ReportConfig, mu: Latents, tables: RunTables, pixels: Pixels
-) -> list[FilmRow]:
-    """Return a row per drawn test image, with its nearest train images by latent."""
-    images = tables.images
-    names, patients = images["image"].to_numpy(), images["patient_id"].to_numpy(dtype=object)
-    split = images["split"].to_numpy()
-    of_train, of_test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-    drawn = np.random.default_rng(config.seed).permutation(of_test)[:NUM_QUERIES]
-    found = []
-    for row in drawn:
-        near = nearest_of_others(
-            mu[row], patients[row], mu[of_train], patients[of_train], NUM_NEIGHBOURS
-        )
-        chosen = [row, *of_train[near]]
-        films = shrink(to_unit(pixels.read(pixels.rows_of(names[chosen].tolist()))), PANEL_PX)
-        titles = [_title(tables, one) for one in chosen]
-        found.append(FilmRow("", titles, films, is_query=True))
-    return found
-
-
 def _title(tables: RunTables, row: int) -> str:
-    """Name an image with what is listed for it."""
+    """Name an image with the findings that are listed for it."""
     entry = tables.images.iloc[row]
     listed = [name for name in tables.classifier["test"].pathologies if entry[name]]
     shown = listed[0].replace("_", " ") if listed else "none listed"
@@ -119,37 +142,15 @@ def _title(tables: RunTables, row: int) -> str:
     return f"{str(entry['image']).removesuffix('.png')}\n{shown}{more}"
 
 
-PANEL_PX = 256
-GAP_IN, QUERY_GAP_IN, TITLE_IN, TOP_IN = 0.06, 0.3, 0.36, 0.06
-MAX_PANEL_IN = 1.5
-
-
-@dataclass(frozen=True)
-class FilmRow:
-    """Films beside each other.
-
-    Attributes:
-        label: Of the row; may be empty.
-        titles: Of each film; may be empty, for all rows alike.
-        films: (F, S, S), float32 in [0, 1].
-        is_query: The first film is what the others are beside; a gap sets it apart.
-    """
-
-    label: str
-    titles: list[str]
-    films: NDArray[np.float32]
-    is_query: bool = False
-
-
-def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
-    """Draw the rows below each other, each film as large as the page allows.
+def draw_image_grid(rows: list[ImageRow], theme: Theme) -> Figure:
+    """Draw the rows below each other, each image as large as the page allows.
 
     Args:
-        rows: At least one, with equally many films.
+        rows: At least one, with equally many images.
         theme: Colours.
     """
-    left = 0.95 if any(row.label for row in rows) else 0.0
-    num_columns = max(len(row.films) for row in rows)
+    left = LABEL_IN if any(row.label for row in rows) else 0.0
+    num_columns = max(len(row.images) for row in rows)
     apart = QUERY_GAP_IN if rows[0].is_query else 0.0
     panel = min(MAX_PANEL_IN, (WIDTH_IN - left - apart) / num_columns - GAP_IN)
     above = [TITLE_IN if any(row.titles) else 0.0 for row in rows]
@@ -157,10 +158,10 @@ def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
     top = TOP_IN
     for row, title_room in zip(rows, above, strict=True):
         top += title_room
-        for column, film in enumerate(shrink(row.films, PANEL_PX)):
+        for column, image in enumerate(shrink(row.images, PANEL_PX)):
             across = left + column * (panel + GAP_IN) + (apart if column else 0.0)
             axes = place(figure, across, top, panel, panel)
-            _show(axes, film, row.titles[column] if row.titles else "")
+            _show(axes, image, row.titles[column] if row.titles else "")
             if column == 0 and row.label:
                 where: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
                 axes.text(-0.06, 0.5, row.label, fontsize=SMALL_PT, color=theme.ink, **where)
@@ -168,8 +169,8 @@ def draw_film_grid(rows: list[FilmRow], theme: Theme) -> Figure:
     return figure
 
 
-def _show(axes: Axes, film: NDArray[np.float32], title: str) -> None:
-    axes.imshow(film, cmap="gray", vmin=0, vmax=1)
+def _show(axes: Axes, image: NDArray[np.float32], title: str) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=SMALL_PT - 0.9, fontweight="normal", pad=3)

@@ -8,36 +8,39 @@ import pandas as pd
 import pytest
 
 from cxrmodel.report.comparison.finished_run import read_finished_run
-from cxrmodel.report.comparison.page import compare_films, render_comparison
-from cxrmodel.report.figures.reconstructions import Chosen, compare_image, join_examples
-from cxrmodel.report.viewer import ErrorScale, write_films
+from cxrmodel.report.comparison.page import compare_examples, render_comparison
+from cxrmodel.report.figures.reconstructions import Selection, make_example
+from cxrmodel.report.viewer import ErrorScale, write_examples
 from tests.servers.browser import visit
 
 
 def examples(names, factor):
     ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
-    return join_examples([compare_image(Chosen(name), ramp, ramp * factor) for name in names])
+    l1 = (1 - float(factor)) / 2
+    return [make_example(Selection(name, l1), ramp, ramp * factor) for name in names]
 
 
-def test_films_are_those_that_all_show_in_the_first_ones_order():
+def test_images_are_those_that_all_show_in_the_first_ones_order():
     one = examples(["c.png", "a.png", "b.png"], np.float32(0.9))
     two = examples(["b.png", "c.png", "z.png"], np.float32(0.5))
-    found = compare_films([one, two], "AB")
-    assert [film.name for film in found.films] == ["c.png", "b.png"]
-    assert found.films[0].lines == ["c", "L1 A 0.0500, B 0.2500"]
-    assert [view.label for view in found.films[0].views] == [
+    found = compare_examples({"A": one, "B": two})
+    images = found.images["compared"]
+    assert [shown.image for shown in images] == ["c.png", "b.png"]
+    assert images[0].lines == ["c", "L1 A 0.0500, B 0.2500"]
+    assert [view.label for view in images[0].views] == [
         "Original",
         "Reconstruction A",
         "Reconstruction B",
         "Error A",
         "Error B",
     ]
-    assert len({view.url for view in found.films[0].views}) == 5
+    assert len({view.url for view in images[0].views}) == 5
     assert found.scale == ErrorScale(0.5)  # B's errors reach it
 
 
-def test_runs_without_a_film_in_common_have_none():
-    assert compare_films([examples(["a.png"], 0.5), examples(["b.png"], 0.5)], "AB") is None
+def test_runs_without_an_image_in_common_have_none():
+    one, two = (examples([name], np.float32(0.5)) for name in ("a.png", "b.png"))
+    assert compare_examples({"A": one, "B": two}).images == {}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def other(report, tmp_path_factory):
     metrics["config"]["split"]["seed"] = 7
     metrics["provenance"]["packages"]["torch"] = "2.14.0"
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    names = pd.read_parquet(folder / "films.parquet")["image"].tolist()
-    write_films([examples(names, np.float32(0.7))], ErrorScale(0.3), folder / "films.parquet")
+    names = pd.read_parquet(folder / "viewer.parquet")["image"].tolist()
+    write_examples([examples(names, np.float32(0.7))], 0.3, folder / "viewer.parquet")
     return folder
 
 
@@ -70,11 +73,15 @@ def test_what_differs_is_listed_and_nothing_else(page):
     assert settings.count('scope="row"') == 2
 
 
-def test_a_report_without_films_is_compared_without_them(report, other, tmp_path):
+def test_a_report_without_images_is_compared_without_them_and_named(report, other, tmp_path):
     bare = tmp_path / "bare"
-    shutil.copytree(other, bare, ignore=shutil.ignore_patterns("films.parquet", "figures"))
-    runs = [read_finished_run(str(folder)) for folder in (report[0], bare)]
-    assert "The reports show no test image in common." in render_comparison(runs)
+    shutil.copytree(other, bare, ignore=shutil.ignore_patterns("viewer.parquet", "figures"))
+    page = render_comparison([read_finished_run(str(folder)) for folder in (report[0], bare)])
+    assert "The reports show no test image in common." in page
+    for file in ("viewer.parquet", "figures/samples.png"):
+        assert f"B has no <code>{file}</code>: its report was written by an older version" in page
+        assert f"A has no <code>{file}</code>" not in page
+    assert 'alt="Samples of run A"' in page
 
 
 @pytest.mark.integration
@@ -83,9 +90,9 @@ def test_the_page_flips_between_runs_and_fits_the_window(browser, page, width):
     with visit(browser, page.as_uri(), width=width) as visited:
         shown = visited.page
         assert shown.evaluate("document.documentElement.scrollWidth") == width
-        film = shown.locator("button.film").first
-        sources = film.locator("img").evaluate_all("all => all.map((one) => one.src)")
-        film.click()
+        image = shown.locator("button.image").first
+        sources = image.locator("img").evaluate_all("all => all.map((one) => one.src)")
+        image.click()
         viewer = shown.get_by_role("dialog")
         for name, source in (("Reconstruction A", sources[1]), ("Reconstruction B", sources[2])):
             viewer.get_by_role("button", name=name, exact=True).click()

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cxrmodel.report.figures.curves import draw_training_curves
-from cxrmodel.report.figures.latent_images import FilmRow, draw_film_grid
+from cxrmodel.report.figures.latent_images import ImageRow, draw_image_grid
 from cxrmodel.report.figures.latent_space import (
     draw_kl_per_dimension,
     draw_latent_map,
@@ -19,11 +19,9 @@ from cxrmodel.report.figures.panels import (
     draw_roc,
 )
 from cxrmodel.report.figures.reconstructions import (
-    Chosen,
-    compare_image,
+    Selection,
     draw_reconstructions,
-    error_limit,
-    join_examples,
+    make_example,
 )
 from cxrmodel.report.figures.scores import Rival, draw_auroc, draw_f1, draw_rivals, draw_subgroups
 from cxrmodel.report.figures.theme import LIGHT, drawing, rasterize
@@ -118,17 +116,11 @@ def test_no_label_meets_another_in_the_subgroups(results):
 
 
 @pytest.mark.parametrize("count", [2, 7])
-def test_no_label_meets_another_in_a_grid_of_films(count):
-    films = np.random.default_rng(0).random((count, 64, 64), dtype=np.float32)
-    rows = [
-        FilmRow(
-            "z12\n3.21 nats",
-            [f"0000{film}_000\nPleural Thickening +2" for film in range(count)],
-            films,
-        )
-        for _ in range(2)
-    ]
-    assert drawn(lambda theme: draw_film_grid(rows, theme)) == []
+def test_no_label_meets_another_in_a_grid_of_images(count):
+    images = np.random.default_rng(0).random((count, 64, 64), dtype=np.float32)
+    titles = [f"0000{image}_000\nPleural Thickening +2" for image in range(count)]
+    rows = [ImageRow(images, "z12\n3.21 nats", titles)] * 2
+    assert drawn(lambda theme: draw_image_grid(rows, theme)) == []
 
 
 @pytest.mark.parametrize("epochs", [1, 20, 300])
@@ -169,24 +161,11 @@ def test_no_label_meets_another_in_the_kl(num_dimensions):
 def test_no_label_meets_another_in_the_reconstructions(count):
     rng = np.random.default_rng(0)
     images = rng.random((count, 64, 64), dtype=np.float32)
-    examples = join_examples(
-        [
-            compare_image(Chosen(f"{row:08d}_000.png"), image, image / 2)
-            for row, image in enumerate(images)
-        ]
-    )
+    examples = [
+        make_example(Selection(f"{row:08d}_000.png", 0.1), image, image / 2)
+        for row, image in enumerate(images)
+    ]
     assert drawn(lambda theme: draw_reconstructions(examples, 0.5, theme)) == []
-
-
-def test_errors_are_measured_at_full_size_and_shown_on_one_scale():
-    board = (np.indices((1024, 1024)).sum(axis=0) % 2).astype(np.float32)
-    example = compare_image(Chosen("a.png"), board, np.full_like(board, 0.5))
-    assert example.l1.tolist() == [0.5]
-    assert example.errors.shape == (1, 512, 512)
-    assert example.errors == pytest.approx(0.5)  # averaged after the difference, not before
-    assert error_limit([example]) == 0.5
-    assert error_limit([example, compare_image(Chosen("b.png"), board, board)]) == 0.5  # of both
-    assert error_limit([compare_image(Chosen("b.png"), board, board)]) == 0.05
 
 
 def test_no_label_meets_another_in_the_latent_map():

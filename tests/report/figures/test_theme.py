@@ -21,14 +21,12 @@ def chunks(data):
 
 def test_png_holds_no_text_or_time_and_themes_differ():
     kl = np.ones(4)
-    pictures = {}
+    pngs = {}
     for theme in (LIGHT, DARK):
         with drawing(theme):
-            pictures[theme.name] = png(rasterize(draw_kl_per_dimension(kl, kl / 2, theme)))
-        assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pictures[theme.name]))
-    corner = {
-        n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pictures.items()
-    }
+            pngs[theme.name] = png(rasterize(draw_kl_per_dimension(kl, kl / 2, theme)))
+        assert not {b"tEXt", b"iTXt", b"zTXt", b"tIME"} & set(chunks(pngs[theme.name]))
+    corner = {n: Image.open(io.BytesIO(d)).convert("RGB").getpixel((1, 1)) for n, d in pngs.items()}
     assert corner == {"light": (255, 255, 255), "dark": (20, 24, 29)}
 
 
