@@ -1,14 +1,14 @@
-"""Every number of a run, computed once, for metrics.json, the figures and the page alike."""
+"""Every number of a run, computed once: metrics.json, the figures and the page all read these."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ClassifierConfig
@@ -27,7 +27,7 @@ from cxrmodel.evaluation.metrics import METRICS
 from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.evaluation.resolution import to_unit
-from cxrmodel.report.run import RunInputs, RunRecord, RunTables, leaking_test_fraction
+from cxrmodel.report.run import Run
 from cxrmodel.training.classifier.fit import PREDICTIONS_FILE, fit_classifier
 from cxrmodel.training.encoding import load_vae, reconstruct
 
@@ -35,21 +35,47 @@ if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
 
+TEST, OUTSIDE_TRAIN = "test", "outside_train"
+PCA_NETWORK = "pca_network"
+PCA_LATENTS = "pca_latents"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the split.
+
+    Attributes:
+        num_images: Its images.
+        num_patients: Their patients.
+        abnormal_share: Share of its images with a listed finding, None without an image.
+    """
+
+    num_images: int
+    num_patients: int
+    abnormal_share: float | None
+
+
 @dataclass(frozen=True)
 class Results:
     """The numbers of a run.
 
     Attributes:
+        num_patients: Patients of all used images.
+        parts: `train`, `val` and `test`.
+        leaking_test_fraction: Share of test images whose patient is also in train, None without a
+            test image.
         autoencoder: Reconstruction and latents.
         classifier: The classifier on the latents.
         calibration: The classifier's probabilities, before and after scaling.
-        baselines: The fitted ones, `all_positive` and `prevalence`, judged as the classifier is.
+        baselines: The hardest to beat first, evaluated as the classifier is.
         differences: The classifier's mean less a baseline's, by baseline and metric.
-        audit: Leaks, shortcuts, subgroups and unusual films.
+        audit: Leaks, shortcuts, subgroups and unusual images.
         localisation: Error maps against boxes, as `locate_errors` returns it.
-        leaking_test_fraction: Share of test images whose patient is also in train.
     """
 
+    num_patients: int
+    parts: dict[str, Part]
+    leaking_test_fraction: float | None
     autoencoder: AutoencoderEvaluation
     classifier: Evaluation
     calibration: Calibration
@@ -57,30 +83,28 @@ class Results:
     differences: dict[str, dict[str, Estimate]]
     audit: Audit
     localisation: dict[str, Localisation]
-    leaking_test_fraction: float | None
 
 
-def measure(
-    tables: RunTables, inputs: RunInputs, record: RunRecord, pixels: Pixels, *, seed: int
-) -> Results:
+def measure(run: Run, pixels: Pixels, *, seed: int) -> Results:
     """Compute the numbers.
 
     Args:
-        tables: The stages' files.
-        inputs: Their folders.
-        record: What is known of the run.
-        pixels: The images: candidates for duplicates and films with boxes are read.
+        run: What was read.
+        pixels: The images: candidates for duplicates and images with boxes are read.
         seed: Of the bootstrap.
     """
-    validation, test = tables.classifier["val"], tables.classifier["test"]
+    validation, test = run.predictions["val"], run.predictions["test"]
     bootstrap = PatientBootstrap(test.patients, seed=seed)  # of all, so that all are paired
     classifier = evaluate(validation, test, bootstrap)
     baselines = {
         name: evaluate(parts["val"], parts["test"], bootstrap)
-        for name, parts in _all_baselines(tables).items()
+        for name, parts in _baseline_predictions(run).items()
     }
     return Results(
-        autoencoder=evaluate_autoencoder(tables.latents, bootstrap),
+        num_patients=int(run.images["patient_id"].nunique()),
+        parts={part: _count(run.images, part) for part in ("train", "val", "test")},
+        leaking_test_fraction=leaking_test_fraction(run.images),
+        autoencoder=evaluate_autoencoder(run.latents, bootstrap),
         classifier=classifier,
         calibration=evaluate_calibration(validation, test, bootstrap),
         baselines=baselines,
@@ -91,50 +115,76 @@ def measure(
             }
             for name, baseline in baselines.items()
         },
-        audit=audit_run(
-            tables.images, tables.hashes, tables.latents, tables.classifier, pixels, bootstrap
-        ),
-        localisation=locate_errors(tables, inputs, record, pixels, seed=seed),
-        leaking_test_fraction=leaking_test_fraction(tables.images),
+        audit=audit_run(run.images, run.hashes, run.latents, run.predictions, pixels, bootstrap),
+        localisation=locate_errors(run, pixels, seed=seed),
     )
 
 
-def _all_baselines(tables: RunTables) -> dict[str, dict[str, Predictions]]:
+def _count(images: pd.DataFrame, part: str) -> Part:
+    of_part = images[images["split"] == part]
+    share = float(of_part["any_abnormal"].mean()) if len(of_part) else None
+    return Part(len(of_part), int(of_part["patient_id"].nunique()), share)
+
+
+def leaking_test_fraction(images: pd.DataFrame) -> float | None:
+    """Share of test images whose patient is also in train; None without a test image."""
+    test = images.loc[images["split"] == "test", "patient_id"]
+    train = set(images.loc[images["split"] == "train", "patient_id"])
+    return float(test.isin(train).mean()) if len(test) else None
+
+
+def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
     """Return the fitted baselines and the constant ones, the hardest to beat first."""
-    parts = tables.classifier
+    parts = run.predictions
     labels = parts["train"].labels
     prevalence = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
     constants = {"prevalence": prevalence, "all_positive": np.ones(labels.shape[1])}
-    return tables.baselines | {
-        name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
-        for name, constant in constants.items()
+    return {
+        **_fit_pca_network(run),
+        **run.baseline_predictions,
+        **{
+            name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
+            for name, constant in constants.items()
+        },
     }
 
 
-TEST, OUTSIDE_TRAIN = "test", "outside_train"
+def _fit_pca_network(run: Run) -> dict[str, dict[str, Predictions]]:
+    """Train the classifier on principal components; nothing where there is none, or no validation.
+
+    It is fitted here and not in the baselines stage, which does not depend on the classifier's
+    settings. It takes a second per thousand images, and 20 epochs at most.
+    """
+    if not (run.compression["num_components"] and run.predictions["val"].num_images):
+        return {}
+    config = ClassifierConfig(**run.record.config.get("classifier", {}))
+    components, index = run.inputs.baselines / PCA_LATENTS, run.inputs.index
+    with TemporaryDirectory() as directory:
+        folder = Path(directory)
+        # On the CPU: a report has the same numbers on every machine.
+        fit_classifier(config, components, index, folder, device="cpu")
+        names = run.images["image"].tolist()
+        path = folder / PREDICTIONS_FILE
+        return {PCA_NETWORK: read_predictions(path, index / "index.parquet", names)}
 
 
-def locate_errors(
-    tables: RunTables, inputs: RunInputs, record: RunRecord, pixels: Pixels, *, seed: int
-) -> dict[str, Localisation]:
-    """Compare the error maps of boxed films with their boxes.
+def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisation]:
+    """Compare the error maps of images that have boxes with their boxes.
 
     Args:
-        tables: The stages' files.
-        inputs: Their folders.
-        record: Holds how files became square.
+        run: What was read.
         pixels: The images; those with a box are read, one at a time.
         seed: Of the bootstrap.
 
     Returns:
-        `test`; and where that has boxes of fewer than ten patients `outside_train`, which is test
-        and validation together. Nothing where no film has a box.
+        `test`; and where fewer than ten test patients have boxes `outside_train`, which is test and
+        validation together. Nothing where no image has a box.
     """
-    if tables.boxes.empty:
+    if run.boxes.empty:
         return {}
-    placed = boxes_on_square(tables.boxes, record.fit)
-    boxes = tables.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
-    error_map = _error_maps(inputs, pixels)
+    placed = boxes_on_square(run.boxes, run.record.fit)
+    boxes = run.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
+    error_map = _error_maps(run.inputs.vae, pixels)
     of_test = boxes[boxes["split"] == "test"]
     found = {TEST: localise(of_test, error_map, seed=seed)}
     if of_test["patient_id"].nunique() < FEW_PATIENTS:
@@ -143,8 +193,8 @@ def locate_errors(
     return found
 
 
-def _error_maps(inputs: RunInputs, pixels: Pixels) -> ErrorMap:
-    vae = load_vae(inputs.vae)
+def _error_maps(directory: Path, pixels: Pixels) -> ErrorMap:
+    vae = load_vae(directory)
 
     def error_map(image: str) -> NDArray[np.float32]:
         original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
@@ -152,29 +202,3 @@ def _error_maps(inputs: RunInputs, pixels: Pixels) -> ErrorMap:
         return np.asarray(np.abs(decoded - to_unit(original))[0])
 
     return error_map
-
-
-PCA_NETWORK = "pca_network"
-PCA_LATENTS = "pca_latents"
-
-
-def with_pca_network(tables: RunTables, inputs: RunInputs, record: RunRecord) -> RunTables:
-    """Return the tables with one more baseline; the same ones where there is nothing to judge.
-
-    Args:
-        tables: The stages' files.
-        inputs: Their folders.
-        record: Holds the classifier's settings.
-    """
-    num_components = tables.reconstruction["num_components"]
-    if not (num_components and tables.classifier["val"].num_images):
-        return tables
-    config = ClassifierConfig(**record.config.get("classifier", {}))
-    index = inputs.index / "index.parquet"
-    with TemporaryDirectory() as directory:
-        folder = Path(directory)
-        # On the CPU: a report has the same numbers on every machine.
-        fit_classifier(config, inputs.baselines / PCA_LATENTS, inputs.index, folder, device="cpu")
-        names = tables.images["image"].tolist()
-        predictions = read_predictions(folder / PREDICTIONS_FILE, index, names)
-    return dataclasses.replace(tables, baselines={PCA_NETWORK: predictions, **tables.baselines})

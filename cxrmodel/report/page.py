@@ -10,66 +10,59 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cxrmodel.config import ReportConfig
+from cxrmodel.data.datasets.registry import DATASETS
 from cxrmodel.data.ledger import Reason, count_reasons
+from cxrmodel.evaluation.audit.localisation import NUM_TILES
+from cxrmodel.evaluation.calibration import MAX_BINS
 from cxrmodel.evaluation.metrics import HEADLINE_METRICS, METRICS
+from cxrmodel.evaluation.patient_bootstrap import NUM_RESAMPLES
 from cxrmodel.report import prose
 from cxrmodel.report.figures.gallery import PageFigure
 from cxrmodel.report.measure import Results
-from cxrmodel.report.run import LEDGERS, RunRecord, RunTables
+from cxrmodel.report.run import LEDGERS, Run
 from cxrmodel.report.viewer import Strips
 
 NUM_EXAMPLES = 3
-ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # as keys of metrics.json
+ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # in names of metrics and settings
 CARDS = {"MODEL_CARD.md": "model_card.md.j2", "DATASHEET.md": "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
 STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
 
 
 def render_page(
-    config: ReportConfig,
-    tables: RunTables,
-    results: Results,
-    document: dict[str, Any],
-    record: RunRecord,
-    figures: list[PageFigure],
-    strips: Strips,
+    config: ReportConfig, run: Run, results: Results, figures: list[PageFigure], strips: Strips
 ) -> str:
     """Return the page.
 
     Args:
         config: What was shown.
-        tables: The stages' files.
-        results: The numbers with their intervals.
-        document: Content of metrics.json.
-        record: What is known of the run.
+        run: What was read.
+        results: The numbers.
         figures: Shown in their sections.
         strips: Images for the viewer; where there are none, the page says so.
     """
-    return (
-        make_environment(escape=True)
-        .get_template("report.html.j2")
-        .render(
-            **_said(tables, results, document, record),
-            report_config=config,
-            further_verdicts=prose.further_verdicts(results, tables),
-            anomalies=prose.ANOMALIES,
-            compressions=_compressions(document),
-            figures=figures,
-            strips=strips,
-        )
+    template = make_environment(escape=True).get_template("report.html.j2")
+    return template.render(
+        **_shared(run, results),
+        report_config=config,
+        further_verdicts=prose.further_verdicts(results, run),
+        anomalies=prose.ANOMALIES,
+        compressions=_compressions(run, results),
+        further_metrics={n: t for n, t in METRICS.items() if n not in HEADLINE_METRICS},
+        num_resamples=NUM_RESAMPLES,
+        max_bins=MAX_BINS,
+        num_tiles=NUM_TILES,
+        figures=figures,
+        strips=strips,
     )
 
 
-def render_cards(
-    tables: RunTables, results: Results, document: dict[str, Any], record: RunRecord
-) -> dict[str, str]:
-    """Return `MODEL_CARD.md` and `DATASHEET.md`, for a run as for the page."""
-    said = _said(tables, results, document, record)
-    images = record.config.get("images", {})
-    said |= {"size": images.get("size", "?"), "fit": images.get("fit", "?")}
+def render_cards(run: Run, results: Results) -> dict[str, str]:
+    """Return `MODEL_CARD.md` and `DATASHEET.md`."""
+    shared = _shared(run, results)
     environment = make_environment(escape=False)
     return {
-        card: environment.get_template(template).render(said) for card, template in CARDS.items()
+        card: environment.get_template(template).render(shared) for card, template in CARDS.items()
     }
 
 
@@ -101,25 +94,29 @@ def make_environment(*, escape: bool) -> Environment:
     return environment
 
 
-def _said(
-    tables: RunTables, results: Results, document: dict[str, Any], record: RunRecord
-) -> dict[str, Any]:
+def _shared(run: Run, results: Results) -> dict[str, Any]:
     """Return what page and cards have in common."""
-    met = set(tables.excluded["reason"])
+    record = run.record
+    met = set(run.excluded["reason"])
     return {
-        "m": document,
-        "headline_metrics": {name: METRICS[name] for name in HEADLINE_METRICS},
-        "further_metrics": {n: t for n, t in METRICS.items() if n not in HEADLINE_METRICS},
+        "run": run,
         "record": record,
+        "results": results,
+        "about": DATASETS[record.dataset],
+        "settings": {"size": "?", "fit": "?"} | record.config.get("images", {}),
+        "loss": record.config.get("classifier", {}).get("loss", "bce"),
         "verdict": prose.verdict(results),
-        "worries": prose.worries(results, tables, record),
-        "ledger": _ledger(tables),
+        "worries": prose.worries(results, run),
+        "ledger": _ledger(run),
         "unmet": [reason.value for reason in Reason if reason not in met],
-        "flow": _flow(tables),
-        "parts": _parts(tables),
-        "models": _models(document),
+        "flow": _flow(run),
+        "part_names": PARTS,
+        "models": prose.ranked_models(results),
+        "headline_metrics": {name: METRICS[name] for name in HEADLINE_METRICS},
         "timings": _timings(record.timings_s),
-        "training_speed": _training_speed(**document["training_speed"]),
+        "training_speed": prose.training_speed(**record.training_speed)
+        if record.training_speed
+        else "",
     }
 
 
@@ -142,22 +139,22 @@ def _marked(text: str) -> Markup:
     return Markup(re.sub(r"\*([^*]+)\*", r"<cite>\1</cite>", code))  # noqa: S704 - escaped above
 
 
-def _ledger(tables: RunTables) -> list[dict[str, Any]]:
+def _ledger(run: Run) -> list[dict[str, Any]]:
     """Return a row per stage and reason, the most frequent first, with a few examples."""
     meanings = {reason.value: reason.meaning for reason in Reason}
     rows = []
-    for (stage, reason), entries in tables.excluded.groupby(["stage", "reason"], sort=True):
+    for (stage, reason), entries in run.excluded.groupby(["stage", "reason"], sort=True):
         examples = entries.head(NUM_EXAMPLES)[["image", "detail"]].to_dict("records")
         row = {"stage": stage, "reason": reason, "meaning": meanings.get(str(reason), "")}
         rows.append({**row, "count": len(entries), "examples": examples})
     return sorted(rows, key=lambda row: -int(row["count"]))
 
 
-def _flow(tables: RunTables) -> list[dict[str, Any]]:
+def _flow(run: Run) -> list[dict[str, Any]]:
     """Return a row per stage that excluded something: what came in, and what went out and why."""
-    left, rows = len(tables.images) + len(tables.excluded), []
+    left, rows = len(run.images) + len(run.excluded), []
     for stage in LEDGERS:
-        reasons = count_reasons(tables.excluded[tables.excluded["stage"] == stage])
+        reasons = count_reasons(run.excluded[run.excluded["stage"] == stage])
         if reasons:
             out = sum(reasons.values())
             rows.append({"stage": stage, "entered": left, "excluded": out, "reasons": reasons})
@@ -165,46 +162,17 @@ def _flow(tables: RunTables) -> list[dict[str, Any]]:
     return rows
 
 
-def _parts(tables: RunTables) -> list[dict[str, Any]]:
-    """Return a row per part of the split: images, patients, and how many have a listed finding."""
-    rows = []
-    for part, name in PARTS.items():
-        images = tables.images[tables.images["split"] == part]
-        share = float(images["any_abnormal"].mean()) if len(images) else None
-        patients = int(images["patient_id"].nunique())
-        rows.append({"name": name, "images": len(images), "patients": patients, "share": share})
-    return rows
-
-
-def _models(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per model: its means with intervals, and the classifier's lead over it."""
-    metrics = [f"macro_{metric}" for metric in HEADLINE_METRICS]
-    rows = []
-    for key, name in prose.MODELS.items():
-        if key != "classifier" and key not in document["baselines"]:
-            continue  # nothing to fit it on
-        source = document["classifier"] if key == "classifier" else document["baselines"][key]
-        rows.append(
-            {
-                "name": name,
-                "values": [(source[metric], source["intervals"].get(metric)) for metric in metrics],
-                "lead": document["comparisons"].get(key, {}).get("macro_auroc"),
-            }
-        )
-    return rows
-
-
-def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _compressions(run: Run, results: Results) -> list[dict[str, Any]]:
     """Return a row per way to compress an image: numbers kept and error, the autoencoder first."""
-    errors, vae = document["baselines"]["reconstruction"], document["vae"]
+    own, others = results.autoencoder.metrics, run.compression
     names = {
-        "pca": ("Principal components", errors["num_components"]),
+        "pca": ("Principal components", others["num_components"]),
         "thumbnail_16": ("Thumbnail, 16 pixels a side", 16**2),
         "thumbnail_32": ("Thumbnail, 32 pixels a side", 32**2),
     }
-    own = ("Autoencoder", vae["latent_dim"], vae["test_l1"], vae["test_ssim"])
-    rows = [own] + [
-        (*said, errors[f"{key}_l1"], errors.get(f"{key}_ssim")) for key, said in names.items()
+    rows = [("Autoencoder", run.latent_dim, own["test_l1"].value, own["test_ssim"].value)]
+    rows += [
+        (*about, others[f"{key}_l1"], others.get(f"{key}_ssim")) for key, about in names.items()
     ]
     return [dict(zip(("name", "numbers", "l1", "ssim"), row, strict=True)) for row in rows]
 
@@ -212,12 +180,3 @@ def _compressions(document: dict[str, Any]) -> list[dict[str, Any]]:
 def _timings(timings_s: dict[str, float]) -> list[tuple[str, float]]:
     known = [stage for stage in STAGE_ORDER if stage in timings_s]
     return [(name, timings_s[name]) for name in [*known, *sorted(set(timings_s) - set(known))]]
-
-
-def _training_speed(images_per_s: float | None, loader_wait: float | None) -> str:
-    if images_per_s is None:
-        return ""
-    return (
-        f"The autoencoder trained on {prose.number(images_per_s, 1)} images per second and spent "
-        f"{prose.percent(loader_wait)} of its time waiting for them: medians over epochs."
-    )

@@ -7,9 +7,35 @@ from cxrmodel.evaluation.audit.subgroups import worse_off
 from cxrmodel.evaluation.evaluate import Evaluation
 from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Interval
 from cxrmodel.report.measure import Results
-from cxrmodel.report.run import RunRecord, RunTables
+from cxrmodel.report.run import Run, RunRecord
 
 NONE = "\u2013"  # an en dash
+MODELS = {  # in the order in which they are listed, the hardest to beat first
+    "classifier": "Classifier on latents",
+    "pca_network": "PCA + the same network",
+    "pca_logistic": "PCA + logistic regression",
+    "metadata": "Age, sex and view, no pixel",
+    "patient_memory": "Memory of the patient's other labels",
+    "prevalence": "Prevalence in train",
+    "all_positive": "Everything called positive",
+}
+ANOMALIES = {
+    "reconstruction_error": "reconstruction error",
+    "kl": "KL to the prior",
+    "mahalanobis": "Mahalanobis distance from train latents with no listed finding",
+}
+RIVALS = {  # the baselines that the verdict names, and what it calls them
+    "all_positive": "chance",
+    "metadata": "age, sex and view without a pixel",
+    "patient_memory": "a memory of the patient's other labels",
+    "pca_logistic": "principal components with logistic regressions",
+    "pca_network": "principal components with the same network",
+}
+CLAIMS = {"higher": "beats", "unclear": "cannot be told apart from", "lower": "is worse than"}
+# What a convolutional network on the pixels reaches on this data set: CheXNet reproductions.
+PLAUSIBLE_AUROC = 0.85
+PLAUSIBLE_F1 = 0.31
+FEW_ACTIVE = 0.1
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -49,30 +75,18 @@ def names_of(names: list[str]) -> str:
     return ", ".join(name.replace("_", " ") for name in names)
 
 
-MODELS = {  # in the order in which they are listed, the hardest to beat first
-    "classifier": "Classifier on latents",
-    "pca_network": "PCA + the same network",
-    "pca_logistic": "PCA + logistic regression",
-    "metadata": "Age, sex and view, no pixel",
-    "patient_memory": "Memory of the patient's other labels",
-    "prevalence": "Prevalence in train",
-    "all_positive": "Everything called positive",
-}
-ANOMALIES = {
-    "reconstruction_error": "reconstruction error",
-    "kl": "KL to the prior",
-    "mahalanobis": "Mahalanobis distance from train latents with no listed finding",
-}
+def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | None]]:
+    """Return each model's name and scores, and the classifier's lead over it in macro AUROC.
 
-
-RIVALS = {  # the baselines that the verdict names, beside chance, and what it calls them
-    "all_positive": "chance",
-    "metadata": "age, sex and view without a pixel",
-    "patient_memory": "a memory of the patient's other labels",
-    "pca_logistic": "principal components with logistic regressions",
-    "pca_network": "principal components with the same network",
-}
-CLAIMS = {"higher": "beats", "unclear": "cannot be told apart from", "lower": "is worse than"}
+    The classifier comes first, without a lead, and then the baselines, the hardest to beat first.
+    """
+    found: list[tuple[str, Evaluation, Estimate | None]] = []
+    for key, name in MODELS.items():
+        if key == "classifier":
+            found.append((name, results.classifier, None))
+        elif key in results.baselines:  # else there was nothing to fit it on
+            found.append((name, results.baselines[key], results.differences[key]["auroc"]))
+    return found
 
 
 def verdict(results: Results) -> str:
@@ -92,7 +106,7 @@ def verdict(results: Results) -> str:
             groups[difference.verdict].append(f"{called} ({_difference(difference)})")
     claims = [f"{CLAIMS[kind]} {_join(rivals)}" for kind, rivals in groups.items() if rivals]
     return (
-        f"The classifier on the latents, of macro AUROC {number(ours)}, {'; it '.join(claims)}. "
+        f"The classifier on the latents (macro AUROC {number(ours)}) {'; it '.join(claims)}. "
         "In brackets: differences in macro AUROC with 95 % intervals."
     )
 
@@ -107,12 +121,9 @@ def _join(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def further_verdicts(results: Results, tables: RunTables) -> list[str]:
+def further_verdicts(results: Results, run: Run) -> list[str]:
     """Say what F1 and the reconstructions are worth beside what costs nothing."""
-    return [
-        *_f1_verdict(results),
-        *_reconstruction_verdict(results, tables),
-    ]
+    return [*_f1_verdict(results), *_reconstruction_verdict(results, run)]
 
 
 def _f1_verdict(results: Results) -> list[str]:
@@ -127,24 +138,24 @@ def _f1_verdict(results: Results) -> list[str]:
         "unclear": "cannot be told apart from",
     }[difference.verdict]
     return [
-        f"Its macro F1 of {number(ours)} {claim} that of calling every image positive for "
-        f"everything, {number(theirs)}."
+        f"Its macro F1 of {number(ours)} {claim} the {number(theirs)} of calling every image "
+        "positive for everything."
     ]
 
 
-def _reconstruction_verdict(results: Results, tables: RunTables) -> list[str]:
+def _reconstruction_verdict(results: Results, run: Run) -> list[str]:
     ours = results.autoencoder.metrics["test_l1"].value
     names = {
-        "pca_l1": f"{tables.reconstruction['num_components']} principal components",
+        "pca_l1": f"{run.compression['num_components']} principal components",
         "thumbnail_16_l1": "a thumbnail of 16 pixels a side",
-        "thumbnail_32_l1": "one of 32",
+        "thumbnail_32_l1": "one of 32 pixels",
     }
-    found = {name: tables.reconstruction[name] for name in names}
+    found = {name: run.compression[name] for name in names}
     others = {name: float(value) for name, value in found.items() if value is not None}
     if ours is None or len(others) < len(names):
         return []
     parts = [
-        f"{'lower' if ours < value else 'higher'} than {names[name]} ({number(value, 4)})"
+        f"{'lower' if ours < value else 'higher'} than that of {names[name]} ({number(value, 4)})"
         for name, value in others.items()
     ]
     return [
@@ -152,27 +163,21 @@ def _reconstruction_verdict(results: Results, tables: RunTables) -> list[str]:
     ]
 
 
-# What a convolutional network on the pixels reaches on this data set: CheXNet reproductions.
-PLAUSIBLE_AUROC = 0.85
-PLAUSIBLE_F1 = 0.31
-FEW_ACTIVE = 0.1
-
-
-def worries(results: Results, tables: RunTables, record: RunRecord) -> list[str]:
+def worries(results: Results, run: Run) -> list[str]:
     """Name what makes the numbers say less than they seem to, the gravest first."""
     return [
-        *_synthetic(record),
-        *_leak(results, record),
+        *_synthetic(run.record),
+        *_leak(results, run.record),
         *_duplicates(results),
-        *_too_good(results, record),
+        *_too_good(results, run.record),
         *_shortcuts(results),
         *_undefined(results.classifier),
         *_few_positives(results.classifier),
         *_miscalibration(results),
         *_worse_off(results),
         *_latents(results),
-        *tables.notes,
-        *losses(tables.excluded, len(tables.images)),
+        *run.notes,
+        *losses(run.excluded, len(run.images)),
     ]
 
 
@@ -180,7 +185,7 @@ def _synthetic(record: RunRecord) -> list[str]:
     if not record.is_synthetic:
         return []
     return [
-        "The films are synthetic: no number here says anything about real chest X-rays. "
+        "The images are synthetic: no number here says anything about real chest X-rays. "
         "The run shows that the pipeline works."
     ]
 
@@ -194,8 +199,8 @@ def _leak(results: Results, record: RunRecord) -> list[str]:
     )
     return [
         f"{percent(leaking)} of the test images belong to a patient that is also in train.{method} "
-        "The classifier can recognise a patient instead of a pathology, and every score on test "
-        "is too high."
+        "The classifier can recognise the patient instead of the pathology, and every score on "
+        "test is too high."
     ]
 
 
@@ -225,8 +230,8 @@ def _miscalibration(results: Results) -> list[str]:
         return []
     before, after = (calibration.macro[f"ece_{when}"].value for when in ("before", "after"))
     return [
-        "The probabilities are miscalibrated: scaling that is fitted on validation makes them "
-        f"better on test, with a calibration error of {number(after)} instead of {number(before)}."
+        "The probabilities are miscalibrated: scaling that is fitted on validation improves them "
+        f"on test, with a calibration error of {number(after)} instead of {number(before)}."
     ]
 
 
@@ -234,7 +239,7 @@ def _worse_off(results: Results) -> list[str]:
     groups = worse_off(results.audit.subgroups)
     if not groups:
         return []
-    return [f"Any listed finding is told apart less well in some groups: {'; '.join(groups)}."]
+    return [f"Any listed finding is detected less well in some groups: {'; '.join(groups)}."]
 
 
 def _too_good(results: Results, record: RunRecord) -> list[str]:
@@ -248,8 +253,8 @@ def _too_good(results: Results, record: RunRecord) -> list[str]:
     if f1 > PLAUSIBLE_F1 and not record.is_synthetic:
         found.append(
             f"Macro F1 {number(f1)} is above what networks on the pixels are published to reach "
-            f"on this data set, about {PLAUSIBLE_F1}: look for a leak, or for test images richer "
-            "in findings than the whole, which raises F1."
+            f"on this data set, about {PLAUSIBLE_F1}: look for a leak, or for test images with "
+            "more findings than the rest, which raises F1."
         )
     return found
 
@@ -267,8 +272,8 @@ def _undefined(classifier: Evaluation) -> list[str]:
     listed = "; ".join(f"{reason} ({names_of(names)})" for reason, names in reasons.items())
     total = len(classifier.per_class)
     return [
-        f"Some scores are undefined: {listed}. Macro AUROC is over {counts['auroc']} of {total} "
-        f"pathologies, macro F1 over {counts['f1']}."
+        f"Some scores are undefined: {listed}. Macro AUROC is a mean over {counts['auroc']} of the "
+        f"{total} pathologies, macro F1 over {counts['f1']}."
     ]
 
 
@@ -281,8 +286,8 @@ def _few_positives(classifier: Evaluation) -> list[str]:
     if not few:
         return []
     return [
-        f"{plural(len(few), 'pathology', 'pathologies')} with positive images of fewer than "
-        f"{FEW_PATIENTS} test patients: {names_of(few)}. Their scores are chance as much as "
+        f"For {plural(len(few), 'pathology', 'pathologies')}, fewer than {FEW_PATIENTS} test "
+        f"patients have a positive image: {names_of(few)}. Their scores are as much chance as "
         "skill, and their intervals are themselves uncertain."
     ]
 
@@ -298,3 +303,13 @@ def _latents(results: Results) -> list[str]:
         f"Only {active:.0f} of {total} latent dimensions vary between images: the posterior has "
         "collapsed to the prior, or training has barely begun."
     ]
+
+
+def training_speed(images_per_s: float | None, loader_wait: float | None) -> str:
+    """Say how fast the autoencoder trained; empty where it is not known."""
+    if images_per_s is None:
+        return ""
+    return (
+        f"The autoencoder trained on {number(images_per_s, 1)} images per second and spent "
+        f"{percent(loader_wait)} of its time waiting for them (medians over epochs)."
+    )

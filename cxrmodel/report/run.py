@@ -1,4 +1,4 @@
-"""What the report reads: folders of the stages, and what is known of the run."""
+"""What a report reads: the files of the stages, and what is known of the run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.audit.localisation import Fit
+from cxrmodel.evaluation.autoencoder import QUALITY
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.storage.layout import NOTES_FILE
 from cxrmodel.training.published import HISTORY_FILE, REMEDY, read_table
 
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
-QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
 PER_EPOCH = {
     "vae": (
         *(f"{part}_{name}" for part in ("train", "val") for name in ("l1", "kl_nats")),
@@ -72,7 +72,7 @@ class RunRecord:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the films were generated, and are of nobody."""
+        """Whether the images were generated and show no person."""
         return self.root == PHANTOM_ROOT
 
     @property
@@ -88,27 +88,30 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class RunTables:
-    """The stages' files in memory.
+class Run:
+    """A run's record, and the files of its stages in memory.
 
     Attributes:
-        images: A row a used image: `image`, `split`, and the index's `patient_id`, `age`, `sex`,
+        record: What the caller knows of the run.
+        inputs: Folders of the stages.
+        images: A row per used image: `image`, `split`, and the index's `patient_id`, `age`, `sex`,
             `view`, `follow_up`, `any_abnormal` and pathologies, and the pixels' `crc32`.
-        excluded: A row a ledger entry: `stage`, `image`, `reason`, `detail`.
-        vae_history: A row an epoch.
-        classifier_history: A row an epoch.
+        excluded: A row per ledger entry: `stage`, `image`, `reason`, `detail`.
+        notes: What the index stage had to interpret in the tables, a sentence each.
+        vae_history: A row per epoch.
+        classifier_history: A row per epoch.
         latents: `latents.parquet`, in the order of `images`.
         hashes: (N, 64), perceptual fingerprints, in the order of `images`.
-        notes: What the index stage had to interpret in the tables, a sentence each.
-        boxes: A row a box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height` (on
-            the grid of `BOX_GRID_PX`), `file_width` and `file_height`, `patient_id`, `split`.
-        classifier: Predictions of the classifier, by part of the split; these and the baselines'
-            are in the order of `images`.
-        baselines: Predictions of each fitted baseline, by part of the split; among them the
-            notebook's settings, where they were run on it.
-        reconstruction: Errors of the reconstruction baselines.
+        boxes: A row per box of a used image: `image`, `pathology`, `x`, `y`, `width` and `height`
+            (on the grid of `BOX_GRID_PX`), `file_width` and `file_height`, `patient_id`, `split`.
+        predictions: Of the classifier, by part of the split; these and the baselines' are in the
+            order of `images`.
+        baseline_predictions: Of each fitted baseline, by part of the split.
+        compression: Errors of the baselines that compress an image.
     """
 
+    record: RunRecord
+    inputs: RunInputs
     images: pd.DataFrame
     excluded: pd.DataFrame
     notes: list[str]
@@ -117,12 +120,22 @@ class RunTables:
     latents: pd.DataFrame
     hashes: NDArray[np.uint8]
     boxes: pd.DataFrame
-    classifier: dict[str, Predictions]
-    baselines: dict[str, dict[str, Predictions]]
-    reconstruction: dict[str, Any]
+    predictions: dict[str, Predictions]
+    baseline_predictions: dict[str, dict[str, Predictions]]
+    compression: dict[str, Any]
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimensions of a latent."""
+        return int(self.latents.columns.str.match(r"^mu_\d+$").sum())
+
+    @property
+    def in_test(self) -> NDArray[np.bool_]:
+        """Which images are of the test part, (N,)."""
+        return (self.images["split"] == "test").to_numpy()
 
 
-def read_tables(inputs: RunInputs) -> RunTables:
+def read_run(inputs: RunInputs, record: RunRecord) -> Run:
     """Read the stages' files.
 
     Raises:
@@ -132,7 +145,9 @@ def read_tables(inputs: RunInputs) -> RunTables:
     images = _read_images(inputs, index)
     names = images["image"].tolist()
     hashes = pd.read_parquet(inputs.baselines / "hashes.parquet").set_index("image")["hash"]
-    return RunTables(
+    return Run(
+        record=record,
+        inputs=inputs,
         images=images,
         excluded=_read_ledgers(inputs),
         notes=json.loads((inputs.index / NOTES_FILE).read_text("utf-8")),
@@ -141,12 +156,12 @@ def read_tables(inputs: RunInputs) -> RunTables:
         latents=_read_latents(inputs.latents, names, ["split", "mu_00", "logvar_00", *QUALITY]),
         hashes=np.frombuffer(b"".join(hashes.loc[names]), np.uint8).reshape(len(names), -1),
         boxes=_read_boxes(inputs, images),
-        classifier=read_predictions(inputs.classifier / "predictions.parquet", index, names),
-        baselines={
+        predictions=read_predictions(inputs.classifier / "predictions.parquet", index, names),
+        baseline_predictions={
             name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
             for name in FITTED_BASELINES
         },
-        reconstruction=json.loads((inputs.baselines / "reconstruction.json").read_text()),
+        compression=json.loads((inputs.baselines / "reconstruction.json").read_text()),
     )
 
 
@@ -187,10 +202,3 @@ def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:
         ledger.insert(0, "stage", stage)
         ledgers.append(ledger)
     return pd.concat(ledgers, ignore_index=True)
-
-
-def leaking_test_fraction(images: pd.DataFrame) -> float | None:
-    """Share of test images whose patient is also in train; None without a test image."""
-    test = images.loc[images["split"] == "test", "patient_id"]
-    train = set(images.loc[images["split"] == "train", "patient_id"])
-    return float(test.isin(train).mean()) if len(test) else None

@@ -12,10 +12,10 @@ from cxrmodel.report.comparison.finished_run import PREDICTIONS_FILE, write_test
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.figures.reconstructions import reconstruct_selected, select_images
 from cxrmodel.report.figures.registry import draw_latents, draw_numbers, write_reconstructions
-from cxrmodel.report.measure import measure, with_pca_network
+from cxrmodel.report.measure import measure
 from cxrmodel.report.metrics_json import METRICS_FILE, build_document, headline
 from cxrmodel.report.page import render_cards, render_page
-from cxrmodel.report.run import RunInputs, RunRecord, read_tables
+from cxrmodel.report.run import RunInputs, RunRecord, read_run
 from cxrmodel.report.viewer import VIEWER_FILE, make_strips, write_examples
 from cxrmodel.training.encoding import load_vae
 
@@ -50,29 +50,29 @@ def write_report(
         The headline metrics, None where undefined.
     """
     _tell(report, 0)
-    tables = with_pca_network(read_tables(inputs), inputs, record)
-    results = measure(tables, inputs, record, pixels, seed=config.seed)
-    document = build_document(tables, results, record)
+    run = read_run(inputs, record)
+    results = measure(run, pixels, seed=config.seed)
+    document = build_document(run, results)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     (directory / METRICS_FILE).write_text(text)
-    write_test_predictions(tables, directory / PREDICTIONS_FILE)
+    write_test_predictions(run, directory / PREDICTIONS_FILE)
     _tell(report, 1)
     gallery = Gallery(directory / "figures")
-    draw_numbers(results, tables, gallery)
+    draw_numbers(run, results, gallery)
     _tell(report, 2)
     vae = load_vae(inputs.vae)
-    selected = select_images(config, tables, record.fit)
+    selected = select_images(config, run)
     examples = {name: reconstruct_selected(few, vae, pixels) for name, few in selected.items()}
     strips = make_strips(examples)
     if strips.scale is not None:
         write_reconstructions(examples, strips.scale.limit, gallery)
         write_examples(examples.values(), strips.scale.limit, directory / VIEWER_FILE)
     _tell(report, 3)
-    draw_latents(config, vae, tables, record, results, pixels, gallery)
+    draw_latents(config, vae, run, results, pixels, gallery)
     _tell(report, 4)
-    page = render_page(config, tables, results, document, record, gallery.figures, strips)
+    page = render_page(config, run, results, gallery.figures, strips)
     (directory / "report.html").write_text(page, encoding="utf-8")
-    for name, card in render_cards(tables, results, document, record).items():
+    for name, card in render_cards(run, results).items():
         (directory / name).write_text(card, encoding="utf-8")
     _tell(report, NUM_PARTS)
     return headline(document)

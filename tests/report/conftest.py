@@ -15,7 +15,8 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.run import RunInputs, RunRecord
+from cxrmodel.report.measure import measure
+from cxrmodel.report.run import RunInputs, RunRecord, read_run
 from cxrmodel.report.write import write_report
 from cxrmodel.storage.layout import BOX_GRID_PX
 from cxrmodel.training.published import contiguous_state, write_config, write_weights
@@ -214,6 +215,18 @@ def make_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def made_run(make_run) -> MadeRun:
     return make_run()
+
+
+@pytest.fixture(scope="session")
+def run(made_run):
+    """What is read of the made run."""
+    return read_run(made_run.inputs, made_run.record)
+
+
+@pytest.fixture(scope="session")
+def results(run, made_run):
+    """The numbers of the made run."""
+    return measure(run, made_run.pixels, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,23 @@
-"""Error maps of a run against the boxes of its images."""
+"""The numbers that the report itself puts together, and what becomes of them in metrics.json."""
 
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxrmodel.evaluation.resolution import to_unit
-from cxrmodel.report.measure import locate_errors
-from cxrmodel.report.run import read_tables
+from cxrmodel.report.measure import leaking_test_fraction, locate_errors
 from cxrmodel.training.encoding import load_vae, reconstruct
 
 
-@pytest.fixture(scope="module")
-def tables(made_run):
-    return read_tables(made_run.inputs)
+def locate(made_run, run):
+    return locate_errors(run, made_run.pixels, seed=0)
 
 
-def locate(made_run, tables):
-    return locate_errors(tables, made_run.inputs, made_run.record, made_run.pixels, seed=0)
-
-
-def test_the_errors_are_those_of_the_reconstruction_on_test(made_run, tables):
-    found = locate(made_run, tables)
-    boxes = tables.boxes[tables.boxes["split"] == "test"]
+def test_the_errors_are_those_of_the_reconstruction_on_test(made_run, run):
+    found = locate(made_run, run)
+    boxes = run.boxes[run.boxes["split"] == "test"]
     assert list(found) == ["test"]
     overall = found["test"].overall
     assert (overall.num_boxes, overall.num_images) == (len(boxes), len(boxes))
@@ -39,19 +34,19 @@ def test_the_errors_are_those_of_the_reconstruction_on_test(made_run, tables):
     assert overall.error_inside.value == pytest.approx(np.mean(inside), rel=1e-5)
 
 
-def test_of_few_test_patients_validation_is_shown_beside(made_run, tables):
-    boxes = tables.boxes
+def test_of_few_test_patients_validation_is_shown_beside(made_run, run):
+    boxes = run.boxes
     test_patients = boxes.loc[boxes["split"] == "test", "patient_id"].unique()
     few = boxes[(boxes["split"] != "test") | boxes["patient_id"].isin(test_patients[:3])]
-    found = locate(made_run, dataclasses.replace(tables, boxes=few))
+    found = locate(made_run, dataclasses.replace(run, boxes=few))
     assert found["test"].overall.num_patients == 3
     assert found["test"].overall.warning is not None
     outside = few[few["split"] != "train"]
     assert found["outside_train"].overall.num_boxes == len(outside)
 
 
-def test_without_a_box_list_there_is_nothing(made_run, tables):
-    assert locate(made_run, dataclasses.replace(tables, boxes=tables.boxes[:0])) == {}
+def test_without_a_box_list_there_is_nothing(made_run, run):
+    assert locate(made_run, dataclasses.replace(run, boxes=run.boxes[:0])) == {}
 
 
 def test_the_numbers_are_in_the_document(metrics):
@@ -83,3 +78,11 @@ def test_similarity_and_calibration_have_intervals_or_reasons(metrics):
         assert low <= own["ece_before"] <= high
     errors = metrics["baselines"]["reconstruction"]
     assert errors["thumbnail_32_ssim"] > errors["thumbnail_16_ssim"] > 0
+
+
+def test_the_leak_is_counted_by_patient():
+    images = pd.DataFrame(
+        {"split": ["train", "val", "test", "test", "test", "test"], "patient_id": list("abaabc")}
+    )
+    assert leaking_test_fraction(images) == 0.5
+    assert leaking_test_fraction(images[:2]) is None

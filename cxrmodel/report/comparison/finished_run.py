@@ -26,7 +26,7 @@ from cxrmodel.evaluation.predictions import PREFIX, Predictions
 from cxrmodel.report.figures.gallery import jpeg_url
 from cxrmodel.report.figures.reconstructions import Example
 from cxrmodel.report.metrics_json import METRICS_FILE
-from cxrmodel.report.run import RunTables
+from cxrmodel.report.run import Run
 from cxrmodel.report.viewer import VIEWER_FILE, read_examples
 
 T = TypeVar("T")
@@ -219,12 +219,11 @@ def _photograph(png: bytes) -> str:
     return jpeg_url(Image.open(io.BytesIO(png)).convert("RGB"), max_bytes=MAX_SAMPLES_BYTES)
 
 
-def write_test_predictions(tables: RunTables, path: Path) -> None:
+def write_test_predictions(run: Run, path: Path) -> None:
     """Write `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology, a row per image."""
-    of_test = (tables.images["split"] == "test").to_numpy()
-    table = tables.images.loc[of_test, ["image", "patient_id"]].reset_index(drop=True)
-    table["l1"] = tables.latents.loc[of_test, "l1"].to_numpy()
-    test = tables.classifier["test"]
+    table = run.images.loc[run.in_test, ["image", "patient_id"]].reset_index(drop=True)
+    table["l1"] = run.latents.loc[run.in_test, "l1"].to_numpy()
+    test = run.predictions["test"]
     labels = pd.DataFrame(test.labels, columns=[LABEL_PREFIX + name for name in test.pathologies])
     probabilities = pd.DataFrame(
         test.probabilities.astype(np.float32), columns=[PREFIX + name for name in test.pathologies]

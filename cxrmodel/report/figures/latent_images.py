@@ -16,7 +16,7 @@ from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.posterior import AggregatePosterior
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
-from cxrmodel.report.run import RunTables
+from cxrmodel.report.run import Run
 from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder
 
@@ -92,11 +92,9 @@ def traverse(aggregate: AggregatePosterior, dimension: int) -> Latents:
     return latents
 
 
-def neighbour_rows(
-    config: ReportConfig, mu: Latents, tables: RunTables, pixels: Pixels
-) -> list[ImageRow]:
+def neighbour_rows(config: ReportConfig, mu: Latents, run: Run, pixels: Pixels) -> list[ImageRow]:
     """Return a row per drawn test image, with its nearest train images by latent."""
-    images = tables.images
+    images = run.images
     names, patients = images["image"].to_numpy(), images["patient_id"].to_numpy(dtype=object)
     split = images["split"].to_numpy()
     of_train, of_test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
@@ -108,7 +106,7 @@ def neighbour_rows(
         )
         rows = [query, *of_train[near]]
         shown = shrink(to_unit(pixels.read(pixels.rows_of(names[rows].tolist()))), PANEL_PX)
-        found.append(ImageRow(shown, titles=[_title(tables, row) for row in rows], is_query=True))
+        found.append(ImageRow(shown, titles=[_title(run, row) for row in rows], is_query=True))
     return found
 
 
@@ -133,10 +131,10 @@ def nearest_of_others(
     return np.asarray(order[np.isfinite(distances[order])])
 
 
-def _title(tables: RunTables, row: int) -> str:
+def _title(run: Run, row: int) -> str:
     """Name an image with the findings that are listed for it."""
-    entry = tables.images.iloc[row]
-    listed = [name for name in tables.classifier["test"].pathologies if entry[name]]
+    entry = run.images.iloc[row]
+    listed = [name for name in run.predictions["test"].pathologies if entry[name]]
     shown = listed[0].replace("_", " ") if listed else "none listed"
     more = f" +{len(listed) - 1}" if len(listed) > 1 else ""
     return f"{str(entry['image']).removesuffix('.png')}\n{shown}{more}"

@@ -24,7 +24,7 @@ from cxrmodel.evaluation.audit.localisation import Fit, boxes_on_square
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
-from cxrmodel.report.run import RunTables
+from cxrmodel.report.run import Run
 from cxrmodel.training.encoding import reconstruct
 
 if TYPE_CHECKING:
@@ -81,21 +81,20 @@ class Example:
     error: NDArray[np.float32]
 
 
-def select_images(config: ReportConfig, tables: RunTables, fit: Fit) -> dict[str, list[Selection]]:
+def select_images(config: ReportConfig, run: Run) -> dict[str, list[Selection]]:
     """Return the images of each strip of the page, without the strips that have none.
 
     Args:
         config: How many are drawn at random, and with which seed.
-        tables: The stages' files.
-        fit: How files of another shape became square.
+        run: What was read.
     """
-    test = tables.latents[(tables.images["split"] == "test").to_numpy()]
+    test = run.latents[run.in_test]
     drawn = np.random.default_rng(config.seed).permutation(len(test))[: config.num_reconstructions]
     found = {
         "reconstructions": [Selection(*row) for row in _names_and_errors(test.iloc[drawn])],
         "extremes": _extremes(test),
-        "one_a_class": _one_per_pathology(tables, test),
-        "boxed": _boxed(tables, fit, config.seed),
+        "one_a_class": _one_per_pathology(run, test),
+        "boxed": _boxed(run, config.seed),
     }
     return {name: selected for name, selected in found.items() if selected}
 
@@ -114,12 +113,12 @@ def _extremes(test: pd.DataFrame) -> list[Selection]:
     return [*titled[:count], *titled[len(titled) - count :]]
 
 
-def _one_per_pathology(tables: RunTables, test: pd.DataFrame) -> list[Selection]:
+def _one_per_pathology(run: Run, test: pd.DataFrame) -> list[Selection]:
     """Return the image of median error of each pathology that test has, with its name."""
-    labelled = test.merge(tables.images.drop(columns="split"), on="image")
+    labelled = test.merge(run.images.drop(columns="split"), on="image")
     ranked = labelled.sort_values(["l1", "image"])
     found = []
-    for pathology in tables.classifier["test"].pathologies:
+    for pathology in run.predictions["test"].pathologies:
         positive = _names_and_errors(ranked[ranked[pathology] == 1])
         if positive:
             found.append(
@@ -128,17 +127,17 @@ def _one_per_pathology(tables: RunTables, test: pd.DataFrame) -> list[Selection]
     return found
 
 
-def _boxed(tables: RunTables, fit: Fit, seed: int) -> list[Selection]:
+def _boxed(run: Run, seed: int) -> list[Selection]:
     """Return images with boxes, drawn at random, of test first and then of validation."""
-    boxes = tables.boxes[tables.boxes["split"] != "train"]
+    boxes = run.boxes[run.boxes["split"] != "train"]
     if boxes.empty:
         return []
     cases = [case for _, case in boxes.groupby(["image", "pathology"], sort=True)]
     order = np.random.default_rng(seed).permutation(len(cases))
     of_test = [cases[row]["split"].iloc[0] == "test" for row in order]
     ranked = order[np.argsort(np.logical_not(of_test), kind="stable")]
-    errors = tables.latents.set_index("image")["l1"]
-    return [_boxed_case(cases[row], errors, fit) for row in ranked[:NUM_BOXED]]
+    errors = run.latents.set_index("image")["l1"]
+    return [_boxed_case(cases[row], errors, run.record.fit) for row in ranked[:NUM_BOXED]]
 
 
 def _boxed_case(case: pd.DataFrame, errors: pd.Series, fit: Fit) -> Selection:

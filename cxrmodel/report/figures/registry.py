@@ -39,8 +39,8 @@ from cxrmodel.report.figures.reconstructions import (
 )
 from cxrmodel.report.figures.scores import Rival, draw_auroc, draw_f1, draw_rivals, draw_subgroups
 from cxrmodel.report.measure import Results
-from cxrmodel.report.prose import MODELS
-from cxrmodel.report.run import RunRecord, RunTables
+from cxrmodel.report.prose import ranked_models
+from cxrmodel.report.run import Run
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -50,11 +50,11 @@ IN_TABLE = "the table below has the numbers."
 BOTH_MODELS = "classifier beside PCA with logistic regression"
 
 
-def draw_numbers(results: Results, tables: RunTables, gallery: Gallery) -> None:
+def draw_numbers(run: Run, results: Results, gallery: Gallery) -> None:
     """Draw scores, curves and losses."""
     _draw_scores(results, gallery)
-    if tables.classifier["test"].num_images:
-        _draw_panels(results, tables, gallery)
+    if run.predictions["test"].num_images:
+        _draw_panels(run, results, gallery)
     _draw_baselines(results, gallery)
     groups = results.audit.subgroups
     if groups:
@@ -69,7 +69,7 @@ def draw_numbers(results: Results, tables: RunTables, gallery: Gallery) -> None:
         )
     gallery.add(
         "training_curves",
-        partial(draw_training_curves, tables.vae_history, tables.classifier_history),
+        partial(draw_training_curves, run.vae_history, run.classifier_history),
         section="training",
         alt="Loss curves by epoch on train and validation: L1 and KL of the autoencoder, loss of "
         "the classifier; and posterior variance, active units and learning rate.",
@@ -101,8 +101,8 @@ def _draw_scores(results: Results, gallery: Gallery) -> None:
     )
 
 
-def _draw_panels(results: Results, tables: RunTables, gallery: Gallery) -> None:
-    model, baseline = tables.classifier["test"], tables.baselines["pca_logistic"]["test"]
+def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
+    model, baseline = run.predictions["test"], run.baseline_predictions["pca_logistic"]["test"]
     gallery.add(
         "roc",
         partial(draw_roc, model, baseline),
@@ -149,7 +149,10 @@ def _draw_panels(results: Results, tables: RunTables, gallery: Gallery) -> None:
 
 
 def _draw_baselines(results: Results, gallery: Gallery) -> None:
-    rivals = _rivals(results)
+    rivals = [
+        Rival(name, evaluation.macro["auroc"], lead)
+        for name, evaluation, lead in ranked_models(results)
+    ]
     gallery.add(
         "baselines",
         partial(draw_rivals, rivals),
@@ -159,15 +162,6 @@ def _draw_baselines(results: Results, gallery: Gallery) -> None:
         caption="Where the line of a lead crosses zero, these test patients cannot tell which "
         "model is better.",
     )
-
-
-def _rivals(results: Results) -> list[Rival]:
-    """Return the classifier and what it has to beat, in the order of the table."""
-    found = [Rival(MODELS["classifier"], results.classifier.macro["auroc"], None)]
-    for key in (key for key in MODELS if key in results.baselines):
-        theirs, lead = results.baselines[key].macro["auroc"], results.differences[key]["auroc"]
-        found.append(Rival(MODELS[key], theirs, lead))
-    return found
 
 
 def write_reconstructions(
@@ -180,14 +174,13 @@ def write_reconstructions(
 
 
 def draw_latents(
-    config: ReportConfig, vae: VAE, tables: RunTables, record: RunRecord, results: Results,
-    pixels: Pixels, gallery: Gallery,
-) -> None:  # fmt: skip
+    config: ReportConfig, vae: VAE, run: Run, results: Results, pixels: Pixels, gallery: Gallery
+) -> None:
     """Draw a map of the latents, images that show what they mean, and what each one carries."""
-    _draw_map(config, tables, record, gallery)
+    _draw_map(config, run, gallery)
     _draw_decoded(config, vae, results, gallery)
-    if (tables.images["split"] == "test").any():
-        rows = neighbour_rows(config, latent_columns(tables.latents, "mu"), tables, pixels)
+    if run.in_test.any():
+        rows = neighbour_rows(config, latent_columns(run.latents, "mu"), run, pixels)
         gallery.add(
             "neighbours",
             partial(draw_image_grid, rows),
@@ -245,16 +238,16 @@ def _draw_decoded(config: ReportConfig, vae: VAE, results: Results, gallery: Gal
     )
 
 
-def _draw_map(config: ReportConfig, tables: RunTables, record: RunRecord, gallery: Gallery) -> None:
+def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
     found = map_latents(
-        tables.latents.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float32),
+        run.latents.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float32),
         max_points=config.tsne_points,
         perplexity=config.tsne_perplexity,
         seed=config.seed,
     )
     if found is None:
         return
-    drawn = tables.images.iloc[found.rows]
+    drawn = run.images.iloc[found.rows]
     alt = (
         f"t-SNE of {len(drawn):,} latents, coloured by whether a finding is listed, by view, by "
         f"sex and by age; perplexity {found.perplexity:.3g}, trustworthiness "
@@ -266,7 +259,7 @@ def _draw_map(config: ReportConfig, tables: RunTables, record: RunRecord, galler
         "where that is less. A t-SNE keeps neighbours together: distances between clusters, their "
         "sizes and their number mean little."
     )
-    if not record.is_synthetic:
+    if not run.record.is_synthetic:
         caption += (
             " AP images are taken of sicker patients, so latents that encode the view look as if "
             "they encoded disease."
