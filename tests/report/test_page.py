@@ -107,6 +107,8 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
         ("latents", "latents"),
         ("classifier", "predictions"),
         ("baselines", "pca_logistic"),
+        ("baselines", "metadata"),
+        ("baselines", "patient_memory"),
     ):
         path = getattr(run.inputs, stage) / f"{name}.parquet"
         table = pd.read_parquet(path)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.latent_images import ImageRow, draw_image_grid
 from cxrmodel.report.figures.latent_space import (
@@ -85,7 +86,8 @@ def drawn(draw):
 def test_no_label_meets_another_or_leaves_the_classification_figures(results):
     classifier, baseline = results.classifier, results.baselines["pca_logistic"]
     assert drawn(lambda theme: draw_auroc(classifier, baseline, theme)) == []
-    assert drawn(lambda theme: draw_f1(classifier, theme)) == []
+    all_positive = results.baselines["all_positive"]
+    assert drawn(lambda theme: draw_f1(classifier, all_positive, theme)) == []
 
 
 def test_no_label_meets_another_in_the_small_multiples(results, made_run):
@@ -104,9 +106,9 @@ def test_no_label_meets_another_where_findings_come_together(results, made_run):
 
 def test_no_label_meets_another_in_the_baselines():
     rivals = [
-        Rival("Classifier on latents", 0.7, (0.65, 0.75), None, None),
-        Rival("Memory of the patient's other labels", 0.5, None, 0.2, (0.15, 0.25)),
-        Rival("Undefined", None, None, None, None),
+        Rival("Classifier on latents", Estimate(0.7, (0.65, 0.75)), None),
+        Rival("Memory of the patient's other labels", Estimate(0.5), Estimate(0.2, (0.15, 0.25))),
+        Rival("Undefined", Estimate.undefined("why"), Estimate.undefined("why")),
     ]
     assert drawn(lambda theme: draw_rivals(rivals, theme)) == []
 
