@@ -1,6 +1,6 @@
 """What a model must beat: principal components, thumbnails, metadata, and knowing the patient.
 
-Constant baselines need no fit; `cxrmodel.evaluation.evaluate` judges all alike.
+Constant baselines need no fit; `cxrmodel.evaluation.evaluate` judges all of them the same way.
 """
 
 from __future__ import annotations
@@ -74,22 +74,11 @@ def fit_baselines(
     """
     table = pd.read_parquet(split / "split.parquet")
     rows = pixels.rows_of(table["image"].tolist())
-    in_train = (table["split"] == "train").to_numpy()
-    fit_rows = rows[in_train]
+    fit_rows = rows[(table["split"] == "train").to_numpy()]
     done = _Counter(report, len(fit_rows) + len(rows))
     pca = _fit_pca(pixels, fit_rows, done.add)
     features, hashes = _transform(pixels, rows, pca, done.add)
-    known = pd.read_parquet(index / "index.parquet").set_index("image").loc[table["image"]]
-    columns = known.columns.tolist()
-    names = columns[columns.index("any_abnormal") + 1 :]
-    labels = known[names].to_numpy(dtype=np.uint8)
-    predictions = {
-        "pca_logistic": _predict_from_components(features, labels, in_train),
-        "metadata": predict_from_metadata(known, labels, in_train),
-        "patient_memory": remember_patients(known["patient_id"], labels, in_train),
-    }
-    for name, probabilities in predictions.items():
-        _write(table, [PREFIX + pathology for pathology in names], probabilities, directory / name)
+    _write_predictions(table, index, features, directory)
     _write_components(table, features, pca, directory)
     _write_hashes(table, hashes, directory / HASHES)
     test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
@@ -97,6 +86,23 @@ def fit_baselines(
     summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **quality}
     (directory / RECONSTRUCTION).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _write_predictions(
+    table: pd.DataFrame, index: Path, features: NDArray[np.float64], directory: Path
+) -> None:
+    known = pd.read_parquet(index / "index.parquet").set_index("image").loc[table["image"]]
+    columns = known.columns.tolist()
+    names = columns[columns.index("any_abnormal") + 1 :]
+    labels = known[names].to_numpy(dtype=np.uint8)
+    in_train = (table["split"] == "train").to_numpy()
+    predictions = {
+        "pca_logistic": _predict_from_components(features, labels, in_train),
+        "metadata": predict_from_metadata(known, labels, in_train),
+        "patient_memory": remember_patients(known["patient_id"], labels, in_train),
+    }
+    for name, probabilities in predictions.items():
+        _write(table, [PREFIX + pathology for pathology in names], probabilities, directory / name)
 
 
 def _write(
@@ -166,7 +172,7 @@ def _fit_pca(
 def _transform(
     pixels: Pixels, rows: NDArray[np.int64], pca: PrincipalComponents, tell: Callable[[int], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return the coordinates and the fingerprint of each image, from one reading."""
+    """Return the coordinates and the fingerprint of each image, from reading the pixels once."""
     coordinates, hashes = [], []
     side = min(pixels.size, PCA_SIZE_PX)
     for block in _read_blocks(pixels, rows, PCA_SIZE_PX):
@@ -258,10 +264,10 @@ def remember_patients(
     """Predict what the same patient's train images are labelled: what a leak is worth.
 
     The patient's mean label, with the prevalence in train as one more image, so that a patient
-    whom train does not hold gets the prevalence. A train image does not see its own label.
+    without a train image gets the prevalence. A train image does not see its own label.
 
     Args:
-        patients: (N,), an identity a row.
+        patients: (N,), the patient of each row.
         labels: (N, C).
         in_train: (N,).
 

@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at face value, and Platt scaling that corrects them.
+"""Whether probabilities can be taken at face value, and Platt scaling to correct them.
 
 Source of the bins, which hold equally many images: K. Nguyen, B. O'Connor, Posterior calibration
 and exploratory analysis, EMNLP 2015.
@@ -38,8 +38,8 @@ class Calibrator:
     """Platt scaling of one class: the logit times a slope, plus an intercept.
 
     Attributes:
-        slope: Below 1 where the probabilities are too sure, never negative; None where it could not
-            be fitted.
+        slope: Below 1 where the probabilities are overconfident, never negative; None where it
+            could not be fitted.
         intercept: In logits.
         reason: Why it could not be fitted.
     """
@@ -176,7 +176,7 @@ def centred(error: Estimate) -> Estimate:
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """One pathology on test, before and after scaling; alike where it could not be fitted.
+    """One pathology on test, before and after scaling; the same where it could not be fitted.
 
     Attributes:
         calibrator: The scaling.
@@ -197,8 +197,8 @@ class Calibration:
     Attributes:
         per_class: By pathology.
         macro: Unweighted means of its metrics.
-        gain: Macro Brier score after less before, paired; `lower` says that scaling helps, so that
-            the probabilities as they are were miscalibrated.
+        gain: Macro Brier score after scaling minus before, paired; its verdict `lower` says that
+            scaling helps: the probabilities as they are are miscalibrated.
     """
 
     per_class: dict[str, ClassCalibration]

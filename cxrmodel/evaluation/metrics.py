@@ -204,7 +204,7 @@ def resample_metrics(
     ]
 
     def rank(drawn: Floats) -> Floats:
-        weights = drawn[:, test.patients]  # (r, N)
+        weights = drawn[:, bootstrap.patients]  # (r, N)
         return np.stack([ranking.scores(weights) for ranking in rankings], axis=-1).swapaxes(0, 1)
 
     ranked = bootstrap.resample(rank)  # (R, scores, C)

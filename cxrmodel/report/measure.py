@@ -22,9 +22,10 @@ from cxrmodel.evaluation.audit.localisation import (
 )
 from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
 from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
+from cxrmodel.evaluation.cooccurrence import Cooccurrence, count_cooccurrence
 from cxrmodel.evaluation.evaluate import Evaluation, evaluate
 from cxrmodel.evaluation.metrics import METRICS
-from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, PatientBootstrap
+from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Floats, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.report.run import Run
@@ -69,6 +70,7 @@ class Results:
         calibration: The classifier's probabilities, before and after scaling.
         baselines: The hardest to beat first, evaluated as the classifier is.
         differences: The classifier's mean less a baseline's, by baseline and metric.
+        cooccurrence: Of the findings on test, in the labels and as the classifier calls them.
         audit: Leaks, shortcuts, subgroups and unusual images.
         localisation: Error maps against boxes, as `locate_errors` returns it.
     """
@@ -81,6 +83,7 @@ class Results:
     calibration: Calibration
     baselines: dict[str, Evaluation]
     differences: dict[str, dict[str, Estimate]]
+    cooccurrence: Cooccurrence
     audit: Audit
     localisation: dict[str, Localisation]
 
@@ -115,9 +118,16 @@ def measure(run: Run, pixels: Pixels, *, seed: int) -> Results:
             }
             for name, baseline in baselines.items()
         },
+        cooccurrence=count_cooccurrence(test, _limits(classifier)),
         audit=audit_run(run.images, run.hashes, run.latents, run.predictions, pixels, bootstrap),
         localisation=locate_errors(run, pixels, seed=seed),
     )
+
+
+def _limits(classifier: Evaluation) -> Floats:
+    """Return the thresholds of the classes, NaN where there is none."""
+    thresholds = [entry.metrics["threshold"].value for entry in classifier.per_class.values()]
+    return np.array(thresholds, dtype=np.float64)
 
 
 def _count(images: pd.DataFrame, part: str) -> Part:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NEAR_BITS = 24
 NEAR_CORRELATION = 0.99
 COMPARED_PX = 64
-MAX_CANDIDATES = 500  # near ones whose pixels are compared
+MAX_CANDIDATES = 500  # near pairs whose pixels are compared
 NOT_TEST = ("train", "val")
 
 
@@ -30,7 +30,7 @@ class Duplicates:
     Attributes:
         exact: Pairs of names with equal pixels.
         near: Pairs of names that show the same X-ray with other pixels.
-        num_unchecked: Near candidates beyond the limit, which were not compared.
+        num_unchecked: Near candidates beyond `MAX_CANDIDATES`, which were not compared.
     """
 
     exact: list[tuple[str, str]]
@@ -47,7 +47,7 @@ def find_duplicates(images: pd.DataFrame, hashes: NDArray[np.uint8], pixels: Pix
     """Look for test images that train or validation holds as well.
 
     Checksums and perceptual hashes propose pairs; the pixels decide, since checksums of 32 bits
-    meet by chance among 100,000 images. Of near ones, each test image's nearest is looked at.
+    collide by chance among 100,000 images. Of near ones, only each test image's nearest is checked.
 
     Args:
         images: N rows with `image`, `split` and `crc32`.

@@ -78,10 +78,10 @@ class GroupLocalisation:
         chance: What a point drawn anywhere on the square would reach: the boxes' share of it.
         other_films: What the points of other patients' images reach in the same boxes, so what
             anatomy alone is worth.
-        gain: `pointing_game` less `chance`, paired.
-        gain_over_other_films: `pointing_game` less `other_films`, paired.
+        gain: `pointing_game` minus `chance`, paired.
+        gain_over_other_films: `pointing_game` minus `other_films`, paired.
         error_inside, error_outside: Mean absolute error in and out of the boxes, on [0, 1].
-        error_difference: Inside less outside, paired.
+        error_difference: Inside minus outside, paired.
         warning: Why not to trust the intervals, if so.
     """
 
@@ -201,8 +201,8 @@ def _summarise(
 ) -> GroupLocalisation:
     own = cases[members]
 
-    def mean(one: str, less: str | None = None) -> Estimate:
-        values = cases[one] - (cases[less] if less else 0.0)
+    def mean(one: str, minus: str | None = None) -> Estimate:
+        values = cases[one] - (cases[minus] if minus else 0.0)
         if values[members].isna().any():
             return Estimate.undefined(ONE_PATIENT)
         return bootstrap.mean(values.to_numpy(dtype=np.float64), members, NO_BOX)

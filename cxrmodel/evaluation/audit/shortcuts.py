@@ -1,4 +1,4 @@
-"""Whether a score is about the lungs, or about the patient, the view and the number of visits.
+"""Whether a score comes from the lungs, or from the view, age, sex and number of visits.
 
 Source: H. Janes, M. Pepe, Adjusting for covariates in studies of diagnostic, screening, or
 prognostic markers, Am. J. Epidemiol. 168 (2008): the AUROC over pairs of the same stratum.
@@ -30,7 +30,7 @@ class Shortcut:
     Attributes:
         pooled: Over all pairs of images whose covariate is known.
         within: Over pairs of images of the same stratum.
-        drop: `pooled` less `within`, paired.
+        drop: `pooled` minus `within`, paired.
         by_stratum: Macro AUROC of each stratum alone.
         alone: AUROC of the covariate alone for any listed finding.
     """
@@ -43,7 +43,7 @@ class Shortcut:
 
     @property
     def is_notable(self) -> bool:
-        """Whether a part of the score that is worth a warning is owed to the covariate."""
+        """Whether so much of the score is owed to the covariate that it deserves a warning."""
         value, interval = self.drop.value, self.drop.interval
         if value is None or interval is None:
             return False

@@ -1,4 +1,4 @@
-"""Groups of test images by sex, age and view, and for which of them the classifier is worse.
+"""Groups of test images by sex, age and view, and in which of them the classifier is worse.
 
 Source: L. Seyyed-Kalantari et al., Underdiagnosis bias of artificial intelligence algorithms
 applied to chest radiographs in under-served patient populations, Nature Medicine 27 (2021).
@@ -85,7 +85,7 @@ def any_finding(predictions: Predictions) -> Labels:
 
 
 def any_finding_score(predictions: Predictions) -> Floats:
-    """Return (N,), the probability of at least one pathology, were they independent."""
+    """Return (N,), the probability of at least one pathology if they were independent."""
     return np.asarray(1 - (1 - predictions.probabilities).prod(axis=1))
 
 

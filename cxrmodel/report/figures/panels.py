@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrmodel.evaluation.calibration import Calibration, Reliability
+from cxrmodel.evaluation.cooccurrence import Cooccurrence
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.figures.theme import (
     FONT_PT,
@@ -31,6 +32,8 @@ NUM_COLUMNS = 5
 LEFT_IN, TOP_IN, BOTTOM_IN, GAP_X_IN, GAP_Y_IN = 0.62, 0.78, 0.55, 0.46, 0.62
 PANEL_IN = (WIDTH_IN - LEFT_IN - 0.15 - (NUM_COLUMNS - 1) * GAP_X_IN) / NUM_COLUMNS
 DASHES = (0, (4, 3))
+MATRIX_LEFT_IN, MATRIX_GAP_IN, MATRIX_TOP_IN, MATRIX_BOTTOM_IN = 1.75, 0.3, 0.42, 1.4
+UNDEFINED = "\u2013"
 LOW_RECALL = 0.1  # below it a precision is of a few images
 
 DrawPanel = Callable[[Axes, str], str | None]
@@ -203,47 +206,8 @@ def _add_legend(figure: Figure, entries: dict[str, dict[str, Any]], theme: Theme
     )
 
 
-MATRIX_LEFT_IN, MATRIX_GAP_IN, MATRIX_TOP_IN, MATRIX_BOTTOM_IN = 1.75, 0.3, 0.42, 1.4
-UNDEFINED = "\u2013"
-
-
-@dataclass(frozen=True)
-class Cooccurrence:
-    """Of the test images with a finding, the share that have another one as well.
-
-    Attributes:
-        names: C pathologies.
-        counts: (C,), test images labelled with each.
-        labelled: (C, C), share of the row's images that are labelled with the column's pathology.
-        called: (C, C), share that are called positive for it; its diagonal is the sensitivity.
-            NaN where no image is labelled, or the column has no threshold.
-    """
-
-    names: tuple[str, ...]
-    counts: NDArray[np.int64]
-    labelled: NDArray[np.float64]
-    called: NDArray[np.float64]
-
-
-def count_cooccurrence(test: Predictions, thresholds: dict[str, float | None]) -> Cooccurrence:
-    """Count what is labelled and what is called together.
-
-    Args:
-        test: Predictions of the test images.
-        thresholds: By pathology, from validation; a probability equal to it is positive.
-    """
-    limits = np.array([thresholds[name] for name in test.pathologies], dtype=np.float64)
-    labels = test.labels.astype(np.float64)  # (N, C)
-    called = (test.probabilities >= limits).astype(np.float64)
-    called[:, np.isnan(limits)] = np.nan
-    counts = test.labels.sum(axis=0, dtype=np.int64)
-    with np.errstate(invalid="ignore"):
-        shares = [labels.T @ other / counts[:, None] for other in (labels, called)]
-    return Cooccurrence(test.pathologies, counts, *shares)
-
-
 def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
-    """Draw both matrices beside each other, in per cent.
+    """Draw both matrices beside each other, in percent.
 
     Args:
         found: To draw.
@@ -253,9 +217,8 @@ def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
     figure = new_figure(MATRIX_TOP_IN + side + MATRIX_BOTTOM_IN)
     panels = (("Also labelled, %", found.labelled), ("Called positive, %", found.called))
     for number, (title, shares) in enumerate(panels):
-        axes = place(
-            figure, MATRIX_LEFT_IN + number * (side + MATRIX_GAP_IN), MATRIX_TOP_IN, side, side
-        )
+        left = MATRIX_LEFT_IN + number * (side + MATRIX_GAP_IN)
+        axes = place(figure, left, MATRIX_TOP_IN, side, side)
         _fill_matrix(axes, shares, theme)
         axes.set_title(title)
         names = [name.replace("_", " ") for name in found.names]

@@ -26,7 +26,6 @@ from cxrmodel.report.figures.latent_images import (
 )
 from cxrmodel.report.figures.latent_space import draw_kl_per_dimension, draw_latent_map, map_latents
 from cxrmodel.report.figures.panels import (
-    count_cooccurrence,
     draw_cooccurrence,
     draw_precision_recall,
     draw_reliability,
@@ -120,11 +119,7 @@ def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
         "precision is that of a few images.",
         summary="Precision over recall",
     )
-    thresholds = {
-        name: entry.metrics["threshold"].value
-        for name, entry in results.classifier.per_class.items()
-    }
-    found = count_cooccurrence(model, thresholds)
+    found = results.cooccurrence
     gallery.add(
         "cooccurrence",
         partial(draw_cooccurrence, found),

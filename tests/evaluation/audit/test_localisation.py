@@ -31,7 +31,7 @@ TWO = make_boxes(
 
 
 def in_corner(image):
-    """Error 0.3 in the upper left quarter of one film and in the lower right of the other."""
+    """Error 0.3 in the upper left quarter of one image and in the lower right of the other."""
     error = np.full((64, 64), 0.1, np.float32)
     error[(slice(32), slice(32)) if image == "a" else (slice(32, 64), slice(32, 64))] = 0.3
     return error
@@ -62,14 +62,14 @@ def test_groups_by_hand():
     assert nodule.warning.startswith("1 patient: fewer than 10")
 
 
-def test_a_patient_is_drawn_with_all_its_films():
+def test_a_patient_is_drawn_with_all_its_images():
     boxes = make_boxes(*((f"{n}", str(n // 6), "Mass", 0, 0, 0.5, 0.5) for n in range(60)))
 
-    def error(image):  # all films of a patient hit or none does
+    def error(image):  # all images of a patient hit, or none does
         return in_corner("a" if int(image) // 6 % 2 else "b")
 
     low, high = localise(boxes, error, num_resamples=400).overall.pointing_game.interval
-    assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # 10 patients, not 60 films
+    assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # 10 patients, not 60 images
     spread = boxes.assign(patient_id=boxes["image"])
     low, high = localise(spread, error, num_resamples=400).overall.pointing_game.interval
     assert high - low < 0.3
@@ -89,14 +89,14 @@ def random_boxes(rng, count):
 def test_errors_only_in_the_box_are_found_in_every_case():
     boxes = random_boxes(np.random.default_rng(0), 40)
 
-    def error(image):
+    def error_map(image):
         row = boxes.set_index("image").loc[image]
-        film = np.zeros((512, 512), np.float32)
+        error = np.zeros((512, 512), np.float32)
         left, top, right, bottom = (round(512 * row[side]) for side in boxes.columns[3:])
-        film[top:bottom, left:right] = 0.2
-        return film
+        error[top:bottom, left:right] = 0.2
+        return error
 
-    found = localise(boxes, error, num_resamples=100).overall
+    found = localise(boxes, error_map, num_resamples=100).overall
     assert found.pointing_game.value == 1
     assert found.gain.interval[0] > 0.8
     assert found.error_inside.value > 0.19
@@ -201,10 +201,10 @@ def test_what_a_crop_cuts_off_has_no_area():
 @pytest.mark.parametrize("shape", [(150, 230), (230, 150), (190, 190)])
 def test_the_box_is_where_the_decoder_puts_its_pixels(fit, shape):
     width, height = shape
-    film = np.zeros((height, width), np.uint8)
-    film[70:110, 60:120] = 255
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[70:110, 60:120] = 255
     buffer = io.BytesIO()
-    Image.fromarray(film).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     bright = decode_image(buffer.getvalue(), ImagesConfig(size=128, fit=fit)).pixels > 127
     mask = mask_of(boxes_on_square(table(60, 70, 60, 40, width, height), fit), 128)
     assert mask.any()

@@ -15,7 +15,6 @@ from cxrmodel.report.figures.latent_space import (
     usable_perplexity,
 )
 from cxrmodel.report.figures.panels import (
-    count_cooccurrence,
     draw_cooccurrence,
     draw_precision_recall,
     draw_reliability,
@@ -89,10 +88,8 @@ def test_no_label_meets_another_in_the_small_multiples(results, run):
     assert drawn(partial(draw_reliability, results.calibration)) == []
 
 
-def test_no_label_meets_another_where_findings_come_together(run):
-    test = run.predictions["test"]
-    found = count_cooccurrence(test, dict.fromkeys(test.pathologies, 0.2))
-    assert drawn(partial(draw_cooccurrence, found)) == []
+def test_no_label_meets_another_where_findings_come_together(results):
+    assert drawn(partial(draw_cooccurrence, results.cooccurrence)) == []
 
 
 def test_no_label_meets_another_in_the_baselines():

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.report.figures.panels import count_cooccurrence, draw_precision_recall, draw_roc
+from cxrmodel.report.figures.panels import draw_precision_recall, draw_roc
 from cxrmodel.report.figures.theme import LIGHT, drawing
 
 NAMES = ("Edema", "Mass")
@@ -46,18 +46,3 @@ def test_the_area_below_a_drawn_curve_is_its_score(tied, draw, score):
         figure = draw(tied, tied, LIGHT)
     expected = [score(tied.labels[:, column], tied.probabilities[:, column]) for column in (0, 1)]
     assert areas(figure) == pytest.approx(expected)
-
-
-def test_cooccurrence_is_counted_by_row():
-    test = predictions(
-        [[1, 1], [1, 0], [1, 0], [1, 0], [0, 0]],
-        [[0.9, 0.9], [0.9, 0.1], [0.1, 0.9], [0.5, 0.1], [0.9, 0.9]],
-    )
-    found = count_cooccurrence(test, {"Edema": 0.5, "Mass": None})
-    assert found.counts.tolist() == [4, 1]
-    assert found.labelled.tolist() == [[1, 0.25], [1, 1]]
-    assert found.called[:, 0].tolist() == [0.75, 1]  # a probability at the threshold is positive
-    assert np.isnan(found.called[:, 1]).all()
-    nobody = count_cooccurrence(predictions([[0, 1]], [[0.9, 0.9]]), {"Edema": 0.5, "Mass": 0.5})
-    assert np.isnan(nobody.labelled[0]).all()
-    assert nobody.called[1].tolist() == [1, 1]
