@@ -94,6 +94,8 @@ class Ratio:
         if self.uses_threshold and threshold.value is None:
             return Estimate.undefined(f"no threshold: {threshold.reason}")
         part, whole = self.terms(labels, probabilities, limit_of(threshold))
+        if not whole.any():
+            return Estimate.undefined(NO_IMAGE)
         return Estimate(float(np.sum(part) / np.sum(whole)))
 
     def resample(self, test: Predictions, limits: Floats, bootstrap: PatientBootstrap) -> Floats:

@@ -43,7 +43,7 @@ def test_a_class_without_a_positive_in_validation_loses_only_its_tuned_f1(rng):
     validation = sample(rng)
     validation.labels[:, 1] = 0
     found = judge(validation, sample(rng), num_resamples=20)
-    assert found.num_classes == {
+    expected = {
         "auroc": 3,
         "average_precision": 3,
         "f1": 2,
@@ -52,6 +52,7 @@ def test_a_class_without_a_positive_in_validation_loses_only_its_tuned_f1(rng):
         "specificity": 2,
         "brier": 3,
     }
+    assert expected.items() <= found.num_classes.items()
     reason = found.per_class["B"].metrics["f1"].reason
     assert reason == "no threshold: no positive image in validation"
 

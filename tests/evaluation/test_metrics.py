@@ -14,6 +14,7 @@ from sklearn.metrics import (
 from cxrmodel.evaluation.metrics import (
     METRICS,
     Ranking,
+    Ratio,
     auroc,
     average_precision,
     prevalence,
@@ -179,6 +180,12 @@ def test_undefined_rates_name_why():
     none = Estimate.undefined("why")
     assert score_class(ones, half, none)["sensitivity"].reason == "no threshold: why"
     assert score_class(1 - ones, half, none)["specificity"].reason == "no threshold: why"
+
+
+def test_a_ratio_whose_denominator_is_0_is_undefined():
+    none_called = Ratio("", lambda labels, *_: (0.0 * labels, 0.0 * labels), "image", False)
+    labels, probabilities = np.array([0, 1], np.uint8), np.array([0.2, 0.7])
+    assert none_called.score(labels, probabilities, HALF).reason == "no image to judge by"
 
 
 def test_rates_of_a_class_without_a_threshold_are_undefined_in_every_resample(sample):
