@@ -35,7 +35,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class View:
-    """One of the pictures that lie on each other.
+    """One of the views of an image, which lie on top of each other.
 
     Attributes:
         label: What it is.

@@ -13,7 +13,7 @@ FIGURES = {
     "cooccurrence.png",
     "extremes.png",
     "neighbours.png",
-    "one_a_class.png",
+    "one_per_pathology.png",
     "samples.png",
     "traversals.png",
     "auroc.png",

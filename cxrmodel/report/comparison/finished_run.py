@@ -60,7 +60,8 @@ class FinishedRun:
         root: Path or URL of its folder, as it was given.
         name: Of its folder.
         metrics: Content of metrics.json.
-        judged: Predictions, labels and errors, a row per test image, by image name.
+        table: Predictions, labels and errors: a row per test image, in the order of their names.
+        predictions: The same without the errors.
         missing: Files with images that it lacks, because an older version of this package wrote it
             or because it had nothing to show.
         samples: `data:` URL of the images that were decoded from random latents.
@@ -71,7 +72,8 @@ class FinishedRun:
     root: str
     name: str
     metrics: dict[str, Any]
-    judged: pd.DataFrame
+    table: pd.DataFrame
+    predictions: Predictions
     missing: list[str]
     samples: str | None
     examples: list[Example]
@@ -155,13 +157,15 @@ def read_finished_run(url: str) -> FinishedRun:
             return parse(files.cat_file(f"{folder}/{name}"))
 
     metrics = _parse_metrics(read(METRICS_FILE, bytes), f"{root}/{METRICS_FILE}")
-    judged = read(PREDICTIONS_FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
-    _check_judged(judged, metrics, f"{root}/{PREDICTIONS_FILE}")
+    table = read(PREDICTIONS_FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
+    _check_table(table, metrics, f"{root}/{PREDICTIONS_FILE}")
+    table = table.sort_values("image", ignore_index=True)
     return FinishedRun(
         root=root,
         name=folder.rsplit("/", 1)[-1],
         metrics=metrics,
-        judged=judged.sort_values("image", ignore_index=True),
+        table=table,
+        predictions=_to_predictions(table),
         missing=missing,
         samples=None if SAMPLES_FILE in missing else read(SAMPLES_FILE, _photograph),
         examples=[] if VIEWER_FILE in missing else read(VIEWER_FILE, read_examples),
@@ -201,10 +205,10 @@ def _problem(error: ErrorDetails) -> str:
     return f"it has no {place}" if error["type"] == "missing" else f"{place}: {error['msg']}"
 
 
-def _check_judged(judged: pd.DataFrame, metrics: dict[str, Any], where: str) -> None:
-    names = [name.removeprefix(PREFIX) for name in judged.columns if name.startswith(PREFIX)]
+def _check_table(table: pd.DataFrame, metrics: dict[str, Any], where: str) -> None:
+    names = [name.removeprefix(PREFIX) for name in table.columns if name.startswith(PREFIX)]
     expected = ["image", "patient_id", "l1", *(LABEL_PREFIX + name for name in names)]
-    missing = [name for name in expected if name not in judged.columns]
+    missing = [name for name in expected if name not in table.columns]
     if missing:
         raise DataError(f"{where} has no column {missing[0]}. {REMEDY}")
     unknown = set(names) ^ set(metrics["classifier"]["per_class"])
@@ -232,8 +236,7 @@ def write_test_predictions(run: Run, path: Path) -> None:
     written.to_parquet(path, index=False, compression="zstd")
 
 
-def to_predictions(table: pd.DataFrame) -> Predictions:
-    """Return what was written as predictions."""
+def _to_predictions(table: pd.DataFrame) -> Predictions:
     columns = [name for name in table.columns if name.startswith(PREFIX)]
     names = tuple(column.removeprefix(PREFIX) for column in columns)
     patients: NDArray[np.int64] = pd.factorize(table["patient_id"], sort=True)[0].astype(np.int64)

@@ -41,7 +41,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def draw_roc(model: Predictions, baseline: Predictions, theme: Theme) -> Figure:
-    """Draw the ROC curves of the model and of a baseline, a panel a pathology.
+    """Draw the ROC curves of the model and of a baseline, a panel per pathology.
 
     Args:
         model: Predictions of the test images.

@@ -93,7 +93,7 @@ def select_images(config: ReportConfig, run: Run) -> dict[str, list[Selection]]:
     found = {
         "reconstructions": [Selection(*row) for row in _names_and_errors(test.iloc[drawn])],
         "extremes": _extremes(test),
-        "one_a_class": _one_per_pathology(run, test),
+        "one_per_pathology": _one_per_pathology(run, test),
         "boxed": _boxed(run, config.seed),
     }
     return {name: selected for name, selected in found.items() if selected}

@@ -44,7 +44,7 @@ from cxrmodel.report.run import Run
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-COLUMNS = {"one_a_class": 7}
+COLUMNS = {"one_per_pathology": 7}
 IN_TABLE = "the table below has the numbers."
 BOTH_MODELS = "classifier beside PCA with logistic regression"
 

@@ -48,7 +48,7 @@ def test_extremes_are_the_best_and_the_worst_and_say_their_rank(run):
 
 
 def test_one_per_pathology_is_the_median_and_leaves_out_those_without_an_image(run):
-    selected = select_images(CONFIG, run)["one_a_class"]
+    selected = select_images(CONFIG, run)["one_per_pathology"]
     titles = [one.title for one in selected]
     assert "Hernia" not in titles
     assert len(titles) == 13
