@@ -19,9 +19,13 @@ MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
 DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
-# Folders that the pipeline itself makes, below the store's root and in scratch.
-STORE_FOLDERS = (*get_args(Stage), "_results", "_checkpoints")
+RECORDS_FOLDER = "_results"
+CHECKPOINTS_FOLDER = "_checkpoints"
+STORE_FOLDERS = (*get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER)
+"""Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
+
 SCRATCH_FOLDERS = ("artifacts", "drafts", "images", "ray", "sources", "work")
+"""Folders that the pipeline makes in scratch and that `gc` cleans."""
 
 
 def _known_device(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+from cxrmodel.code_digest import revision
 from cxrmodel.config import (
     ClassifierConfig,
     DataConfig,
@@ -23,7 +25,7 @@ from cxrmodel.config import (
     Stage,
     VAEConfig,
 )
-from deployments import release, results
+from deployments.pools import records_environment
 from deployments.target import Target
 from flows.main import train_pipeline
 
@@ -41,6 +43,11 @@ WITHOUT_GPU: dict[str, dict[str, Any]] = {
 }
 
 
+def version() -> str:
+    """Return the package's version and the code's revision, such as `0.1.0+1a2b3c4`."""
+    return f"{importlib.metadata.version('cxrmodel')}+{revision()}"
+
+
 def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
     """Return the environment of a job: the records beside the store, the library's log lines."""
     # Without its own home a container gets that of the worker, a folder it does not have.
@@ -52,7 +59,7 @@ def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "cxrmodel,tasks",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never a pickle, which runs when it is read
-        **results.environment(config.store.root),
+        **records_environment(config.store.root),
         **target.env,
     }
 
@@ -113,7 +120,7 @@ class Deployment:
         """Return the fields as they should be."""
         step = {"directory": str(self._target.directory)}
         return {
-            "version": release.version(),
+            "version": version(),
             "description": f"{self._description}\n\n{inspect.getdoc(train_pipeline.fn)}",
             "tags": ["cxrmodel", *self._tags],
             "work_pool_name": self._target.pool,

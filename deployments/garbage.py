@@ -20,12 +20,16 @@ from typing import Any, get_args
 import fsspec
 from pydantic import ValidationError
 
-from cxrmodel.config import SCRATCH_FOLDERS, PipelineConfig, Stage
+from cxrmodel.config import (
+    CHECKPOINTS_FOLDER,
+    RECORDS_FOLDER,
+    SCRATCH_FOLDERS,
+    PipelineConfig,
+    Stage,
+)
 from cxrmodel.settings import explain
 from cxrmodel.storage.store import DIGEST_CHARS, MANIFEST
-from flows.arguments import Parser
-from tasks.engine.records import FOLDER
-from tasks.vae import CHECKPOINTS
+from flows.command_line import Parser
 
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
 RECORD = re.compile(
@@ -100,7 +104,9 @@ class Garbage:
         for path, info in self._fs.find(self._root, detail=True).items():
             stage, _, rest = path.removeprefix(f"{self._root}/").partition("/")
             key = rest.partition("/")[0]
-            if stage == CHECKPOINTS:  # its training has not been published: it would have gone
+            if (
+                stage == CHECKPOINTS_FOLDER
+            ):  # its training has not been published: it would have gone
                 files[f"{self._root}/{stage}/{key}", None].append(info)
             elif stage not in get_args(Stage) or not KEY.fullmatch(key):
                 continue
@@ -111,7 +117,7 @@ class Garbage:
         return [_entry(path, key, infos) for (path, key), infos in files.items()]
 
     def _records(self) -> list[Entry]:
-        found = self._fs.find(f"{self._root}/{FOLDER}", detail=True)
+        found = self._fs.find(f"{self._root}/{RECORDS_FOLDER}", detail=True)
         return [
             _entry(path, None, [info])
             for path, info in found.items()
@@ -122,8 +128,8 @@ class Garbage:
         records = self._records()
         if not records and not forgotten:
             raise ValueError(
-                f"--store.root {self._root}: there is no cache record in {FOLDER}/, so nothing "
-                "tells what is in use. Nothing is removed; is this the root of a store?"
+                f"--store.root {self._root}: there is no cache record in {RECORDS_FOLDER}/, so "
+                "nothing tells what is in use. Nothing is removed; is this the root of a store?"
             )
         paths = [entry.path for entry in records if entry.path not in forgotten]
         contents = self._fs.cat(paths, on_error="return") if paths else {}

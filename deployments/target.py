@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig
 from cxrmodel.places import absolute, is_folder
-from deployments.release import PROJECT
 
+PROJECT = Path(__file__).parents[1]
 PoolType = Literal["process", "docker", "kubernetes"]
 IMAGE_DIRECTORY = Path("/app")
 SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "AUTH_STRING")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
 
 from prefect import Flow
 from prefect.runtime import flow_run
@@ -26,7 +26,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
-from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
+from cxrmodel.settings import did_you_mean, explain, not_one_of, problems_of, setting_names
 from cxrmodel.storage.store import Artifact, Store
 from flows import terminal
 from flows.dry_run import Stages, describe_run
@@ -44,6 +44,30 @@ SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
 COMMANDS = ("config", "refresh", "dry-run", "help")
 STRAY, SURPLUS = "unrecognized arguments: ", re.compile(r"ignored explicit argument ('.*')")
 FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises what is wrong instead of printing it below a page of usage."""
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags it knows."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def refuse(self, unknown: list[str]) -> None:
+        """Raise a SettingsError where there are arguments that the parser has not known."""
+        for word in unknown:
+            flag = word.partition("=")[0]
+            self.error(f"{flag}: there is no such flag{did_you_mean(flag, self.flags)}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a SettingsError that says where help is."""
+        text = message.removeprefix("argument ")
+        raise SettingsError(f"{text}\nSee {self.prog} --help for every flag.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, not_one_of(str(value), action.choices))
 
 
 class Request(NamedTuple):
@@ -95,13 +119,15 @@ class _CommandLine(PipelineConfig, BaseSettings):
     """YAML file of settings, such as configs/fast.yaml; flags override what it says, and the last
     of a flag that is given twice counts."""
 
-    refresh: list[Stage] | None = None
-    """Run this stage again even where its result is cached: index, images, split, vae, latents,
-    classifier, baselines or report. May be given several times."""
+    refresh: list[Stage] | None = Field(
+        None,
+        description="Run this stage again even where its result is cached: "
+        f"{', '.join(get_args(Stage))}. May be given several times.",
+    )
 
     dry_run: CliToggleFlag[bool] = Field(False, alias="dry-run")
-    """Say what would run, what is cached and what it costs (bytes to read, disk, memory, time),
-    and stop. The data set is listed, indexed and split in a temporary folder; nothing is written
+    """Say what would run, what is cached and what it needs (bytes to read, disk, memory), and
+    stop. The data set is listed, indexed and split in a temporary folder; nothing is written
     to the store or to scratch."""
 
     @classmethod

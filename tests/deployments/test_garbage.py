@@ -5,7 +5,6 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
 
 import boto3
 import pytest
@@ -14,12 +13,9 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
-from cxrmodel.config import STORE_FOLDERS, Stage
 from cxrmodel.storage.store import Store
 from deployments import garbage
 from deployments.__main__ import main
-from tasks.engine.records import FOLDER
-from tasks.vae import CHECKPOINTS
 
 OLD_DAYS = 40
 RECORD_KEY = "vae-" + "a" * 64
@@ -295,7 +291,3 @@ def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
     server.stop()
     assert [entry.path for entry in found] == [f"cxr-garbage/store/vae/{dead.key}"]
     assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}
-
-
-def test_the_settings_know_every_folder_that_the_store_makes():
-    assert {FOLDER, CHECKPOINTS, *get_args(Stage)} == set(STORE_FOLDERS)

@@ -57,14 +57,14 @@ def test_where_and_on_what_it_runs_is_not_in_the_key(pipeline):
 
 def test_a_comment_a_docstring_or_another_stage_edited_reruns_nothing_else(editable):
     library = editable.project / "cxrmodel"
-    append(library / "training" / "vae.py", "\n# a comment\n")
+    append(library / "training" / "vae" / "fit.py", "\n# a comment\n")
     append(library / "models" / "vae.py", '\n"""A bare string."""\n')
     append(library / "report" / "html.py", "\nEDITED = True\n")
     assert editable.run().ran == {"report"}
 
 
 def test_an_edit_without_effect_reruns_its_stage_alone(editable):
-    append(editable.project / "cxrmodel" / "training" / "vae.py", "\nEDITED = True\n")
+    append(editable.project / "cxrmodel" / "training" / "vae" / "fit.py", "\nEDITED = True\n")
     assert editable.run().ran == {"vae"}
 
 

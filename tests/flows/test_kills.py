@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cxrmodel.config import RECORDS_FOLDER
 from cxrmodel.storage.store import MANIFEST
 from deployments.garbage import Garbage, old_scratch
-from tasks.engine.records import FOLDER
 from tests.flows.processes import answer_of, files_below, start
 
 
@@ -67,7 +67,7 @@ def finished_stages(pipeline):
 
 def kept(store):
     """The files of a store, but for the report: it tells how long the stages took."""
-    return {path for path in files_below(store) if path.parts[0] not in ("report", FOLDER)}
+    return {path for path in files_below(store) if path.parts[0] not in ("report", RECORDS_FOLDER)}
 
 
 def test_a_flow_killed_twice_leaves_nothing_that_gc_does_not_take(finished, pipeline_of, tmp_path):
