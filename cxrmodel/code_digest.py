@@ -20,8 +20,8 @@ from pathlib import Path
 PROJECT_PACKAGES = ("cxrmodel", "tasks")
 REVISION_VARIABLE = "CXRMODEL_REVISION"  # set in the Docker image, which has no checkout
 
-# What these modules and packages do is covered by a key in another way, or cannot change a result:
-# settings enter a key by value, pixels by their checksums, inputs by their content.
+# These modules and packages cannot change a result, or a key covers them in another way: settings
+# enter a key by value, pixels by their checksums, inputs by their content.
 SETTINGS = "cxrmodel.config"
 NEUTRAL = (
     "cxrmodel.cluster",
@@ -83,7 +83,7 @@ def reachable_modules(module: str) -> set[str]:
 
 
 def is_neutral(module: str) -> bool:
-    """Say whether a module is declared unable to change a result, by itself or by its package."""
+    """Say whether a module, or its package, is declared unable to change a result."""
     return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
 
 
@@ -142,7 +142,7 @@ def _imports(tree: ast.Module) -> list[str]:
 
 
 def _values(tree: ast.Module) -> str:
-    """Dump the constants that a module imports from neutral ones, and the settings it fills.
+    """Dump the constants that a module imports from neutral ones, and the sections it constructs.
 
     `from cxrmodel.config import LIMIT` shapes a result by the value of LIMIT, and
     `ReportConfig()` by the defaults of that section.
@@ -163,7 +163,7 @@ def _values(tree: ast.Module) -> str:
 
 
 def _definitions(path: Path, name: str, *, with_class: bool) -> list[str]:
-    """Dump what a name of a module is assigned, and the module's own names in that."""
+    """Dump the definition of a name in a module, and of the names that it uses there."""
     top = {key: node for node in _tree(path).body for key in _names_of(node)}
     dumps, waiting, seen = [], [name], set()
     while waiting:

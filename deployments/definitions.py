@@ -65,7 +65,7 @@ def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
 
 
 def smoke_config(config: PipelineConfig) -> PipelineConfig:
-    """Return settings for a run on few small synthetic films, on the CPU, in the same store."""
+    """Return settings for a run on few small synthetic images, on the CPU, in the same store."""
     return PipelineConfig(
         preset="smoke",
         data=DataConfig(phantom_images=90),
@@ -191,7 +191,7 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
             "smoke",
             smoke_config(config),
             target,
-            "Runs every stage on synthetic films on the CPU, never from the cache, in minutes.",
+            "Runs every stage on synthetic images on the CPU, never from the cache, in minutes.",
             tags=("cpu",),
             refresh=get_args(Stage),
             without_gpu=True,

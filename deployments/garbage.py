@@ -1,7 +1,7 @@
-"""`python -m deployments gc`: remove what no cache record of a store refers to any more.
+"""`python -m deployments gc`: remove what no cache record of a store refers to.
 
-An artifact is kept as long as the key of its folder occurs in a record; records are read as JSON
-and nothing in them is ever run. One that cannot be read stops everything before the first removal.
+An artifact is kept as long as the key of its folder occurs in a record. Records are read as JSON;
+nothing in them is ever run. A record that cannot be read stops everything before the first removal.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Garbage:
         self._cutoff = datetime.now(UTC) - older_than
 
     def find(self, forgotten: Iterable[Entry] = ()) -> list[Entry]:
-        """Return the old artifacts without a record, and what broken uploads and runs have left.
+        """Return the old artifacts without a record, and the remains of broken uploads and runs.
 
         Raises:
             ValueError: The store has no records, or one that cannot be read.
@@ -169,10 +169,10 @@ def _keys_in(path: str, content: bytes | Exception) -> list[str]:
 
 
 def old_scratch(scratch: Path, older_than: timedelta) -> list[Entry]:
-    """Return what is old in scratch: what killed runs have left, and what none has opened since.
+    """Return what is old in scratch: the remains of killed runs, and what no run has opened lately.
 
-    Decoded images, listings and copies of a remote store's files cost only the time to make or
-    fetch them again; each is new again whenever a run opens it.
+    Decoded images, listings and copies of a remote store's files only cost the time to make or
+    fetch them again; opening one makes it count as new.
 
     Raises:
         ValueError: There is no such folder.

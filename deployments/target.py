@@ -38,7 +38,7 @@ class Target(BaseModel):
     """Name of the work pool."""
 
     suffix: str = Field("", pattern=r"^[\w.-]*$")
-    """Ends the deployments' names, to keep a version beside another."""
+    """End of the deployments' names, to keep a version beside another."""
 
     image: str | None = None
     """Image of a job, for docker and kubernetes."""
@@ -47,7 +47,7 @@ class Target(BaseModel):
     """More environment variables of a job, such as AWS_ENDPOINT_URL; never secrets."""
 
     volumes: tuple[str, ...] = ()
-    """More volumes of a docker job, such as `/data/films:/data/films:ro`."""
+    """More volumes of a docker job, such as `/data/images:/data/images:ro`."""
 
     outputs_claim: str | None = None
     """Persistent volume claim of a Kubernetes job's /app/outputs, to keep checkpoints."""

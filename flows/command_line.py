@@ -47,7 +47,7 @@ FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises what is wrong instead of printing it below a page of usage."""
+    """A parser that raises a mistake as one line, with what was probably meant."""
 
     @property
     def flags(self) -> list[str]:
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
     def refuse(self, unknown: list[str]) -> None:
-        """Raise a SettingsError where there are arguments that the parser has not known."""
+        """Raise a SettingsError for arguments that the parser does not know."""
         for word in unknown:
             flag = word.partition("=")[0]
             self.error(f"{flag}: there is no such flag{did_you_mean(flag, self.flags)}")
@@ -82,7 +82,7 @@ Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Artifact]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with a usage that fits on a line: each setting has a paragraph of its own below."""
+    """Help with the usage on one line: each setting has its own paragraph below."""
 
     def add_usage(self, usage: str | None, *arguments: Any, **options: Any) -> None:
         super().add_usage(usage or USAGE, *arguments, **options)
@@ -97,7 +97,7 @@ class _CommandLine(PipelineConfig, BaseSettings):
     """Learn from chest X-rays: index, decode, split, train, encode, classify, report.
 
     A setting that neither a flag nor the file of --config gives has its default:
-    the notebook's method with a split by patient, on synthetic films. What was run
+    the notebook's method with a split by patient, on synthetic images. What was run
     before with the same settings, input and code is not run again.
 
     Examples:
@@ -116,8 +116,8 @@ class _CommandLine(PipelineConfig, BaseSettings):
     )
 
     config: Path | None = None
-    """YAML file of settings, such as configs/fast.yaml; flags override what it says, and the last
-    of a flag that is given twice counts."""
+    """YAML file of settings, such as configs/fast.yaml; flags override it. Of a flag given
+    twice the last one counts."""
 
     refresh: list[Stage] | None = Field(
         None,
@@ -171,12 +171,12 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
 
     Args:
         arguments: Of the command line.
-        program: How its help is asked for, without `--help`.
-        more_flags: Flags that it has beside those of the pipeline.
+        program: The command, as help is asked of it.
+        more_flags: Further flags of the program, for suggestions.
 
     Raises:
         SettingsError: A setting is unknown or has an impossible value, or the file of `--config`
-            cannot be used. The message says which and where, a line each.
+            cannot be used. The message has a line per problem.
     """
     try:
         _refuse_unknown(arguments, more_flags)
@@ -187,7 +187,7 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
     except ValidationError as error:
         raise SettingsError(_explain_settings(error, file, arguments)) from error
     except SettingsFileError:
-        raise  # it is of no flag, so no help on flags is pointed to
+        raise  # help on flags is no help with a file
     except SettingsError as error:
         raise _with_help(error, program) from error
     return Request(config, tuple(settings.refresh or ()), settings.dry_run)
@@ -221,7 +221,7 @@ def _with_help(error: SettingsError, program: str) -> SettingsError:
 def _explain_settings(
     error: ValidationError, file: SettingsFile | None, arguments: list[str]
 ) -> str:
-    """Return what is wrong with which setting, and where it was given, a line each."""
+    """Return a line per problem: which setting, where it was given, and what is wrong."""
     given = _flags_of(arguments)
     of_file = [name for name in (file.lines if file else ()) if f"--{name}" not in given]
     lines = []

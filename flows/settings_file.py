@@ -1,4 +1,4 @@
-"""The YAML file of settings: what it says, and on which line, so that an error can tell."""
+"""The YAML file of settings, with the line of each value, so that an error can name it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from cxrmodel.settings import did_you_mean
 
 MAX_BYTES = 1 << 20
-MAX_VALUES = 10_000  # each alias counted as what it stands for
+MAX_VALUES = 10_000  # with aliases written out
 YAML_TAG = "tag:yaml.org,2002:"
 TEXT, NUMBERS = f"{YAML_TAG}str", (f"{YAML_TAG}int", f"{YAML_TAG}float")
-NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML counts 010 in eights, 1:30 in sixties
+NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML reads 010 as octal, 1:30 in base 60
 
 
 class SettingsFileError(SettingsError):
@@ -46,7 +46,7 @@ def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
         names: Dotted names of all settings; sections and their settings.
 
     Raises:
-        SettingsFileError: There is no such file, it is not YAML, or it holds something else than
+        SettingsFileError: There is no such file, it is not YAML, or it holds anything but
             sections with settings, each once.
     """
     text = _text(path)
@@ -100,12 +100,12 @@ def _explained(path: Path, text: str, error: yaml.YAMLError) -> str:
 
 
 def _check_size(path: Path, root: Node) -> None:
-    """Refuse a file whose aliases unfold to more than anybody would write."""
+    """Refuse a file whose aliases expand to more than anybody would write."""
     sizes: dict[int, int] = {}
 
     def size(node: Node) -> int:
         if id(node) not in sizes:
-            sizes[id(node)] = MAX_VALUES + 1  # what it is counted as within itself
+            sizes[id(node)] = MAX_VALUES + 1  # its size if it contains itself
             sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
         return sizes[id(node)]
 
