@@ -117,7 +117,7 @@ def test_an_evicted_pod_hands_its_run_back_and_one_elsewhere_goes_on(api, site):
 
 
 def test_a_run_whose_machine_dies_is_found_dead_and_goes_on_by_hand(api, site):
-    soon = AutomationResource(dead_runs(after=timedelta(seconds=60)))
+    soon = AutomationResource(dead_runs(after=timedelta(seconds=45)))
     soon.write(api.client)
     with site.worker() as worker:
         run = api.trigger("train", env={"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}, **LONG)

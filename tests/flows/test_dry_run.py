@@ -101,22 +101,22 @@ def settings(folder, root, **sections) -> PipelineConfig:
     )
 
 
-def test_synthetic_films_not_drawn_yet_are_not_drawn(tmp_path):
+def test_synthetic_images_not_drawn_yet_are_not_drawn(tmp_path):
     text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
     assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
     assert "60 synthetic ones, to be drawn first" in text
     assert not list(tmp_path.iterdir())
 
 
-def test_synthetic_films_that_are_drawn_are_planned_for_like_others(tmp_path):
-    films = tmp_path / "scratch" / "phantom" / "60"
-    write_phantoms(films, 60, size_px=64)
+def test_synthetic_images_that_are_drawn_are_planned_for_like_others(tmp_path):
+    drawn = tmp_path / "scratch" / "phantom" / "60"
+    write_phantoms(drawn, 60, size_px=64)
     text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
     assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
     assert "images      60 in phantom" in text
     assert "scratch     240.0 KiB for pixels" in text  # 60 images of 64 * 64 bytes
     assert not (tmp_path / "store").exists()
-    assert sorted((tmp_path / "scratch").iterdir()) == [films.parent]
+    assert sorted((tmp_path / "scratch").iterdir()) == [drawn.parent]
 
 
 def test_a_data_set_that_is_not_there_is_the_error_of_a_run(tmp_path):

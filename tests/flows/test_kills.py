@@ -38,7 +38,7 @@ def was_killed(process, delay_s):
 
 @pytest.mark.parametrize(("draws", "num_kills"), [("operations", 13), ("seconds", 7)])
 def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
-    draws, num_kills, small_films, undisturbed, tmp_path
+    draws, num_kills, few_images, undisturbed, tmp_path
 ):
     (expected, seconds, files), folder = undisturbed, tmp_path / "run"
     draw = random.Random(num_kills)
@@ -52,13 +52,13 @@ def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
     while num_kills:
         by_operation = draws == "operations"
         kill_at = draw.randint(1, expected["operations"]) if by_operation else 0
-        process = start(small_films, folder, kill_at=kill_at)
+        process = start(few_images, folder, kill_at=kill_at)
         if was_killed(process, 60 if by_operation else draw.uniform(0, seconds)):
             num_kills -= 1
             continue
         check(process)  # it was through before its instant came: the next starts from nothing
         shutil.rmtree(folder)
-    check(start(small_films, folder))
+    check(start(few_images, folder))
 
 
 def finished_stages(pipeline):

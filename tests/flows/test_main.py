@@ -10,8 +10,11 @@ import boto3
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from safetensors.numpy import load_file
 
 from cxrmodel.config import (
@@ -47,7 +50,7 @@ PER_CLASS = {"auroc", "average_precision", "f1", "f1_at_0_5", "threshold", "num_
 
 def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
     served = pipeline_of(tmp_path / "run")
-    alone = replace(served, env={"PREFECT_HOME": str(tmp_path / "prefect")})
+    alone = replace(served, env={"PREFECT_HOME": str(tmp_path / "prefect")}, preloaded=None)
     run = alone.run()
     assert run.code == 0, run.stderr
     assert run.report.is_file()
@@ -94,7 +97,7 @@ def test_divergence_is_named_last(pipeline_of, tmp_path):
 
 def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
     whole, killed = pipeline_of(tmp_path / "whole"), pipeline_of(tmp_path / "killed")
-    arguments = ("--vae.epochs=40", "--vae.checkpoint_every_s=0.05")
+    arguments = ("--vae.epochs=16", "--vae.checkpoint_every_s=0.05")
     expected = whole.run(*arguments)
     assert expected.code == 0, expected.stderr
 
@@ -122,12 +125,10 @@ def weights(store: Path):
     return load_file(path)
 
 
-@pytest.fixture(scope="module")
-def harness():
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+@pytest.fixture
+def within_server(prefect_env):
+    settings = {PREFECT_API_URL: prefect_env["PREFECT_API_URL"]}
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 
@@ -142,16 +143,16 @@ def small_config(root: str, folder: Path) -> PipelineConfig:
     )
 
 
-def test_the_flow_is_a_plain_function_call_under_a_server(harness, films, tmp_path):
-    config = small_config(str(films), tmp_path)
+def test_the_flow_is_a_plain_function_call_under_a_server(within_server, images, tmp_path):
+    config = small_config(str(images), tmp_path)
     report = train_pipeline(config)
     folder = Store(config.store.root, config.store.scratch).directory(report)
     assert json.loads((folder / "metrics.json").read_text())["data"]["num_images"] == 90
 
 
 @pytest.fixture
-def bucket(films, tmp_path, monkeypatch):
-    """The films in a bucket of an S3 server over HTTP; returns the bucket's URL and environment."""
+def bucket(images, tmp_path, monkeypatch):
+    """URL of a bucket that holds the images, on an S3 server over HTTP."""
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
@@ -164,19 +165,19 @@ def bucket(films, tmp_path, monkeypatch):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
-    client.create_bucket(Bucket="cxr-films")
-    for path in films.rglob("*"):
+    client.create_bucket(Bucket="cxr-images")
+    for path in images.rglob("*"):
         if path.is_file():
-            key = f"films/{path.relative_to(films).as_posix()}"
-            client.upload_file(str(path), "cxr-films", key)
-    yield "s3://cxr-films"
+            key = f"data/{path.relative_to(images).as_posix()}"
+            client.upload_file(str(path), "cxr-images", key)
+    yield "s3://cxr-images"
     server.stop()
 
 
-def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, tmp_path):
-    local = pipeline_of(tmp_path / "local").run()
+def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, finished, tmp_path):
+    _, local = finished
     remote = replace(
-        pipeline_of(tmp_path / "remote"), data=f"{bucket}/films", store_url=f"{bucket}/store"
+        pipeline_of(tmp_path / "remote"), data=f"{bucket}/data", store_url=f"{bucket}/store"
     )
     run = remote.run()
     assert run.code == 0, run.stderr
