@@ -6,10 +6,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -29,6 +27,7 @@ from cxrmodel.config import (
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.storage.store import Store
 from flows.main import train_pipeline
+from tests.servers.s3 import client_of, s3_server
 
 METRICS = {
     "data": {"num_images", "num_excluded", "fingerprint"},
@@ -151,27 +150,18 @@ def test_the_flow_is_a_plain_function_call_under_a_server(within_server, images,
 
 
 @pytest.fixture
-def bucket(images, tmp_path, monkeypatch):
+def bucket(images, monkeypatch):
     """URL of a bucket that holds the images, on an S3 server over HTTP."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    env = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="cxr-images")
-    for path in images.rglob("*"):
-        if path.is_file():
-            key = f"data/{path.relative_to(images).as_posix()}"
-            client.upload_file(str(path), "cxr-images", key)
-    yield "s3://cxr-images"
-    server.stop()
+    with s3_server() as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        client = client_of(env)
+        client.create_bucket(Bucket="cxr-images")
+        for path in images.rglob("*"):
+            if path.is_file():
+                key = f"data/{path.relative_to(images).as_posix()}"
+                client.upload_file(str(path), "cxr-images", key)
+        yield "s3://cxr-images"
 
 
 def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, finished, tmp_path):
