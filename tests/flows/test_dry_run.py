@@ -89,7 +89,9 @@ def test_after_a_run_and_after_changes_and_damage(finished, tmp_path):
     assert plan["classifier"] == ("unknown", "until latents has run")
     assert plan["report"][0] == "unknown"
     assert plan["index"][0] == plan["images"][0] == plan["vae"][0] == "cached"
-    agree(plan, pipeline.run(*changes))
+    run = pipeline.run(*changes)
+    agree(plan, run)
+    assert run.ran == {"split", "latents", "baselines", "classifier", "report"}
 
 
 def settings(folder, root, **sections) -> PipelineConfig:

@@ -1,7 +1,6 @@
 """The pipeline as a user starts it: results, errors in plain words, kills, a bucket."""
 
 import json
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +20,14 @@ from cxrmodel.config import (
     ImagesConfig,
     PipelineConfig,
     ReportConfig,
+    SplitConfig,
     StoreConfig,
     VAEConfig,
 )
 from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.storage.store import Store
 from flows.main import train_pipeline
+from tests.flows.conftest import Pipeline, Run
 from tests.servers.s3 import client_of, s3_server
 
 METRICS = {
@@ -64,14 +65,6 @@ def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
     assert not any((alone.scratch / "work").iterdir())
 
 
-def test_the_row_split_leaks_and_says_so(pipeline_of, tmp_path):
-    run = pipeline_of(tmp_path).run("--split.method=rows")
-    assert run.code == 0, run.stderr
-    share = run.metrics["split"]["leaking_test_fraction"]
-    assert share > 0
-    assert f"{100 * share:.1f} % of the test images are of a patient" in run.stderr
-
-
 def test_a_root_that_does_not_exist_is_named_last(pipeline_of, tmp_path):
     missing = tmp_path / "nowhere"
     run = replace(pipeline_of(tmp_path), data=str(missing)).run()
@@ -96,27 +89,30 @@ def test_divergence_is_named_last(pipeline_of, tmp_path):
 
 def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
     whole, killed = pipeline_of(tmp_path / "whole"), pipeline_of(tmp_path / "killed")
-    arguments = ("--vae.epochs=16", "--vae.checkpoint_every_s=0.05")
-    expected = whole.run(*arguments)
-    assert expected.code == 0, expected.stderr
-
-    process = killed.start(*arguments)
-    deadline = time.monotonic() + 120
-    while not list(killed.scratch.glob("work/vae-*/*.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    run_until(whole, "store/vae/*/manifest.json")
+    run_until(killed, "scratch/work/vae-*/*.safetensors", then_s=0.5)
     assert list(killed.scratch.glob("work/vae-*/*.safetensors")), "it had finished before the kill"
 
-    run = killed.run(*arguments)
-    assert run.code == 0, run.stderr
-    assert {"index", "images", "split"}.isdisjoint(run.ran)
+    run = run_until(killed, "store/vae/*/manifest.json")
+    assert "Training goes on after step" in run.stderr
+    assert [run.states[stage] for stage in ("index", "images", "split")] == ["Cached"] * 3
     resumed, unbroken = weights(killed.store), weights(whole.store)
     assert resumed.keys() == unbroken.keys()
     for name, tensor in resumed.items():
         assert (tensor == unbroken[name]).all(), name
+
+
+def run_until(pipeline: Pipeline, made: str, then_s: float = 0.0) -> Run:
+    """Kill a run some time after a file is there."""
+    process = pipeline.start("--vae.epochs=16", "--vae.checkpoint_every_s=0.05")
+    deadline = time.monotonic() + 300
+    while not list(pipeline.folder.glob(made)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(then_s)
+    process.kill()
+    stdout, stderr = process.communicate()
+    return Run(process.returncode, stdout, stderr)
 
 
 def weights(store: Path):
@@ -131,22 +127,25 @@ def within_server(prefect_env):
         yield
 
 
-def small_config(root: str, folder: Path) -> PipelineConfig:
-    return PipelineConfig(
-        data=DataConfig(root=root),
+def test_the_flow_is_a_plain_function_call_and_a_split_by_rows_leaks_and_says_so(
+    within_server, images, tmp_path, caplog
+):
+    config = PipelineConfig(
+        data=DataConfig(root=str(images)),
         images=ImagesConfig(size=64),
+        split=SplitConfig(method="rows"),
         vae=VAEConfig(epochs=1, batch_size=8, lr=1e-3),
         classifier=ClassifierConfig(epochs=2),
         report=ReportConfig(num_reconstructions=1, tsne_points=50),
-        store=StoreConfig(root=str(folder / "store"), scratch=str(folder / "scratch")),
+        store=StoreConfig(root=str(tmp_path / "store"), scratch=str(tmp_path / "scratch")),
     )
-
-
-def test_the_flow_is_a_plain_function_call_under_a_server(within_server, images, tmp_path):
-    config = small_config(str(images), tmp_path)
     report = train_pipeline(config)
     folder = Store(config.store.root, config.store.scratch).directory(report)
-    assert json.loads((folder / "metrics.json").read_text())["data"]["num_images"] == 90
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["data"]["num_images"] == 90
+    share = metrics["split"]["leaking_test_fraction"]
+    assert share > 0
+    assert f"{100 * share:.1f} % of the test images are of a patient" in caplog.text
 
 
 @pytest.fixture
