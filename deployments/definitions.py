@@ -10,7 +10,6 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from cxrmodel.code_digest import revision
@@ -26,6 +25,7 @@ from cxrmodel.config import (
     VAEConfig,
 )
 from deployments.pools import records_environment
+from deployments.reconcile import found
 from deployments.target import Target
 from flows.main import train_pipeline
 
@@ -158,10 +158,8 @@ class Deployment:
             client.delete_deployment(deployment.id)
 
     def _read(self, client: SyncPrefectClient) -> DeploymentResponse | None:
-        try:
-            return client.read_deployment_by_name(f"{train_pipeline.name}/{self._name}")
-        except ObjectNotFound:
-            return None
+        name = f"{train_pipeline.name}/{self._name}"
+        return found(lambda: client.read_deployment_by_name(name))
 
     def _schedules(self, deployment: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
         if self._schedule is None:

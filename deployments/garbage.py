@@ -264,23 +264,26 @@ def command(arguments: list[str]) -> Iterator[str]:
         store = PipelineConfig.model_validate({"store": given}).store
     except ValidationError as error:
         parser.error(explain(error, PipelineConfig))
-    garbage = Garbage(store.root, options.older_than_days)
+    folder = Path(store.scratch) if options.scratch else None
+    yield from _collect(store.root, folder, options)
+
+
+def _collect(root: str, scratch: Path | None, options: argparse.Namespace) -> Iterator[str]:
+    garbage = Garbage(root, options.older_than_days)
     after = options.forget_after_days
-    forgotten = garbage.old_records(after) if after else []
-    found = garbage.find(forgotten)
-    folder = Path(store.scratch)
-    scratch = old_scratch(folder, options.older_than_days) if options.scratch else []
+    records = garbage.old_records(after) if after else []
+    unused = garbage.find(records)
+    left = old_scratch(scratch, options.older_than_days) if scratch else []
     if not options.dry_run:
-        for entry in forgotten:
+        for entry in records:
             garbage.remove(entry)
-        unused = {entry.path for entry in garbage.find(forgotten)} if found else set()
-        found = [entry for entry in found if entry.path in unused]  # not recorded in the meantime
+        still = {entry.path for entry in garbage.find(records)} if unused else set()
+        unused = [entry for entry in unused if entry.path in still]  # not recorded in the meantime
     verb = "would remove" if options.dry_run else "removed"
-    for entry in [*forgotten, *found, *scratch]:
-        if not options.dry_run and entry in found:
-            garbage.remove(entry)
-        elif not options.dry_run and entry in scratch:
-            _remove_scratch(entry)
+    for entry in [*records, *unused, *left]:
+        if not options.dry_run and entry not in records:
+            remove = _remove_scratch if entry in left else garbage.remove
+            remove(entry)
         yield f"{verb} {entry}"
-    total = sum(entry.bytes for entry in [*forgotten, *found, *scratch])
+    total = sum(entry.bytes for entry in [*records, *unused, *left])
     yield f"{verb} {total / MIB:.1f} MiB in all"

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from cxrmodel.config import RECORDS_FOLDER, StoreConfig
 from cxrmodel.storage.store import Artifact, Store
 
+BLOCK_TYPE = RemoteFileSystem.get_block_type_slug()
 SERIALIZER = JSONSerializer().model_dump()
 ARTIFACT = "cxrmodel.storage.store.Artifact"
 
@@ -40,6 +41,11 @@ def block_name(url: str) -> str:
     return f"cxrmodel-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
+def block_reference(url: str) -> str:
+    """Return type and name of that block, as Prefect's settings refer to it."""
+    return f"{BLOCK_TYPE}/{block_name(url)}"
+
+
 @contextmanager
 def records_beside(store: StoreConfig) -> Iterator[None]:
     """Keep the records of the runs within this context in `<store.root>/_results`.
@@ -53,8 +59,7 @@ def records_beside(store: StoreConfig) -> Iterator[None]:
             yield
         return
     RemoteFileSystem(basepath=url).save(block_name(url), overwrite=True)
-    block = f"{RemoteFileSystem.get_block_type_slug()}/{block_name(url)}"
-    with temporary_settings(updates={PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK: block}):
+    with temporary_settings(updates={PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK: block_reference(url)}):
         yield
 
 

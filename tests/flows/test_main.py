@@ -104,7 +104,7 @@ def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
 
 def run_until(pipeline: Pipeline, made: str, then_s: float = 0.0) -> Run:
     """Kill a run some time after a file is there."""
-    process = pipeline.start("--vae.epochs=16", "--vae.checkpoint_every_s=0.05")
+    process = pipeline.start("--vae.epochs=10", "--vae.checkpoint_every_s=0.05")
     deadline = time.monotonic() + 300
     while not list(pipeline.folder.glob(made)):
         assert process.poll() is None and time.monotonic() < deadline
