@@ -53,7 +53,7 @@ class Target(BaseModel):
     """Persistent volume claim of a Kubernetes job's /app/outputs, to keep checkpoints."""
 
     notify: str | None = None
-    """Saved notification block, such as `slack-webhook/team`, told of failures and reports."""
+    """Saved notification block, such as `slack-webhook/team`, notified of failures and reports."""
 
     @model_validator(mode="after")
     def _image_where_needed(self) -> Self:

@@ -126,7 +126,7 @@ def _copy_empty_database(scratch: Path, home: Path) -> None:
     except sqlite3.DatabaseError:  # its first bytes are of no database
         damage = True
     if damage:
-        logger.warning("%s is damaged, and is made anew", kept)
+        logger.warning("%s is damaged and is made again", kept)
         copy.unlink()
         kept.unlink()
 
