@@ -35,8 +35,8 @@ class Stopped(KeyboardInterrupt):
 class Endings:
     """The signals that end a command: the first one stops it, further ones soon after do nothing.
 
-    A checkpoint is written and Prefect's server is notified before the command ends. Where that takes
-    long, for example with a server out of reach, one more signal ends it at once.
+    Before the command ends, a checkpoint is written and Prefect's server is notified. Where that
+    takes long, for example with a server out of reach, one more signal ends it at once.
     """
 
     def __init__(self) -> None:
