@@ -101,11 +101,12 @@ def test_an_evicted_pod_hands_its_run_back_and_one_elsewhere_goes_on(api, site):
 
 
 def test_a_run_whose_machine_dies_is_found_dead_and_goes_on_by_hand(api, site):
-    soon = AutomationResource(dead_runs(after=timedelta(seconds=45)))
+    soon = AutomationResource(dead_runs(after=timedelta(seconds=60)))
     soon.write(api.client)
+    before = set(site.checkpoints())
     with site.worker() as worker:
         run = api.trigger("train", env={"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}, **LONG)
-        wait_until(site.checkpoints, "a checkpoint is written")
+        wait_until(lambda: set(site.checkpoints()) - before, "a checkpoint is written")
         time.sleep(35)  # until a heartbeat has armed the automation
         for process in (worker.pid, *descendants(worker.pid)):
             os.kill(process, signal.SIGKILL)
