@@ -38,8 +38,6 @@ from tasks.source import find_source
 from tasks.split import split_patients
 from tasks.vae import train_vae
 
-EXCLUDING = ("index", "images", "split")  # stages that leave images out, and say why
-
 
 @flow(name="cxrmodel", flow_run_name=command_line.flow_run_name, persist_result=False)
 def train_pipeline(
@@ -60,7 +58,8 @@ def train_pipeline(
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     stages = run_stages(config, source, store)
-    show_results(stages["report"], [stages[name] for name in EXCLUDING], store)
+    excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
+    show_results(stages["report"], excluding, store)
     return stages["report"]
 
 
@@ -73,8 +72,8 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
     runtime = config.runtime
     index = index_images(config.data, source, store)
     metadata = index.only(INDEX_FILE)
-
     listing = index.only(LISTING_FILE)
+
     images = decode_listed_images(config.images, source.root, listing, store, runtime)
     pixels = PixelSource(source.root, config.images, listing, images)
 

@@ -19,7 +19,7 @@ class PixelSource:
         root: Folder or URL of the data set.
         config: How files become pixels.
         index: Artifact of the index stage; its listing names the files.
-        images: Artifact of the images stage; holds a checksum an image.
+        images: Artifact of the images stage; holds a checksum per image.
     """
 
     root: str
@@ -29,13 +29,8 @@ class PixelSource:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of every image's name, status and checksum."""
+        """Digest of the name, status and checksum of every image."""
         return self.images.only(IMAGES_FILE).fingerprint
-
-    def undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
-        """Open the pixels without decoding any: an image is decoded when it is read."""
-        source = replace(self, config=self.config.model_copy(update={"cache": False}))
-        return source.open(store, runtime, silent)
 
     def open(self, store: Store, runtime: RuntimeConfig, report: ReportProgress) -> Pixels:
         """Open the decoded pixels, decoding them again where scratch has lost them."""
@@ -48,3 +43,8 @@ class PixelSource:
             num_workers=runtime.num_workers,
             report=report,
         )
+
+    def open_undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
+        """Open the pixels without decoding any: an image is decoded when it is read."""
+        source = replace(self, config=self.config.model_copy(update={"cache": False}))
+        return source.open(store, runtime, silent)
