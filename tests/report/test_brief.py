@@ -2,8 +2,9 @@
 
 import pytest
 
-from cxrmodel.data.ledger import LEDGER_FILE, Reason, ledger
+from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.report.brief import ledger_rows
+from cxrmodel.storage.layout import EXCLUDED_FILE
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def folder_of(tmp_path):
 
     def make(name, *arguments):
         (tmp_path / name).mkdir()
-        ledger(*arguments).to_parquet(tmp_path / name / LEDGER_FILE)
+        ledger(*arguments).to_parquet(tmp_path / name / EXCLUDED_FILE)
         return tmp_path / name
 
     return make
