@@ -22,13 +22,12 @@ import torch
 from benchmarks import runners
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.evaluation import measure_bootstrap
-from benchmarks.films import FLOP_AN_IMAGE, Films, fast_config, prepare
 from benchmarks.growth import measure_growth, peak_memory
-from benchmarks.monai_loop import monai_training
 from benchmarks.object_store import measure_object_store
 from benchmarks.orchestration import measure_orchestration
 from benchmarks.page import RESULTS, write_page
-from benchmarks.turns import answer_of, in_turns, median_ms, ratio
+from benchmarks.runners import answer_of, in_turns, median_ms, ratio
+from benchmarks.sample import FLOP_PER_IMAGE, Sample, fast_config, prepare
 from cxrmodel.config import ImagesConfig, VAEConfig
 from cxrmodel.data.images.decode import decode_image
 from cxrmodel.training.vae.fit import fit_vae
@@ -36,13 +35,13 @@ from cxrmodel.training.vae.fit import fit_vae
 NUM_ROUNDS = 7
 PRODUCT_BATCHES, MONAI_BATCHES, MEMORY_BATCH = (4, 8), (1, 4), 8
 
-Section = Callable[[Films, argparse.Namespace, Path], dict[str, Any]]
+Section = Callable[[Sample, argparse.Namespace, Path], dict[str, Any]]
 
 
 def main() -> None:
     """Run the sections asked for, all by default: about fifteen minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data.root", dest="root", help="local data set; else synthetic films")
+    parser.add_argument("--data.root", dest="root", help="local data set; else synthetic images")
     parser.add_argument("--csv", type=Path, help="NIH's CSV, for the stages at the real size")
     parser.add_argument("--rounds", type=int, default=NUM_ROUNDS, help="turns of each runner")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
@@ -52,21 +51,21 @@ def main() -> None:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        films = prepare(arguments.root, Path(folder))
-        results |= describe_machine(films)
+        sample = prepare(arguments.root, Path(folder))
+        results |= describe_machine(sample)
         for name in arguments.sections or SECTIONS:
             work = Path(folder) / f"section-{name}"
             work.mkdir()
-            results[name] = SECTIONS[name](films, arguments, work)
+            results[name] = SECTIONS[name](sample, arguments, work)
             print(f"{name}: {json.dumps(results[name], indent=1)}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
 
 
-def measure_training(films: Films, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure_training(sample: Sample, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Time `fit_vae`, the notebook's loop, MONAI's network and matrix products in turns."""
     processes: dict[str, tuple[Any, ...]] = {
-        "notebook": (runners.notebook_training, films, 6),
+        "notebook": (runners.notebook_training, sample, 6),
         "matmul": (runners.matrix_products,),
     }
     fast = fast_config()[0].model_copy(update={"epochs": 1000, "checkpoint_every_s": 1e6})
@@ -74,12 +73,12 @@ def measure_training(films: Films, arguments: argparse.Namespace, work: Path) ->
         for size in PRODUCT_BATCHES:
             name = f"product_{precision}_batch_{size}"
             config = fast.model_copy(update={"precision": precision, "batch_size": size})
-            processes[name] = (runners.product_training, films, config, 3, work / name)
+            processes[name] = (runners.product_training, sample, config, 3, work / name)
         for size in MONAI_BATCHES if importlib.util.find_spec("monai") else ():
             name = f"monai_{precision}_batch_{size}"
-            processes[name] = (monai_training, films, 4, size, precision)
+            processes[name] = (runners.monai_training, sample, 4, size, precision)
     times = in_turns(processes, arguments.rounds)
-    flops = [seconds * FLOP_AN_IMAGE for seconds in times["matmul"]]
+    flops = [seconds * FLOP_PER_IMAGE for seconds in times["matmul"]]
     memory = fast.model_copy(update={"precision": "bfloat16", "batch_size": MEMORY_BATCH})
     return {
         "speedup_vs_notebook": ratio(times["notebook"], _best(times, "product_bfloat16")),
@@ -87,13 +86,13 @@ def measure_training(films: Films, arguments: argparse.Namespace, work: Path) ->
         **_against_monai(times),
         "share_of_bf16_matmul": ratio(flops, _best(times, "product_bfloat16")),
         "bf16_matmul_gflop_per_s": round(1e-9 / statistics.median(times["matmul"])),
-        "peak_memory_gib_batch_8": answer_of(peak_memory, films, memory, work),
-        "ms_an_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
+        "peak_memory_gib_batch_8": answer_of(peak_memory, sample, memory, work),
+        "ms_per_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
     }
 
 
 def _best(times: dict[str, list[float]], kind: str) -> list[float]:
-    """Return the times at the batch size that is best."""
+    """Return the times at the best batch size."""
     return min((t for name, t in times.items() if name.startswith(kind)), key=statistics.median)
 
 
@@ -110,36 +109,36 @@ def _against_monai(times: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def measure_latents(films: Films, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure_latents(sample: Sample, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Time encoding, the whole stage and the notebook's encoding in turns."""
     vae, stage, config = work / "vae", work / "stage", fast_config()[1]
     vae.mkdir()
     stage.mkdir()
     tiny = VAEConfig(epochs=1, batch_size=8, precision="auto")
-    fit_vae(tiny, films.open(), films.split, vae, checkpoints=work / "c", device="cpu")
+    fit_vae(tiny, sample.open(), sample.split, vae, checkpoints=work / "c", device="cpu")
     times = in_turns(
         {
-            "notebook": (runners.notebook_encoding, films, 16),
+            "notebook": (runners.notebook_encoding, sample, 16),
             "matmul": (runners.matrix_products,),
-            "product": (runners.product_encoding, films, config, vae, 40),
-            "stage": (runners.product_extraction, films, config, vae, stage),
+            "product": (runners.product_encoding, sample, config, vae, 40),
+            "stage": (runners.product_extraction, sample, config, vae, stage),
         },
         arguments.rounds,
     )
-    flops = [seconds * FLOP_AN_IMAGE / 6 for seconds in times["matmul"]]  # encoder, forward only
+    flops = [seconds * FLOP_PER_IMAGE / 6 for seconds in times["matmul"]]  # encoder, forward only
     return {
         "speedup_vs_notebook": ratio(times["notebook"], times["product"]),
         "share_of_bf16_matmul": ratio(flops, times["product"]),
         "stage_speedup_vs_notebook": ratio(times["notebook"], times["stage"]),
-        "ms_an_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
+        "ms_per_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
     }
 
 
-def measure_pixels(films: Films, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure_pixels(sample: Sample, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Time reading a row of the memory map and decoding its file, one after the other."""
-    pixels, config = films.open(), ImagesConfig()
+    pixels, config = sample.open(), ImagesConfig()
     read, decode = [], []
-    for row, path in enumerate(films.paths):
+    for row, path in enumerate(sample.paths):
         pixels.read(np.array([row]))  # the first read verifies a checksum
         start = time.perf_counter()
         pixels.read(np.array([row]))
@@ -149,8 +148,8 @@ def measure_pixels(films: Films, arguments: argparse.Namespace, work: Path) -> d
         decode.append(time.perf_counter() - start)
     return {
         "read_speedup_vs_decode": ratio(decode, read),
-        "ms_an_image": {"read": median_ms(read), "decode": median_ms(decode)},
-        **measure_object_store(films, arguments.rounds, work),
+        "ms_per_image": {"read": median_ms(read), "decode": median_ms(decode)},
+        **measure_object_store(sample, arguments.rounds, work),
     }
 
 
@@ -158,7 +157,7 @@ SECTIONS: dict[str, Section] = {
     "training": measure_training,
     "latents": measure_latents,
     "pixels": measure_pixels,
-    "growth": lambda films, _, work: measure_growth(films, fast_config()[0], work / "growth"),
+    "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "bootstrap": lambda *_: measure_bootstrap(),
     "orchestration": lambda _, arguments, work: measure_orchestration(
@@ -167,8 +166,8 @@ SECTIONS: dict[str, Section] = {
 }
 
 
-def describe_machine(films: Films) -> dict[str, Any]:
-    """Say what the numbers were measured on, and with what."""
+def describe_machine(sample: Sample) -> dict[str, Any]:
+    """Return the machine and the versions that the numbers were measured with."""
     capabilities = torch.cpu.get_capabilities()
     return {
         "machine": {
@@ -177,7 +176,7 @@ def describe_machine(films: Films) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "amx_bf16": bool(capabilities.get("amx_bf16", False)),
             "avx512_bf16": bool(capabilities.get("avx512_bf16", False)),
-            "films": "synthetic" if films.root.parent == films.work else "of a data set",
+            "images": "synthetic" if sample.root.parent == sample.work else "of a data set",
         },
         "versions": {name: __import__(name).__version__ for name in ("torch", "numpy", "PIL")}
         | {"python": platform.python_version()},

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +24,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.ablation_page import write_page
-from benchmarks.variants import VARIANTS, fingerprint, in_place
+from benchmarks.page import replace_between
+from benchmarks.variants import AVERAGED, VARIANTS, averaged_weights, fingerprint
 from cxrmodel.config import DataConfig, ImagesConfig, LatentsConfig, SplitConfig, VAEConfig
 from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
 from cxrmodel.data.index import build_index
@@ -30,11 +33,22 @@ from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.storage.layout import INDEX_FILE, LATENTS_FILE, SPLIT_FILE
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RESULTS = Path(__file__).with_name("ablation.json")
+PAGE = Path(__file__).parents[1] / "docs" / "tuning.md"
+BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
+COLUMNS = {
+    "val_l1": "L1, val",
+    "val_abnormal": "abnormal, val",
+    "val_view": "view, val",
+    "test_l1": "L1, test",
+    "test_abnormal": "abnormal, test",
+    "test_view": "view, test",
+}
 SIZE, NUM_SEEDS = 256, 3
 EPOCHS, LONG_EPOCHS, NOTEBOOK_EPOCHS = 40, 150, 46  # the last two take as long as each other
 
@@ -59,7 +73,8 @@ def recipes() -> dict[str, VAEConfig]:
     return {
         "tuned": short,
         **{name: short.model_copy(update=change) for name, change in without.items()},
-        **dict.fromkeys(VARIANTS, short),
+        **{name: short.model_copy(update={"objective": name}) for name in VARIANTS},
+        AVERAGED: short,
         f"tuned, {LONG_EPOCHS} epochs": tuned.model_copy(update={"epochs": LONG_EPOCHS}),
         f"notebook, {NOTEBOOK_EPOCHS} epochs": notebook.model_copy(
             update={"epochs": NOTEBOOK_EPOCHS}
@@ -69,7 +84,7 @@ def recipes() -> dict[str, VAEConfig]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The films, decoded and split by patient, in the order of the split's table.
+    """The images, decoded and split by patient, in the order of the split's table.
 
     Attributes:
         parts: (N,), `train`, `val` or `test`.
@@ -82,9 +97,14 @@ class Prepared:
     parts: NDArray[np.object_]
     labels: dict[str, NDArray[np.int64]]
 
+    @property
+    def num_train(self) -> int:
+        """Number of train images."""
+        return int((self.parts == "train").sum())
+
 
 def main() -> None:
-    """Train what is not in `ablation.json` yet, a recipe and a seed after the other."""
+    """Train what is not in `ablation.json` yet, one recipe and seed after the other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("--data.root", dest="root", required=True, help="local data set")
     parser.add_argument("--work", type=Path, default=Path("outputs/ablation"), help="scratch")
@@ -102,12 +122,14 @@ def main() -> None:
             if any(row["settings"] == settings for row in found):
                 continue
             found[:] = [row for row in found if row["seed"] != seed]  # of other settings
-            with in_place(name):
+            num_steps = config.epochs * math.ceil(prepared.num_train / int(config.batch_size))
+            with averaged_weights(num_steps) if name == AVERAGED else nullcontext():
                 scores = measure_recipe(config, prepared, prepared.folder / settings)
             found.append({"seed": seed, "settings": settings, **scores})
             print(f"{name}: {json.dumps(found[-1])}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_page({name: results[name] for name in ("PCA", *recipes()) if name in results})
+    shown = {name: results[name] for name in ("PCA", *recipes()) if name in results}
+    replace_between(PAGE, BEGIN, END, render(shown))
 
 
 def prepare(root: str, work: Path) -> Prepared:
@@ -120,8 +142,8 @@ def prepare(root: str, work: Path) -> Prepared:
     decode_images(images, root, folders["index"], folders["images"], scratch=work)
     split_images(SplitConfig(), folders["index"], folders["images"], folders["split"])
     pixels = open_pixels(images, root, folders["index"], folders["images"], scratch=work)
-    split = pd.read_parquet(folders["split"] / "split.parquet")
-    index = pd.read_parquet(folders["index"] / "index.parquet").set_index("image")
+    split = pd.read_parquet(folders["split"] / SPLIT_FILE)
+    index = pd.read_parquet(folders["index"] / INDEX_FILE).set_index("image")
     known = index.loc[split["image"]]
     labels = {
         "abnormal": known["any_abnormal"].to_numpy(dtype=np.int64),
@@ -132,7 +154,7 @@ def prepare(root: str, work: Path) -> Prepared:
 
 
 def measure_components(prepared: Prepared) -> Row:
-    """Return the scores of PCA with as many components, fitted on the train films."""
+    """Return the scores of PCA with as many components, fitted on the train images."""
     images = to_unit(prepared.pixels.read(prepared.rows)).reshape(len(prepared.rows), -1)
     num_components = recipes()["tuned"].latent_dim
     none = PrincipalComponents.none(images.shape[1])
@@ -148,11 +170,11 @@ def measure_recipe(config: VAEConfig, prepared: Prepared, folder: Path) -> Row:
     for made in (vae, latents):
         made.mkdir(parents=True, exist_ok=True)
     split = prepared.folder / "split"
-    with TemporaryDirectory() as checkpoints:  # a variant may count steps: never go on from one
+    with TemporaryDirectory() as checkpoints:  # new: averages of weights are not in one
         fit_vae(config, prepared.pixels, split, vae, checkpoints=Path(checkpoints))
     settings = LatentsConfig(batch_size=8, precision=config.precision)
     extract_latents(settings, vae, prepared.pixels, split, latents, parts=folder / "parts")
-    table = pd.read_parquet(latents / "latents.parquet")
+    table = pd.read_parquet(latents / LATENTS_FILE)
     mu = table.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float64)
     return score(prepared, mu, table["l1"].to_numpy(dtype=np.float64))
 
@@ -171,6 +193,28 @@ def score(prepared: Prepared, latents: NDArray[np.float64], l1: NDArray[np.float
             auroc = float(roc_auc_score(labels[chosen], decision[chosen]))
             scores[f"{part}_{name}"] = round(auroc, 4)
     return scores
+
+
+def render(results: dict[str, list[Row]]) -> str:
+    """Return a table: a row per recipe, with mean ± standard deviation over seeds.
+
+    Args:
+        results: As in `ablation.json`: a row per seed, by recipe.
+    """
+    lines = [
+        f"| recipe | seeds | {' | '.join(COLUMNS.values())} |",
+        f"|---|---|{'---|' * len(COLUMNS)}",
+    ]
+    for name, rows in results.items():
+        cells = [_spread([row[column] for row in rows], column) for column in COLUMNS]
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], column: str) -> str:
+    digits = 4 if column.endswith("l1") else 3
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

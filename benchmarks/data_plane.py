@@ -1,7 +1,7 @@
-"""The first stages at the real size: 112,120 files in a folder, and 117 GB of pixels to come.
+"""The stages before training at the real size: 112,120 files, which become 117 GB of pixels.
 
-The files are sparse, of a real one's length, named by the given CSV or by one that is made up to
-be as uneven: over half of the patients have one image, some have 184.
+The files are sparse and as long as real ones. Their names come from the given CSV, or from one that
+is made up to be as uneven: over half of the patients have one image, some have 184.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.films import Films
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
-from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
@@ -34,8 +31,7 @@ SIZES = (11_212, 112_120)
 FILE_BYTES = 400_000
 NUM_FOLDERS = 12
 NUM_PATIENTS = 30_805
-MAX_IMAGES_A_PATIENT = 184
-NUM_ROUNDS = 5
+MAX_IMAGES_PER_PATIENT = 184
 MIB = 1 << 20
 HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
           "Patient Gender", "View Position")  # fmt: skip
@@ -47,8 +43,8 @@ def measure_data_plane(work: Path, csv_path: Path | None = None) -> dict[str, An
     """Time the stages before training on sparse files, each size in a process of its own.
 
     Args:
-        work: Empty folder; the files take up names there, and no room.
-        csv_path: NIH's `Data_Entry_2017_v2020.csv`, where it is at hand.
+        work: Empty folder; the files take no room there.
+        csv_path: NIH's `Data_Entry_2017_v2020.csv`, if it is available.
 
     Returns:
         By number of images: scan_s, index_s, split_s, map_create_s and map_resume_s, seconds of
@@ -88,7 +84,7 @@ def _real_rows(path: Path) -> list[list[str]]:
 
 def _made_up_rows() -> list[list[str]]:
     rng = np.random.default_rng(0)
-    images = np.minimum(rng.zipf(1.75, NUM_PATIENTS), MAX_IMAGES_A_PATIENT)
+    images = np.minimum(rng.zipf(1.75, NUM_PATIENTS), MAX_IMAGES_PER_PATIENT)
     patients = np.resize(np.repeat(np.arange(NUM_PATIENTS), images), SIZES[-1])
     labels = rng.choice(["No Finding", "Effusion|Mass", "Infiltration"], SIZES[-1])
     views = rng.choice(["PA", "AP"], SIZES[-1])
@@ -117,7 +113,7 @@ def _measure_stages(root: Path, made: Path, answer: Any) -> None:
     images.to_parquet(made / IMAGES_FILE)
     with timed("split_s"):
         split_images(SplitConfig(), made, made, made)
-    cache = ImageCache(ImagesConfig(), made, num_images, made)
+    cache = PixelCache(ImagesConfig(), made, num_images, made)
     for name in ("map_create_s", "map_resume_s"):
         with timed(name):
             cache.build(ImageReader(ImagesConfig(), str(root), made), np.arange(0))
@@ -126,23 +122,3 @@ def _measure_stages(root: Path, made: Path, answer: Any) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kib = 1 if sys.platform != "darwin" else 1024
     answer.send({**seconds, "peak_mib": round(peak / kib / 1024)})
-
-
-def measure_reading(films: Films) -> float:
-    """Return the rate of the product's reader as a share of that of the decoder alone.
-
-    Both work on every core, turn by turn: one on files, the other on bytes in memory.
-    """
-    config, shares = ImagesConfig(), []
-    reader = ImageReader(config, str(films.root), films.work / "index")
-    files = [path.read_bytes() for path in films.paths]
-    for _ in range(NUM_ROUNDS):
-        start = time.perf_counter()
-        with ThreadPoolExecutor(reader.num_workers) as pool:
-            list(pool.map(lambda data: decode_image(data, config), files))
-        alone = time.perf_counter() - start
-        start = time.perf_counter()
-        for _ in reader.decode_many(range(len(files))):
-            pass
-        shares.append(alone / (time.perf_counter() - start))
-    return float(np.median(shares))

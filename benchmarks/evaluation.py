@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cxrmodel.evaluation.bootstrap import resample_patients
+from cxrmodel.evaluation.metrics import resample_metrics
+from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
 
 NUM_IMAGES, NUM_PATIENTS, NUM_CLASSES = 16_818, 4_620, 14
@@ -39,6 +40,6 @@ def _resample() -> tuple[float, float]:
     test = Predictions(tuple(map(str, range(NUM_CLASSES))), labels, probabilities, patients)
     started = time.perf_counter()
     thresholds = np.full(NUM_CLASSES, 0.5)
-    resample_patients(test, thresholds, num_resamples=NUM_RESAMPLES, seed=0)
+    resample_metrics(test, thresholds, PatientBootstrap(patients, num_resamples=NUM_RESAMPLES))
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return time.perf_counter() - started, peak_kib / 2**20

@@ -1,7 +1,7 @@
 """Measure training on a GPU: `python -m benchmarks.gpu [--data.root FOLDER] [--out FOLDER]`.
 
-Adds its tables to `results.json` and `README.md`. Without a GPU it goes through the same steps with
-small images on the CPU, to show that it works, and adds nothing.
+Adds its tables to `results.json` and `README.md`. Without a GPU it takes the same steps with small
+images on the CPU, to show that it works, and adds nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from unittest.mock import patch
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.films import FLOP_AN_IMAGE, Films, RepeatedPixels, fast_config, prepare
-from benchmarks.monai_loop import MonaiTraining
-from benchmarks.notebook import NotebookTraining, load
 from benchmarks.page import RESULTS, write_page
+from benchmarks.rivals import MonaiTraining, NotebookTraining, load
+from benchmarks.sample import FLOP_PER_IMAGE, RepeatedPixels, Sample, fast_config, prepare
 from cxrmodel.config import LatentsConfig, VAEConfig
-from cxrmodel.models import pixel_blocks
+from cxrmodel.models import convolutions
 from cxrmodel.progress import Progress
-from cxrmodel.training import latents
+from cxrmodel.training import speed
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import fit, loop
+from cxrmodel.training.vae import fit
 from cxrmodel.training.vae.fit import fit_vae
 
 WARM_UP_S = 1.0
@@ -76,7 +75,7 @@ class Stop(BaseException):
 def main() -> None:
     """Measure, print, and write what was measured on a GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--data.root", dest="root", help="local data set; else synthetic films")
+    parser.add_argument("--data.root", dest="root", help="local data set; else synthetic images")
     parser.add_argument("--out", type=Path, help="folder for gpu.json and profile.txt as well")
     arguments = parser.parse_args()
     plan = ON_GPU if torch.cuda.is_available() else ON_CPU
@@ -97,8 +96,8 @@ def main() -> None:
 
 def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, Any], str]:
     """Return every figure, and the profile of the best configuration as a table."""
-    films = prepare(root, folder, plan.size, num_images=48 if plan is ON_GPU else 8)
-    pixels = RepeatedPixels(films.open(), plan.num_images)
+    sample = prepare(root, folder, plan.size, num_images=48 if plan is ON_GPU else 8)
+    pixels = RepeatedPixels(sample.open(), plan.num_images)
     bench = Bench(plan, pixels, pixels.write_split(folder / "long"), folder)
     rate = matrix_rate(plan)
     measured: dict[str, Any] = {"machine": describe(plan, rate, root)}
@@ -107,11 +106,11 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
         measured.setdefault(section, {})[name] = figures
         print(f"{section}, {name}: {json.dumps(figures)}", flush=True)
 
-    keep("beside", "notebook, batch 1, float32", notebook(plan, films))
+    keep("beside", "notebook, batch 1, float32", notebook(plan, sample))
     if plan.size == ON_GPU.size and importlib.util.find_spec("monai"):
         for precision in ("float32", "bfloat16"):
             for size in (1, 8, 32):
-                keep("beside", f"MONAI, batch {size}, {precision}", monai(films, size, precision))
+                keep("beside", f"MONAI, batch {size}, {precision}", monai(sample, size, precision))
     for size in plan.batches:
         keep("bfloat16", str(size), bench.training(rate, size))
     for size in plan.float32_batches:
@@ -120,14 +119,14 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
     keep("options", "as it is", bench.training(rate, batch))
     with any_kernels():
         keep("options", "kernels that may differ from run to run", bench.training(rate, batch))
-    with patch.object(pixel_blocks, "suits", lambda *_: False):
+    with patch.object(convolutions, "is_for_pixel_blocks", lambda *_: False):
         keep("options", "cuDNN's kernels for one channel", bench.training(rate, batch))
     for option in ("gradient_checkpointing", *(["compile"] if plan is ON_GPU else [])):
         try:
             figures = bench.training(rate, batch, **{option: True})
         except (RuntimeError, AssertionError) as error:  # of a compiler that cannot do it
             figures = {"images_per_s": f"fails: {str(error).splitlines()[0][:80]}"}
-        keep("options", f"fit.{option}", figures)
+        keep("options", f"vae.{option}", figures)
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))
     best = max(measured["bfloat16"], key=lambda n: measured["bfloat16"][n]["images_per_s"])
     measured["ratios"] = ratios(measured, best)
@@ -182,18 +181,18 @@ def any_kernels() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def notebook(plan: Plan, films: Films) -> dict[str, float]:
+def notebook(plan: Plan, sample: Sample) -> dict[str, float]:
     """Time the notebook's loop on this device, decoding included."""
     if plan.size != ON_GPU.size:
         return {}
     training = NotebookTraining(plan.device)
-    return repeated(plan.measured_s, lambda: training.train(films.paths[:16]), 16)
+    return repeated(plan.measured_s, lambda: training.train(sample.paths[:16]), 16)
 
 
-def monai(films: Films, batch_size: int, precision: str) -> dict[str, float]:
+def monai(sample: Sample, batch_size: int, precision: str) -> dict[str, float]:
     """Time MONAI's network on a GPU, its images in memory already."""
     training = MonaiTraining("cuda", precision)
-    images = torch.cat([load(films.paths[row % len(films.paths)]) for row in range(batch_size)])
+    images = torch.cat([load(sample.paths[row % len(sample.paths)]) for row in range(batch_size)])
 
     def step() -> None:
         training.train(images)
@@ -293,7 +292,7 @@ class Bench:
             if told[-1][0] - told[0][0] > self.plan.measured_s:
                 raise Stop
 
-        with suppress(Stop), patch.object(latents, "REPORT_EVERY_S", WARM_UP_S / 4):
+        with suppress(Stop), patch.object(speed, "REPORT_EVERY_S", WARM_UP_S / 4):
             extract_latents(
                 LatentsConfig(batch_size=batch_size, precision="auto"), network, self.pixels,
                 self.split, directory, parts=self.folder / "parts", device=self.plan.device,
@@ -316,19 +315,14 @@ class Bench:
         )
         with tempfile.TemporaryDirectory(dir=self.folder) as work:
             directory = Path(work)
-            with (
-                suppress(Stop),
-                patch.object(loop, "REPORT_EVERY_S", report_every_s),
-                # An interrupted training leaves a checkpoint, which is no part of a step.
-                patch.object(loop.VAETraining, "_save_interrupted", lambda _: None),
-            ):
+            with suppress(Stop), patch.object(speed, "REPORT_EVERY_S", report_every_s):
                 fit_vae(
                     config, self.pixels, self.split, directory, checkpoints=directory,
                     device=self.plan.device, report=report,
                 )  # fmt: skip
 
     def _flop_per_image(self) -> float:
-        return FLOP_AN_IMAGE * (self.plan.size / ON_GPU.size) ** 2
+        return FLOP_PER_IMAGE * (self.plan.size / ON_GPU.size) ** 2
 
 
 if __name__ == "__main__":

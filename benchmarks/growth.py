@@ -1,4 +1,4 @@
-"""How training's cost grows: with the side of an image, the batch, and the number of images."""
+"""How the cost of training grows: with the side of an image, the batch, the number of images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.films import Films
-from benchmarks.turns import answer_of
+from benchmarks.runners import answer_of
+from benchmarks.sample import Sample
 from cxrmodel.config import VAEConfig
 from cxrmodel.data.images.pixels import Pixels
 from cxrmodel.progress import Progress
-from cxrmodel.training.vae import loop
+from cxrmodel.storage.layout import SPLIT_FILE
+from cxrmodel.training import speed
 from cxrmodel.training.vae.fit import fit_vae
 
 SIDES = (256, 512, 1024)
@@ -38,26 +39,26 @@ class SmallPixels:
         return np.ascontiguousarray(self._pixels.read(rows)[:, ::step, ::step])
 
 
-def measure_growth(films: Films, config: VAEConfig, work: Path) -> dict[str, Any]:
+def measure_growth(sample: Sample, config: VAEConfig, work: Path) -> dict[str, Any]:
     """Train short epochs, each kind in a process of its own.
 
     Returns:
-        `ms_an_image_by_side`, `peak_gib_by_batch` at 1024 px, `epoch_s_by_images` and
+        `ms_per_image_by_side`, `peak_gib_by_batch` at 1024 px, `epoch_s_by_images` and
         `loader_wait`, the share of the training's time at 1024 px spent waiting for images.
     """
     work.mkdir()
     by_side = {
-        side: answer_of(time_epoch, films, config, side, max(NUMBERS), work) for side in SIDES
+        side: answer_of(time_epoch, sample, config, side, max(NUMBERS), work) for side in SIDES
     }
     by_batch = {}
     for size in BATCHES:
         batches = config.model_copy(update={"batch_size": size})
-        by_batch[str(size)] = answer_of(peak_memory, films, batches, work)
+        by_batch[str(size)] = answer_of(peak_memory, sample, batches, work)
     by_number = {
-        number: answer_of(time_epoch, films, config, 512, number, work) for number in NUMBERS
+        number: answer_of(time_epoch, sample, config, 512, number, work) for number in NUMBERS
     }
     return {
-        "ms_an_image_by_side": {
+        "ms_per_image_by_side": {
             str(side): round(1e3 * epoch["seconds"] / max(NUMBERS), 1)
             for side, epoch in by_side.items()
         },
@@ -70,12 +71,12 @@ def measure_growth(films: Films, config: VAEConfig, work: Path) -> dict[str, Any
 
 
 def time_epoch(
-    answer: Connection, films: Films, config: VAEConfig, side: int, num_images: int, work: Path
+    answer: Connection, sample: Sample, config: VAEConfig, side: int, num_images: int, work: Path
 ) -> None:
     """Answer with the seconds of a second epoch, and the share of them spent waiting."""
-    loop.REPORT_EVERY_S = 0.0  # after every step
+    speed.REPORT_EVERY_S = 0.0  # after every step
     folder = work / f"{side}-{num_images}"
-    split = _some(films, num_images, folder)
+    split = _some(sample, num_images, folder)
     times: list[tuple[int, float, float]] = []
 
     def report(progress: Progress) -> None:
@@ -83,7 +84,7 @@ def time_epoch(
         times.append((progress.done, time.perf_counter(), wait))
 
     long = config.model_copy(update={"epochs": 2, "checkpoint_every_s": 1e6})
-    pixels = SmallPixels(films.open(), side)
+    pixels = SmallPixels(sample.open(), side)
     fit_vae(long, pixels, split, folder, checkpoints=folder, device="cpu", report=report)
     shutil.rmtree(folder)
     steps = -(-num_images // config.batch_size)
@@ -93,21 +94,21 @@ def time_epoch(
     answer.send({"seconds": float(gaps.sum()), "loader_wait": float(waits @ gaps / gaps.sum())})
 
 
-def peak_memory(answer: Connection, films: Films, config: VAEConfig, work: Path) -> None:
+def peak_memory(answer: Connection, sample: Sample, config: VAEConfig, work: Path) -> None:
     """Answer with the largest resident memory of a process that trains for an epoch, in GiB."""
     folder = work / f"memory-{config.batch_size}"
     folder.mkdir()
     one = config.model_copy(update={"epochs": 1})
-    fit_vae(one, films.open(), films.split, folder, checkpoints=folder, device="cpu")
+    fit_vae(one, sample.open(), sample.split, folder, checkpoints=folder, device="cpu")
     shutil.rmtree(folder)
     answer.send(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2))
 
 
-def _some(films: Films, num_images: int, folder: Path) -> Path:
+def _some(sample: Sample, num_images: int, folder: Path) -> Path:
     """Write a split of so many train images and those to validate with; return its folder."""
     directory = folder / "split"
     directory.mkdir(parents=True)
-    split = pd.read_parquet(films.split / "split.parquet")
+    split = pd.read_parquet(sample.split / SPLIT_FILE)
     train, val = split[split["split"] == "train"], split[split["split"] == "val"]
-    pd.concat([train[:num_images], val]).to_parquet(directory / "split.parquet", index=False)
+    pd.concat([train[:num_images], val]).to_parquet(directory / SPLIT_FILE, index=False)
     return directory

@@ -1,4 +1,4 @@
-"""Decoding films out of a real S3 server on this machine, beside decoding them out of memory."""
+"""Decoding images from a real S3 server on this machine, compared with decoding from memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.films import Films, prepare
+from benchmarks.sample import Sample, prepare
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.decode import decode_image
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
@@ -30,18 +29,17 @@ from cxrmodel.data.source import scan_source
 from tests.servers.ceph import REGION, Ceph, missing_programs
 from tests.servers.fault_proxy import FaultProxy
 
-BUCKET, SMALL = "films", "small-films"
+BUCKET, SMALL = "images", "small-images"
 SMALL_SIDE = 128
 LATENCY_S = 0.05
 NUM_ALONE = 16
-MAX_LISTED = 112_120
 
 
-def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str, Any]:
+def measure_object_store(sample: Sample, num_rounds: int, work: Path) -> dict[str, Any]:
     """Return shares and speed-ups, medians over rounds of what ran one after the other.
 
     Returns:
-        s3_decode_share: Images a second out of an S3 server on the other half of the cores, over
+        s3_decode_share: Images per second from an S3 server on the other half of the cores, over
             decoding from memory on the same half.
         s3_decode_share_beside_server: The same with the server on the same cores.
         s3_speedup_at_50_ms: Small images per second with 50 ms of latency, over one at a time; they
@@ -57,12 +55,12 @@ def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str,
     ceph.start()
     try:
         with _environment(ceph, ceph.endpoint):
-            index = _upload(ceph, films, work, BUCKET)
-            small = _upload(ceph, films, work, SMALL, SMALL_SIDE)
+            index = _upload(ceph, sample, work, BUCKET)
+            small = _upload(ceph, sample, work, SMALL, SMALL_SIDE)
             os.sched_setaffinity(0, ours)
-            apart = _measure_share(films, index, num_rounds)
+            apart = _measure_share(sample, index, num_rounds)
             os.sched_setaffinity(0, servers)
-            beside = _measure_share(films, index, num_rounds)
+            beside = _measure_share(sample, index, num_rounds)
         os.sched_setaffinity(0, cores)
         with _slow_proxy(ceph) as endpoint, _environment(ceph, endpoint):
             speedup = _measure_speedup(small, num_rounds)
@@ -76,33 +74,14 @@ def measure_object_store(films: Films, num_rounds: int, work: Path) -> dict[str,
         ceph.stop()
 
 
-def measure_listing(num_objects: int = MAX_LISTED) -> dict[str, Any]:
-    """Time listing a bucket of many tiny objects, and count the requests."""
-    ceph = Ceph()
-    ceph.start()
-    try:
-        client = ceph.client()
-        client.create_bucket(Bucket=BUCKET)
-        with ThreadPoolExecutor(8) as pool:
-            names = (f"images/{number:08d}_000.png" for number in range(num_objects))
-            list(pool.map(lambda n: client.put_object(Bucket=BUCKET, Key=n, Body=b"x"), names))
-        proxy = FaultProxy(ceph.endpoint)
-        with _environment(ceph, proxy.endpoint):
-            seconds, files = _timed(Root(f"s3://{BUCKET}").files)
-        proxy.stop()
-        return {"objects": len(files), "seconds": round(seconds, 2), **proxy.counts}
-    finally:
-        ceph.stop()
-
-
-def _upload(ceph: Ceph, films: Films, work: Path, bucket: str, side: int | None = None) -> Path:
-    """Store the films, or small copies, in a bucket, and return the folder of its index."""
+def _upload(ceph: Ceph, sample: Sample, work: Path, bucket: str, side: int | None = None) -> Path:
+    """Store the images, or small copies, in a bucket, and return the folder of its index."""
     client = ceph.client()
     client.create_bucket(Bucket=bucket)
-    csv = next(films.root.rglob("*.csv"))
-    for path in (csv, *films.paths):
+    csv = next(sample.root.rglob("*.csv"))
+    for path in (csv, *sample.paths):
         content = path.read_bytes() if side is None or path == csv else _shrunk(path, side)
-        key = path.relative_to(films.root).as_posix()
+        key = path.relative_to(sample.root).as_posix()
         client.put_object(Bucket=bucket, Key=key, Body=content)
     config = DataConfig(root=f"s3://{bucket}")
     index = work / bucket
@@ -117,11 +96,11 @@ def _shrunk(path: Path, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _measure_share(films: Films, index: Path, num_rounds: int) -> float:
+def _measure_share(sample: Sample, index: Path, num_rounds: int) -> float:
     config = ImagesConfig()
     reader = ImageReader(config, f"s3://{BUCKET}", index)
     rows = range(len(reader.names))
-    contents = [path.read_bytes() for path in films.paths]
+    contents = [path.read_bytes() for path in sample.paths]
 
     def decode(content: bytes) -> int:
         return zlib.crc32(decode_image(content, config).pixels.data)
@@ -199,15 +178,11 @@ def _delay(end: Connection, upstream: str) -> None:
 
 
 def main() -> None:
-    """Measure alone: `python -m benchmarks.object_store [FOLDER | list]`."""
-    argument = sys.argv[1] if len(sys.argv) > 1 else None
+    """Measure alone: `python -m benchmarks.object_store [FOLDER]`."""
+    root = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as folder:
-        results = (
-            measure_listing()
-            if argument == "list"
-            else measure_object_store(prepare(argument, Path(folder)), 5, Path(folder))
-        )
-    print(json.dumps(results, indent=1))
+        work = Path(folder)
+        print(json.dumps(measure_object_store(prepare(root, work), 5, work), indent=1))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cxrmodel.phantom import write_phantoms
+from cxrmodel.storage.layout import MANIFEST_FILE
 from tests.servers.prefect_server import open_server
 
-NUM_FILMS, SIZE_PX = 90, 64
+NUM_IMAGES, SIZE_PX = 90, 64
 SETTINGS = ("--vae.epochs=1", "--vae.batch_size=16", "--classifier.epochs=1",
             "--report.num_reconstructions=1", "--report.tsne_points=50",
             "--runtime.device=cpu")  # fmt: skip
@@ -51,8 +52,8 @@ def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
         finds everything cached, all of it overhead; `cached_process_s`, the same from the start of
         the process to its end.
     """
-    films = work / "films"
-    write_phantoms(films, NUM_FILMS, size_px=SIZE_PX)
+    dataset = work / "dataset"
+    write_phantoms(dataset, NUM_IMAGES, size_px=SIZE_PX)
     seconds: dict[str, dict[str, list[float]]] = {}
     (work / "server").mkdir()
     with open_server(work / "server") as server:
@@ -61,7 +62,7 @@ def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
             for name, env in {"server": url, "ephemeral": {}}.items():
                 folder = work / f"{name}-{number}"
                 found = seconds.setdefault(name, {})
-                for key, value in _one_turn(films, folder, env).items():
+                for key, value in _one_turn(dataset, folder, env).items():
                     found.setdefault(key, []).append(value)
     return {
         name: {key: round(statistics.median(values), 2) for key, values in found.items()}
@@ -69,9 +70,9 @@ def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
     }
 
 
-def _one_turn(films: Path, folder: Path, env: dict[str, str]) -> dict[str, float]:
-    cold_s, _ = _run(films, folder, env)
-    cached_s, process_s = _run(films, folder, env)
+def _one_turn(dataset: Path, folder: Path, env: dict[str, str]) -> dict[str, float]:
+    cold_s, _ = _run(dataset, folder, env)
+    cached_s, process_s = _run(dataset, folder, env)
     return {
         "cold_overhead_s": cold_s - _library_seconds(folder / "store"),
         "cached_flow_s": cached_s,
@@ -79,12 +80,12 @@ def _one_turn(films: Path, folder: Path, env: dict[str, str]) -> dict[str, float
     }
 
 
-def _run(films: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
+def _run(dataset: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
     """Run the pipeline in a process; return the seconds of the flow, and of the process."""
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
     environment.pop("PREFECT_API_URL", None)
-    places = (f"--data.root={films}", f"--store.root={folder}/store",
+    places = (f"--data.root={dataset}", f"--store.root={folder}/store",
               f"--store.scratch={folder}/scratch", f"--images.size={SIZE_PX}")  # fmt: skip
     start = time.perf_counter()
     ran = subprocess.run(
@@ -100,5 +101,5 @@ def _run(films: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
 
 
 def _library_seconds(store: Path) -> float:
-    manifests = [json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")]
+    manifests = [json.loads(path.read_text()) for path in store.glob(f"*/*/{MANIFEST_FILE}")]
     return float(sum(manifest["seconds"] for manifest in manifests))

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 - a table of texts for people
+# ruff: noqa: E501, RUF001 - a table of texts
 """Puts the figures of the last run into `README.md`, between its markers."""
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ROWS = (
     ("bootstrap", "bootstrap_peak_gib", "their peak memory", "GiB", "< 1"),
 )  # fmt: skip
 TABLES = (
-    ("training", "ms_an_image", "Training at 1024 px", "ms per image"),
-    ("latents", "ms_an_image", "Encoding at 1024 px", "ms per image"),
-    ("pixels", "ms_an_image", "Pixels", "ms per image"),
-    ("growth", "ms_an_image_by_side", "Training, by side in pixels", "ms per image"),
+    ("training", "ms_per_image", "Training at 1024 px", "ms per image"),
+    ("latents", "ms_per_image", "Encoding at 1024 px", "ms per image"),
+    ("pixels", "ms_per_image", "Pixels", "ms per image"),
+    ("growth", "ms_per_image_by_side", "Training, by side in pixels", "ms per image"),
     ("growth", "peak_gib_by_batch", "Peak memory at 1024 px, by batch", "GiB"),
     ("growth", "epoch_s_by_images", "An epoch at 512 px, by number of images", "s"),
 )
@@ -54,10 +54,14 @@ def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
         results: As in `results.json`.
         page: A Markdown file with both markers.
     """
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{render(results)}\n{END}{after}", encoding="utf-8")
+    replace_between(page, BEGIN, END, render(results))
+
+
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what lies between two markers of a file."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def render(results: dict[str, Any]) -> str:
@@ -66,7 +70,7 @@ def render(results: dict[str, Any]) -> str:
     unit = "with AMX" if machine["amx_bf16"] else "without AMX"
     blocks = [
         f"{machine['cpu']}, {machine['threads']} threads, {unit}; PyTorch {versions['torch']}, "
-        f"Python {versions['python']}; films {machine['films']}.",
+        f"Python {versions['python']}; images {machine['images']}.",
         _rows(["figure", "value", "goal"], [_headline(results, *row) for row in ROWS]),
     ]
     for section, figure, title, unit in TABLES:

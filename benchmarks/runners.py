@@ -1,41 +1,106 @@
-"""What is timed, each in a process of its own, taking turns: no one changes another's settings."""
+"""What is timed: runners that take turns, each in a process of its own.
+
+In a process of its own no runner changes another's settings.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import statistics
 import time
+from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.films import Films
-from benchmarks.notebook import NotebookTraining
-from benchmarks.turns import take_turns
+from benchmarks.rivals import MonaiTraining, NotebookTraining, load
+from benchmarks.sample import Sample
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.data.images.batches import iterate_batches
 from cxrmodel.progress import Progress
-from cxrmodel.training.batches import in_batches
+from cxrmodel.training import speed
 from cxrmodel.training.devices import keep_freed_memory, resolve_precision
 from cxrmodel.training.encoding import Coder, load_vae
+from cxrmodel.training.image_batches import in_batches
 from cxrmodel.training.latents import extract_latents
-from cxrmodel.training.vae import loop
 from cxrmodel.training.vae.fit import fit_vae
 
 CPU = torch.device("cpu")
 MATRIX_SIDE = 4096
 MATRIX_PRODUCTS = 4
 
+spawn = multiprocessing.get_context("spawn")
+
+
+def in_turns(processes: dict[str, tuple[Any, ...]], num_rounds: int) -> dict[str, list[float]]:
+    """Let processes work one at a time, round after round; the first round warms up.
+
+    Args:
+        processes: By name, a function and its arguments after the connection it answers on.
+        num_rounds: Rounds after the first.
+
+    Returns:
+        What each answered, in seconds per unit, round by round.
+    """
+    ends: dict[str, Connection] = {}
+    workers = []
+    for name, (runner, *arguments) in processes.items():
+        ends[name], theirs = spawn.Pipe()
+        workers.append(spawn.Process(target=runner, args=(theirs, *arguments), daemon=True))
+        workers[-1].start()
+        theirs.close()
+        ends[name].recv()
+    seconds: dict[str, list[float]] = {name: [] for name in processes}
+    for _ in range(num_rounds + 1):
+        for name, end in ends.items():
+            end.send(True)
+            seconds[name].append(end.recv())
+    for end, worker in zip(ends.values(), workers, strict=True):
+        end.send(False)
+        worker.join()
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def take_turns(turns: Connection, work: Callable[[], float]) -> None:
+    """Do a turn's work whenever told to, and answer with its seconds per unit."""
+    turns.send(None)  # ready
+    while turns.recv():
+        turns.send(work())
+
+
+def answer_of(runner: Callable[..., None], *arguments: Any) -> Any:
+    """Return what a function answers in a process of its own."""
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=runner, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    answer = ours.recv()
+    process.join()
+    return answer
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Return the median of the ratios of what ran next to each other."""
+    return round(statistics.median(s / f for s, f in zip(slow, fast, strict=True)), 2)
+
+
+def median_ms(seconds: list[float]) -> float:
+    """Return a median in milliseconds."""
+    return round(1e3 * statistics.median(seconds), 3)
+
 
 class Stop(BaseException):
     """Ends a training that is being timed."""
 
 
-def notebook_training(turns: Connection, films: Films, num_images: int) -> None:
-    """Seconds an image of the notebook's training."""
-    training, paths = NotebookTraining(), films.paths
+def notebook_training(turns: Connection, sample: Sample, num_images: int) -> None:
+    """Seconds per image of the notebook's training."""
+    training, paths = NotebookTraining(), sample.paths
 
     def work() -> float:
         start = time.perf_counter()
@@ -45,9 +110,9 @@ def notebook_training(turns: Connection, films: Films, num_images: int) -> None:
     take_turns(turns, work)
 
 
-def notebook_encoding(turns: Connection, films: Films, num_images: int) -> None:
-    """Seconds an image of the notebook's encoding."""
-    training, paths = NotebookTraining(), films.paths
+def notebook_encoding(turns: Connection, sample: Sample, num_images: int) -> None:
+    """Seconds per image of the notebook's encoding."""
+    training, paths = NotebookTraining(), sample.paths
 
     def work() -> float:
         start = time.perf_counter()
@@ -57,14 +122,30 @@ def notebook_encoding(turns: Connection, films: Films, num_images: int) -> None:
     take_turns(turns, work)
 
 
-def product_training(
-    turns: Connection, films: Films, config: VAEConfig, steps_a_turn: int, directory: Path
+def monai_training(
+    turns: Connection, sample: Sample, num_images: int, batch_size: int, precision: str
 ) -> None:
-    """Seconds an image of the steps of `fit_vae`, paused between turns in its progress report.
+    """Seconds per image of training MONAI's network, its images decoded before."""
+    training = MonaiTraining("cpu", precision)
+    images = torch.cat([load(path) for path in sample.paths[:num_images]])
 
-    What an epoch ends with, validation and a checkpoint, is not of a step.
+    def work() -> float:
+        start = time.perf_counter()
+        for batch in images.split(batch_size):
+            training.train(batch)
+        return (time.perf_counter() - start) / num_images
+
+    take_turns(turns, work)
+
+
+def product_training(
+    turns: Connection, sample: Sample, config: VAEConfig, steps_per_turn: int, directory: Path
+) -> None:
+    """Seconds per image of the steps of `fit_vae`, paused between turns in its progress report.
+
+    The validation and the checkpoint at the end of an epoch are not part of a step.
     """
-    loop.REPORT_EVERY_S = 0.0  # after every step, and while validating
+    speed.REPORT_EVERY_S = 0.0  # after every step, and while validating
     steps: list[float] = []
     clock = {"at": 0.0, "step": 0}
     directory.mkdir()
@@ -72,8 +153,8 @@ def product_training(
     def report(progress: Progress) -> None:
         if progress.done > clock["step"]:
             steps.append(time.perf_counter() - clock["at"])
-        if len(steps) >= steps_a_turn:
-            turns.send(sum(steps) / (steps_a_turn * int(config.batch_size)))
+        if len(steps) >= steps_per_turn:
+            turns.send(sum(steps) / (steps_per_turn * int(config.batch_size)))
             steps.clear()
             if not turns.recv():
                 raise Stop
@@ -81,7 +162,7 @@ def product_training(
 
     try:
         fit_vae(
-            config, films.open(), films.split, directory, checkpoints=directory, report=report,
+            config, sample.open(), sample.split, directory, checkpoints=directory, report=report,
             device="cpu",
         )  # fmt: skip
     except Stop:
@@ -89,10 +170,10 @@ def product_training(
 
 
 def product_encoding(
-    turns: Connection, films: Films, config: LatentsConfig, vae: Path, num_images: int
+    turns: Connection, sample: Sample, config: LatentsConfig, vae: Path, num_images: int
 ) -> None:
-    """Seconds an image from the memory map to mu, as the notebook goes from the file to mu."""
-    pixels = films.open()
+    """Seconds per image from the memory map to mu, as the notebook goes from the file to mu."""
+    pixels = sample.open()
     coder = Coder(load_vae(vae), CPU, resolve_precision(config.precision, CPU))
     batches = list(in_batches(np.arange(num_images), config.batch_size))
 
@@ -108,15 +189,15 @@ def product_encoding(
 
 
 def product_extraction(
-    turns: Connection, films: Films, config: LatentsConfig, vae: Path, directory: Path
+    turns: Connection, sample: Sample, config: LatentsConfig, vae: Path, directory: Path
 ) -> None:
-    """Seconds an image of the whole stage: it also decodes, scores and writes."""
-    pixels, parts = films.open(), directory / "parts"
+    """Seconds per image of the whole stage: it also decodes, scores and writes."""
+    pixels, parts = sample.open(), directory / "parts"
 
     def work() -> float:
         start = time.perf_counter()
         summary = extract_latents(
-            config, vae, pixels, films.split, directory, parts=parts, device="cpu"
+            config, vae, pixels, sample.split, directory, parts=parts, device="cpu"
         )
         shutil.rmtree(parts)
         return (time.perf_counter() - start) / float(summary["num_images"])
@@ -125,7 +206,7 @@ def product_extraction(
 
 
 def matrix_products(turns: Connection) -> None:
-    """Seconds a floating-point operation of a large bfloat16 matrix product."""
+    """Seconds per floating-point operation of a large bfloat16 matrix product."""
     matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE).bfloat16()
 
     def work() -> float:

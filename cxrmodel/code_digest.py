@@ -1,23 +1,27 @@
-"""Digest of the code that a module runs: its own and that of the project modules it imports.
+"""Which code it is: a digest of what a module runs, and the revision of the whole.
 
-Comments, docstrings and formatting do not count, nor do modules that cannot change a result, so
-that only an edit that could change one changes the digest. It is in the cache key of each stage and
-in the name of the pixel cache.
+The digest covers a module and the project modules that it imports. Comments, docstrings and
+formatting do not count, nor do modules that cannot change a result, so only an edit that could
+change one changes the digest. It is part of the cache key of each stage and of the name of the
+pixel cache.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import subprocess
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 PROJECT_PACKAGES = ("cxrmodel", "tasks")
+REVISION_VARIABLE = "CXRMODEL_REVISION"  # set in the Docker image, which has no checkout
 
-# What these modules and packages do is covered by a key in another way, or cannot change a result:
-# settings enter a key by value, pixels by their checksums, inputs by their content.
+# These modules and packages cannot change a result, or a key covers them in another way: settings
+# enter a key by value, pixels by their checksums, inputs by their content.
 SETTINGS = "cxrmodel.config"
 NEUTRAL = (
     "cxrmodel.cluster",
@@ -53,6 +57,18 @@ def code_digest(module: str) -> str:
     return digest.hexdigest()
 
 
+def revision() -> str:
+    """Return the git revision of the code, or `unknown` outside a checkout and a Docker image."""
+    if built_in := os.environ.get(REVISION_VARIABLE):
+        return built_in
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
 def reachable_modules(module: str) -> set[str]:
     """Return the project modules that a module's code imports, itself and theirs included."""
     found: set[str] = set()
@@ -67,7 +83,7 @@ def reachable_modules(module: str) -> set[str]:
 
 
 def is_neutral(module: str) -> bool:
-    """Say whether a module is declared unable to change a result, by itself or by its package."""
+    """Say whether a module, or its package, is declared unable to change a result."""
     return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
 
 
@@ -80,8 +96,19 @@ class _Module:
 
 @cache  # most modules are reached by several stages
 def _read(path: Path) -> _Module:
+    tree = _tree(path)
+    return _Module(_imports(tree), ast.dump(tree), _values(tree))
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    """Parse a module and take its docstrings out."""
     tree = ast.parse(path.read_bytes())  # bytes: as UTF-8, whatever the locale
-    return _Module(_imports(tree), _code(tree), _values(tree))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [statement for statement in body if not _is_bare_string(statement)]
+    return tree
 
 
 def _source(module: str) -> Path:
@@ -115,7 +142,7 @@ def _imports(tree: ast.Module) -> list[str]:
 
 
 def _values(tree: ast.Module) -> str:
-    """Dump the constants that a module imports from neutral ones, and the settings it fills.
+    """Dump the constants that a module imports from neutral ones, and the sections it constructs.
 
     `from cxrmodel.config import LIMIT` shapes a result by the value of LIMIT, and
     `ReportConfig()` by the defaults of that section.
@@ -136,7 +163,7 @@ def _values(tree: ast.Module) -> str:
 
 
 def _definitions(path: Path, name: str, *, with_class: bool) -> list[str]:
-    """Dump what a name of a module is assigned, and the module's own names in that."""
+    """Dump the definition of a name in a module, and of the names that it uses there."""
     top = {key: node for node in _tree(path).body for key in _names_of(node)}
     dumps, waiting, seen = [], [name], set()
     while waiting:
@@ -150,13 +177,6 @@ def _definitions(path: Path, name: str, *, with_class: bool) -> list[str]:
         dumps.append(ast.dump(node))
         waiting += [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
     return dumps
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_bytes())
-    _code(tree)  # takes the docstrings out
-    return tree
 
 
 def _names_of(node: ast.stmt) -> list[str]:
@@ -189,14 +209,6 @@ class _RuntimeNodes(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self.nodes.append(node)
-
-
-def _code(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [statement for statement in body if not _is_bare_string(statement)]
-    return ast.dump(tree)
 
 
 def _is_bare_string(statement: ast.stmt) -> bool:

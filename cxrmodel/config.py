@@ -1,4 +1,4 @@
-"""Every setting, one frozen section a stage; the defaults are the notebook's exact method."""
+"""Every setting, one frozen section per stage; the defaults are the notebook's exact method."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "bas
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"
-SIDE_STEP = 64  # what the network's six halvings divide
+SIDE_STEP = 64  # the network halves a side six times
 MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
 DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
-# Folders that the pipeline itself makes, below the store's root and in scratch.
-STORE_FOLDERS = (*get_args(Stage), "_results", "_checkpoints")
+RECORDS_FOLDER = "_results"
+CHECKPOINTS_FOLDER = "_checkpoints"
+STORE_FOLDERS = (*get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER)
+"""Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
+
 SCRATCH_FOLDERS = ("artifacts", "drafts", "images", "ray", "sources", "work")
+"""Folders that the pipeline makes in scratch and that `gc` cleans."""
 
 
 def _known_device(name: str) -> str:
@@ -36,7 +40,8 @@ class DataConfig(Section):
     """Where the data set is, and how much of it to use."""
 
     root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)] = PHANTOM_ROOT
-    """Folder or fsspec URL of the data set; `phantom` generates synthetic chest films."""
+    """Folder or fsspec URL of the data set; `phantom` generates synthetic chest
+    X-rays."""
 
     csv: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
     """Path or URL of the metadata CSV, where it is not below the root."""
@@ -45,7 +50,7 @@ class DataConfig(Section):
     """Folder of the images below the root, or a glob such as `images_*`; empty: the whole root."""
 
     dataset: Literal["auto", "nih", "chexpert"] = "auto"
-    """Which data set it is: NIH ChestX-ray14, CheXpert, or as the columns of its CSV tell."""
+    """Which data set it is: NIH ChestX-ray14, CheXpert, or whatever the columns of its CSV say."""
 
     uncertain: Literal["negative", "positive", "exclude"] = "negative"
     """What CheXpert's uncertain labels (-1) become; `exclude` leaves such images out."""
@@ -60,7 +65,7 @@ class DataConfig(Section):
     """Seed of that draw."""
 
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
-    """Number of synthetic films, where the root is `phantom`."""
+    """Number of synthetic images, where the root is `phantom`."""
 
 
 class ImagesConfig(Section):
@@ -97,6 +102,9 @@ class VAEConfig(Section):
     latent_dim: int = Field(64, gt=0)
     """Dimensions of the latent vector z."""
 
+    objective: str = "l1_kl"
+    """What training minimises, by name; `l1_kl` is the mean absolute error plus the weighted KL."""
+
     kl_weight: float = Field(1e-3, ge=0)
     """Weight of KL(q(z|x) || N(0, I)), averaged over dimensions and batch."""
 
@@ -104,7 +112,7 @@ class VAEConfig(Section):
     """Passes over the train images."""
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = 1
-    """Images a step; `auto`: as many as the device has room for, a power of two up to 64, with
+    """Images per step; `auto`: as many as the device has room for, a power of two up to 64, with
     `lr` multiplied by their square root."""
 
     lr: float = Field(1e-4, gt=0)
@@ -120,14 +128,14 @@ class VAEConfig(Section):
     """Group normalisation after the convolutions of 64 channels and more."""
 
     mean_image: bool = False
-    """Learn a bias per pixel before the sigmoid, from the mean train image on."""
+    """Learn a bias per pixel before the sigmoid, starting from the mean train image."""
 
     augmentation: float = Field(0, ge=0, le=4)
     """Strength of random changes of position and exposure, never mirrored; 1 is mild, 0 none."""
 
     max_grad_norm: float | None = Field(None, gt=0)
-    """Longest gradient, cut to this norm; a step whose gradient is not finite is then skipped and
-    counted. Empty: neither, and a loss that is not finite ends the training."""
+    """Gradients are cut to this norm; a step whose gradient is not finite is skipped and counted.
+    Empty: neither, and a loss that is not finite ends the training."""
 
     precision: Precision = "float32"
     """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
@@ -152,7 +160,7 @@ class LatentsConfig(Section):
     """Encoding of every image with the trained autoencoder."""
 
     batch_size: int = Field(1, gt=0)
-    """Images a batch."""
+    """Images per batch."""
 
     precision: Precision = "float32"
     """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
@@ -165,7 +173,7 @@ class ClassifierConfig(Section):
     """Passes over the train latents, at most."""
 
     batch_size: int = Field(64, gt=0)
-    """Latents a step."""
+    """Latents per step."""
 
     lr: float = Field(1e-3, gt=0)
     """Learning rate of Adam."""
@@ -185,13 +193,13 @@ class ClassifierConfig(Section):
     validation mean average precision."""
 
     patience: int | None = Field(None, gt=0)
-    """Stop after so many epochs without a better one; empty: train all of them."""
+    """Stop after this many epochs without a better one; empty: train all epochs."""
 
     seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the initial weights and of the order of rows."""
 
     @model_validator(mode="after")
-    def _patience_waits_for_something(self) -> Self:
+    def _patience_needs_best_weights(self) -> Self:
         if self.patience is not None and self.weights == "last":
             raise ValueError(
                 "classifier.patience waits for a better epoch, and classifier.weights is 'last'. "
@@ -207,10 +215,10 @@ class ReportConfig(Section):
     """Test images shown beside their reconstruction and error map, drawn at random."""
 
     tsne_points: int = Field(10_000, ge=50, le=10_000)
-    """At most so many latents in the t-SNE."""
+    """Latents in the t-SNE, at most."""
 
     tsne_perplexity: float = Field(30, gt=0)
-    """Perplexity of the t-SNE, lowered where there are too few images for it."""
+    """Perplexity of the t-SNE, lowered for fewer images than it needs."""
 
     seed: int = Field(42, ge=0, le=MAX_SEED)
     """Seed of the drawn examples and of the t-SNE."""
@@ -235,11 +243,11 @@ class RuntimeConfig(Section):
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`; with Ray `auto`, `cpu` or `cuda`."""
 
     num_workers: int | None = Field(None, gt=0)
-    """Threads that read and decode images; empty: one a core, or eight a core where images come
+    """Threads that read and decode images; empty: one per core, or eight where images come
     over a network."""
 
     num_threads: int | None = Field(None, gt=0)
-    """Threads of one computation on a CPU; empty: one a core that this process may use, by
+    """Threads of one computation on a CPU; empty: one per core that this process may use, by
     affinity, a container's quota and OMP_NUM_THREADS. Set 1 beside other jobs."""
 
     ray_address: str | None = None
@@ -247,7 +255,7 @@ class RuntimeConfig(Section):
     joins this machine's, `host:port` another. Needs the `ray` extra; empty: this process alone."""
 
     ray_workers: int | None = Field(None, gt=0)
-    """Processes there; empty: one a GPU, or one a machine where there is none."""
+    """Processes there; empty: one per GPU, or one per machine where there is none."""
 
     @property
     def device_here(self) -> str:

@@ -12,15 +12,15 @@ class DataError(CxrModelError):
 
 
 class FileChangedError(DataError):
-    """A file is not the one that was listed: it was replaced since."""
+    """A file was replaced after it was listed."""
 
 
 class UnreadableFileError(DataError):
-    """One file cannot be read, however often it is tried; it costs no other."""
+    """One file cannot be read, however often it is tried; other files are not affected."""
 
 
 class ChecksumError(UnreadableFileError):
-    """What a store sends of a file does not have the checksum that it states."""
+    """The content of a file does not match the checksum that its store states."""
 
 
 class ImageError(CxrModelError):

@@ -1,7 +1,7 @@
 """What this process may use of the machine: its share of the cores and of the memory.
 
-A container sees all cores of its node and is stopped each time that its quota is used up; threads
-for cores that it does not have then wait for each other.
+A container sees all cores of its node, and is stopped whenever its quota is used up; more threads
+than it has cores then wait for each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ ROOT = Path("/")
 def usable_cores(root: Path = ROOT) -> int:
     """Return how many threads can run at once: by affinity and by the quota of control groups.
 
-    A quota of one and a half cores is one thread: a second one would stop the first half the time.
+    A quota of one and a half cores gives one thread: a second one would halt the first half of the
+    time.
 
     Args:
         root: Of the file system, for tests.
@@ -57,8 +58,8 @@ def _quotas_v1(root: Path) -> Iterator[float]:
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group and of those that it lies in.
 
-    In a container the path may be the host's, while the group is mounted as the topmost one: that
-    is why each folder of the path is looked into, whether or not it is there.
+    In a container the path may be that of the host, while the group is mounted at the top. So each
+    folder of the path is tried, whether or not it exists.
 
     Args:
         root: Of the file system.
@@ -76,7 +77,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Return a file's text; nothing where it is not there or may not be read."""
+    """Return the text of a file, empty where it is missing or may not be read."""
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError:

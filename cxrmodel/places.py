@@ -11,7 +11,7 @@ from fsspec import available_protocols
 
 from cxrmodel.settings import did_you_mean
 
-CHAIN = "::"  # as in zip::s3://bucket/films.zip, the outermost first
+CHAIN = "::"  # as in zip::s3://bucket/images.zip, the outermost first
 LOCAL = ("file", "local")
 WEB = ("http", "https")
 BUCKETS = (*WEB, "s3", "s3a", "gs", "gcs", "az", "abfs")  # a bucket or a machine comes first
@@ -27,11 +27,11 @@ def normal_place(text: str) -> str:
     """Return a folder or URL in its one form.
 
     A folder is a plain path: `file://` is gone and `~` is the home folder. A relative one stays
-    relative, for a deployment's machine to resolve. No place ends in a slash, but for a page of
-    a web server. In a chain such as `zip::~/films.zip` the same is done to the last link.
+    relative, for a deployment's machine to resolve. No place ends in a slash, except a page of
+    a web server. In a chain such as `zip::~/images.zip` the same is done to the last link.
 
     Raises:
-        ValueError: It is empty, carries credentials, or is nothing that this machine can open.
+        ValueError: It is empty, carries credentials, or is no place that this machine can open.
     """
     if not text.strip() or "\0" in text:
         raise ValueError(EMPTY)

@@ -1,4 +1,4 @@
-"""How a long loop says where it is, without knowing who listens."""
+"""How a long loop reports its progress, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Progress:
 
     Attributes:
         stage: Name of the stage.
-        done: Units finished so far, those of an earlier, resumed attempt included.
+        done: Units finished so far, including those of an earlier attempt that was resumed.
         total: Units in all.
         unit: What is counted, in the plural: `images`, `steps`.
         metrics: Latest values worth watching, by name.

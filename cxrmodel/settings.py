@@ -1,4 +1,4 @@
-"""What a group of settings is: frozen, checked, and with a fingerprint of what decides a result."""
+"""Groups of settings: frozen, checked, with a fingerprint, and with errors that people can read."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _last_part(name: str) -> str:
 
 
 def not_one_of(value: str, allowed: Iterable[str]) -> str:
-    """Return a message for a value that is none of the allowed ones."""
+    """Return a message for a value that is not allowed."""
     words = list(allowed)
     return f"{value!r} is not one of {', '.join(words)}{did_you_mean(value, words)}"
 
@@ -115,7 +115,7 @@ class Problem(NamedTuple):
 
 
 def problems_of(error: ValidationError, names: Iterable[str]) -> list[Problem]:
-    """Return what is wrong with which setting, each setting once.
+    """Return what is wrong, each setting once.
 
     Args:
         error: What pydantic says.
@@ -132,7 +132,7 @@ def problems_of(error: ValidationError, names: Iterable[str]) -> list[Problem]:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what is wrong with which setting of a model, a line each, as its flag is written."""
+    """Return a line per problem with a setting of a model, each beginning with its flag."""
     return "\n".join(
         f"--{problem.name}: {problem.text}" if problem.name else problem.text
         for problem in problems_of(error, setting_names(model))

@@ -25,11 +25,10 @@ from cxrmodel.settings import problems_of
 from deployments import garbage, local, reconcile
 from deployments.automations import automations, every_automation
 from deployments.definitions import deployments
-from deployments.pools import WorkPool
-from deployments.results import RecordsBlock
+from deployments.pools import RecordsBlock, WorkPool
 from deployments.target import PoolType, Target, placed
 from flows import command_line
-from flows.arguments import Parser
+from flows.command_line import Parser
 
 PROGRAM = "python -m deployments"
 EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 2, 130

@@ -1,4 +1,4 @@
-"""What the server does by itself: end dead runs, and tell somebody of failures and reports."""
+"""What the server does by itself: end dead runs, and notify of failures and reports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from deployments.definitions import HEARTBEAT_S
 from deployments.target import Target
 from flows.main import train_pipeline
 
-# A server that is down for some minutes must not end a healthy run. Prefect's client waits twice as
-# long after each request that fails, so heartbeats may stay away for as long again as it was down.
+# A server that is down for some minutes must not end a healthy run. Prefect's client doubles its
+# wait after each failed request, so heartbeats may pause for twice as long as the server was down.
 DEAD_AFTER = timedelta(seconds=10 * HEARTBEAT_S)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Scheduled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 from typing import Any, get_args
 
@@ -9,9 +10,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
+from cxrmodel.code_digest import revision
 from cxrmodel.config import (
     ClassifierConfig,
     DataConfig,
@@ -23,7 +24,8 @@ from cxrmodel.config import (
     Stage,
     VAEConfig,
 )
-from deployments import release, results
+from deployments.pools import records_environment
+from deployments.reconcile import found
 from deployments.target import Target
 from flows.main import train_pipeline
 
@@ -41,6 +43,11 @@ WITHOUT_GPU: dict[str, dict[str, Any]] = {
 }
 
 
+def version() -> str:
+    """Return the package's version and the code's revision, such as `0.1.0+1a2b3c4`."""
+    return f"{importlib.metadata.version('cxrmodel')}+{revision()}"
+
+
 def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
     """Return the environment of a job: the records beside the store, the library's log lines."""
     # Without its own home a container gets that of the worker, a folder it does not have.
@@ -52,13 +59,13 @@ def job_environment(config: PipelineConfig, target: Target) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "cxrmodel,tasks",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never a pickle, which runs when it is read
-        **results.environment(config.store.root),
+        **records_environment(config.store.root),
         **target.env,
     }
 
 
 def smoke_config(config: PipelineConfig) -> PipelineConfig:
-    """Return settings for a run on few small synthetic films, on the CPU, in the same store."""
+    """Return settings for a run on few small synthetic images, on the CPU, in the same store."""
     return PipelineConfig(
         preset="smoke",
         data=DataConfig(phantom_images=90),
@@ -113,7 +120,7 @@ class Deployment:
         """Return the fields as they should be."""
         step = {"directory": str(self._target.directory)}
         return {
-            "version": release.version(),
+            "version": version(),
             "description": f"{self._description}\n\n{inspect.getdoc(train_pipeline.fn)}",
             "tags": ["cxrmodel", *self._tags],
             "work_pool_name": self._target.pool,
@@ -151,10 +158,8 @@ class Deployment:
             client.delete_deployment(deployment.id)
 
     def _read(self, client: SyncPrefectClient) -> DeploymentResponse | None:
-        try:
-            return client.read_deployment_by_name(f"{train_pipeline.name}/{self._name}")
-        except ObjectNotFound:
-            return None
+        name = f"{train_pipeline.name}/{self._name}"
+        return found(lambda: client.read_deployment_by_name(name))
 
     def _schedules(self, deployment: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
         if self._schedule is None:
@@ -184,7 +189,7 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
             "smoke",
             smoke_config(config),
             target,
-            "Runs every stage on synthetic films on the CPU, never from the cache, in minutes.",
+            "Runs every stage on synthetic images on the CPU, never from the cache, in minutes.",
             tags=("cpu",),
             refresh=get_args(Stage),
             without_gpu=True,

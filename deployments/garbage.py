@@ -1,7 +1,7 @@
-"""`python -m deployments gc`: remove what no cache record of a store refers to any more.
+"""`python -m deployments gc`: remove what no cache record of a store refers to.
 
-An artifact is kept as long as the key of its folder occurs in a record; records are read as JSON
-and nothing in them is ever run. One that cannot be read stops everything before the first removal.
+An artifact is kept as long as the key of its folder occurs in a record. Records are read as JSON;
+nothing in them is ever run. A record that cannot be read stops everything before the first removal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from typing import Any, get_args
 import fsspec
 from pydantic import ValidationError
 
-from cxrmodel.config import SCRATCH_FOLDERS, PipelineConfig, Stage
+from cxrmodel.config import (
+    CHECKPOINTS_FOLDER,
+    RECORDS_FOLDER,
+    SCRATCH_FOLDERS,
+    PipelineConfig,
+    Stage,
+)
 from cxrmodel.settings import explain
-from cxrmodel.storage.store import DIGEST_CHARS, MANIFEST
-from flows.arguments import Parser
-from tasks.engine.records import FOLDER
-from tasks.vae import CHECKPOINTS
+from cxrmodel.storage.layout import MANIFEST_FILE
+from cxrmodel.storage.store import DIGEST_CHARS
+from flows.command_line import Parser
 
 KEY = re.compile(rf"[0-9a-f]{{{DIGEST_CHARS}}}-[0-9a-f]{{{DIGEST_CHARS}}}")
 RECORD = re.compile(
@@ -71,7 +76,7 @@ class Garbage:
         self._cutoff = datetime.now(UTC) - older_than
 
     def find(self, forgotten: Iterable[Entry] = ()) -> list[Entry]:
-        """Return the old artifacts without a record, and what broken uploads and runs have left.
+        """Return the old artifacts without a record, and the remains of broken uploads and runs.
 
         Raises:
             ValueError: The store has no records, or one that cannot be read.
@@ -90,7 +95,7 @@ class Garbage:
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry, first the manifest that makes an artifact exist."""
-        manifest = f"{entry.path}/{MANIFEST}"
+        manifest = f"{entry.path}/{MANIFEST_FILE}"
         if entry.key is not None and self._fs.exists(manifest):
             self._fs.rm_file(manifest)
         self._fs.rm(entry.path, recursive=True)
@@ -100,7 +105,9 @@ class Garbage:
         for path, info in self._fs.find(self._root, detail=True).items():
             stage, _, rest = path.removeprefix(f"{self._root}/").partition("/")
             key = rest.partition("/")[0]
-            if stage == CHECKPOINTS:  # its training has not been published: it would have gone
+            if (
+                stage == CHECKPOINTS_FOLDER
+            ):  # its training has not been published: it would have gone
                 files[f"{self._root}/{stage}/{key}", None].append(info)
             elif stage not in get_args(Stage) or not KEY.fullmatch(key):
                 continue
@@ -111,7 +118,7 @@ class Garbage:
         return [_entry(path, key, infos) for (path, key), infos in files.items()]
 
     def _records(self) -> list[Entry]:
-        found = self._fs.find(f"{self._root}/{FOLDER}", detail=True)
+        found = self._fs.find(f"{self._root}/{RECORDS_FOLDER}", detail=True)
         return [
             _entry(path, None, [info])
             for path, info in found.items()
@@ -122,8 +129,8 @@ class Garbage:
         records = self._records()
         if not records and not forgotten:
             raise ValueError(
-                f"--store.root {self._root}: there is no cache record in {FOLDER}/, so nothing "
-                "tells what is in use. Nothing is removed; is this the root of a store?"
+                f"--store.root {self._root}: there is no cache record in {RECORDS_FOLDER}/, so "
+                "nothing tells what is in use. Nothing is removed; is this the root of a store?"
             )
         paths = [entry.path for entry in records if entry.path not in forgotten]
         contents = self._fs.cat(paths, on_error="return") if paths else {}
@@ -163,10 +170,10 @@ def _keys_in(path: str, content: bytes | Exception) -> list[str]:
 
 
 def old_scratch(scratch: Path, older_than: timedelta) -> list[Entry]:
-    """Return what is old in scratch: what killed runs have left, and what none has opened since.
+    """Return what is old in scratch: the remains of killed runs, and what no run has opened lately.
 
-    Decoded images, listings and copies of a remote store's files cost only the time to make or
-    fetch them again; each is new again whenever a run opens it.
+    Decoded images, listings and copies of a remote store's files only cost the time to make or
+    fetch them again; opening one makes it count as new.
 
     Raises:
         ValueError: There is no such folder.
@@ -258,23 +265,26 @@ def command(arguments: list[str]) -> Iterator[str]:
         store = PipelineConfig.model_validate({"store": given}).store
     except ValidationError as error:
         parser.error(explain(error, PipelineConfig))
-    garbage = Garbage(store.root, options.older_than_days)
+    folder = Path(store.scratch) if options.scratch else None
+    yield from _collect(store.root, folder, options)
+
+
+def _collect(root: str, scratch: Path | None, options: argparse.Namespace) -> Iterator[str]:
+    garbage = Garbage(root, options.older_than_days)
     after = options.forget_after_days
-    forgotten = garbage.old_records(after) if after else []
-    found = garbage.find(forgotten)
-    folder = Path(store.scratch)
-    scratch = old_scratch(folder, options.older_than_days) if options.scratch else []
+    records = garbage.old_records(after) if after else []
+    unused = garbage.find(records)
+    left = old_scratch(scratch, options.older_than_days) if scratch else []
     if not options.dry_run:
-        for entry in forgotten:
+        for entry in records:
             garbage.remove(entry)
-        unused = {entry.path for entry in garbage.find(forgotten)} if found else set()
-        found = [entry for entry in found if entry.path in unused]  # not recorded in the meantime
+        still = {entry.path for entry in garbage.find(records)} if unused else set()
+        unused = [entry for entry in unused if entry.path in still]  # not recorded in the meantime
     verb = "would remove" if options.dry_run else "removed"
-    for entry in [*forgotten, *found, *scratch]:
-        if not options.dry_run and entry in found:
-            garbage.remove(entry)
-        elif not options.dry_run and entry in scratch:
-            _remove_scratch(entry)
+    for entry in [*records, *unused, *left]:
+        if not options.dry_run and entry not in records:
+            remove = _remove_scratch if entry in left else garbage.remove
+            remove(entry)
         yield f"{verb} {entry}"
-    total = sum(entry.bytes for entry in [*forgotten, *found, *scratch])
+    total = sum(entry.bytes for entry in [*records, *unused, *left])
     yield f"{verb} {total / MIB:.1f} MiB in all"

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.companion import LOOPBACK as HOST
-from flows.companion import beside_proxies, companion, wait_for
+from flows.own_server import LOOPBACK as HOST
+from flows.own_server import beside_proxies, companion, wait_for
 
 DEFAULT_PORT = 4200
 POOL = "cxr-gpu"

@@ -1,4 +1,4 @@
-"""The work pool: one template a kind of machine, and the limit that guards the GPU."""
+"""What runs share on the server: their work pool, and the block that names their records."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.objects import BlockDocument
+from prefect.filesystems import RemoteFileSystem
 
+from cxrmodel.config import RECORDS_FOLDER
+from cxrmodel.places import is_folder
+from deployments.reconcile import found
 from deployments.target import Target
+from tasks.engine.records import BLOCK_TYPE, block_name, block_reference, records_url
 
 TEMPLATES = Path(__file__).parent / "templates"
 ONE_GPU = 1
@@ -49,11 +54,8 @@ class WorkPool:
 
     def current(self, client: SyncPrefectClient) -> dict[str, Any] | None:
         """Return the same fields as the server has them, or None."""
-        try:
-            pool = client.read_work_pool(self._name)
-        except ObjectNotFound:
-            return None
-        return {name: getattr(pool, name) for name in self.wanted()}
+        pool = found(lambda: client.read_work_pool(self._name))
+        return {name: getattr(pool, name) for name in self.wanted()} if pool else None
 
     def write(self, client: SyncPrefectClient) -> None:
         """Create or update the pool; a pause set by hand stays.
@@ -76,3 +78,41 @@ class WorkPool:
     def delete(self, client: SyncPrefectClient) -> None:
         """Remove the pool."""
         client.delete_work_pool(self._name)
+
+
+def records_environment(root: str) -> dict[str, str]:
+    """Return the environment that points a job's records at its store."""
+    if is_folder(root):
+        return {"PREFECT_LOCAL_STORAGE_PATH": f"{root}/{RECORDS_FOLDER}"}
+    return {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": block_reference(records_url(root))}
+
+
+class RecordsBlock:
+    """The saved block that names the records' place in a bucket; it holds no credentials."""
+
+    def __init__(self, root: str) -> None:
+        self._url = records_url(root)
+        self._name = block_name(self._url)
+        self.label = f"block {self._name}"
+
+    def wanted(self) -> dict[str, Any]:
+        """Return the fields as they should be."""
+        return {"basepath": self._url}
+
+    def current(self, client: SyncPrefectClient) -> dict[str, Any] | None:
+        """Return the same fields as the server has them, or None."""
+        document = self._read(client)
+        return {"basepath": document.data["basepath"]} if document else None
+
+    def write(self, client: SyncPrefectClient) -> None:
+        """Save the block."""
+        RemoteFileSystem(basepath=self._url).save(self._name, overwrite=True)
+
+    def delete(self, client: SyncPrefectClient) -> None:
+        """Remove the block; the records stay."""
+        document = self._read(client)
+        if document is not None:
+            client.delete_block_document(document.id)
+
+    def _read(self, client: SyncPrefectClient) -> BlockDocument | None:
+        return found(lambda: client.read_block_document_by_name(self._name, BLOCK_TYPE))

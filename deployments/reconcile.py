@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.exceptions import ObjectNotFound
 
 MAX_CHARS = 80
+
+T = TypeVar("T")
 
 
 class Resource(Protocol):
@@ -31,6 +34,14 @@ class Resource(Protocol):
     def delete(self, client: SyncPrefectClient) -> None:
         """Remove."""
         ...
+
+
+def found(read: Callable[[], T]) -> T | None:
+    """Return what a request reads from the server, None where it is not there."""
+    try:
+        return read()
+    except ObjectNotFound:
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig
 from cxrmodel.places import absolute, is_folder
-from deployments.release import PROJECT
 
+PROJECT = Path(__file__).parents[1]
 PoolType = Literal["process", "docker", "kubernetes"]
 IMAGE_DIRECTORY = Path("/app")
 SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "ACCESS_KEY", "AUTH_STRING")
@@ -38,7 +38,7 @@ class Target(BaseModel):
     """Name of the work pool."""
 
     suffix: str = Field("", pattern=r"^[\w.-]*$")
-    """Ends the deployments' names, to keep a version beside another."""
+    """End of the deployments' names, to keep a version beside another."""
 
     image: str | None = None
     """Image of a job, for docker and kubernetes."""
@@ -47,13 +47,13 @@ class Target(BaseModel):
     """More environment variables of a job, such as AWS_ENDPOINT_URL; never secrets."""
 
     volumes: tuple[str, ...] = ()
-    """More volumes of a docker job, such as `/data/films:/data/films:ro`."""
+    """More volumes of a docker job, such as `/data/images:/data/images:ro`."""
 
     outputs_claim: str | None = None
     """Persistent volume claim of a Kubernetes job's /app/outputs, to keep checkpoints."""
 
     notify: str | None = None
-    """Saved notification block, such as `slack-webhook/team`, told of failures and reports."""
+    """Saved notification block, such as `slack-webhook/team`, notified of failures and reports."""
 
     @model_validator(mode="after")
     def _image_where_needed(self) -> Self:

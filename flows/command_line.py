@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
 
 from prefect import Flow
 from prefect.runtime import flow_run
@@ -26,7 +26,8 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from cxrmodel.config import PipelineConfig, Stage
-from cxrmodel.settings import did_you_mean, explain, problems_of, setting_names
+from cxrmodel.settings import did_you_mean, explain, not_one_of, problems_of, setting_names
+from cxrmodel.storage.layout import REPORT_FILE
 from cxrmodel.storage.store import Artifact, Store
 from flows import terminal
 from flows.dry_run import Stages, describe_run
@@ -46,6 +47,30 @@ STRAY, SURPLUS = "unrecognized arguments: ", re.compile(r"ignored explicit argum
 FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that raises a mistake as one line, with what was probably meant."""
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags it knows."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def refuse(self, unknown: list[str]) -> None:
+        """Raise a SettingsError for arguments that the parser does not know."""
+        for word in unknown:
+            flag = word.partition("=")[0]
+            self.error(f"{flag}: there is no such flag{did_you_mean(flag, self.flags)}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a SettingsError that says where help is."""
+        text = message.removeprefix("argument ")
+        raise SettingsError(f"{text}\nSee {self.prog} --help for every flag.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, not_one_of(str(value), action.choices))
+
+
 class Request(NamedTuple):
     """What the command line asks for."""
 
@@ -58,7 +83,7 @@ Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Artifact]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with a usage that fits on a line: each setting has a paragraph of its own below."""
+    """Help with the usage on one line: each setting has its own paragraph below."""
 
     def add_usage(self, usage: str | None, *arguments: Any, **options: Any) -> None:
         super().add_usage(usage or USAGE, *arguments, **options)
@@ -73,7 +98,7 @@ class _CommandLine(PipelineConfig, BaseSettings):
     """Learn from chest X-rays: index, decode, split, train, encode, classify, report.
 
     A setting that neither a flag nor the file of --config gives has its default:
-    the notebook's method with a split by patient, on synthetic films. What was run
+    the notebook's method with a split by patient, on synthetic images. What was run
     before with the same settings, input and code is not run again.
 
     Examples:
@@ -92,16 +117,18 @@ class _CommandLine(PipelineConfig, BaseSettings):
     )
 
     config: Path | None = None
-    """YAML file of settings, such as configs/fast.yaml; flags override what it says, and the last
-    of a flag that is given twice counts."""
+    """YAML file of settings, such as configs/fast.yaml; flags override it. Of a flag given
+    twice the last one counts."""
 
-    refresh: list[Stage] | None = None
-    """Run this stage again even where its result is cached: index, images, split, vae, latents,
-    classifier, baselines or report. May be given several times."""
+    refresh: list[Stage] | None = Field(
+        None,
+        description="Run this stage again even where its result is cached: "
+        f"{', '.join(get_args(Stage))}. May be given several times.",
+    )
 
     dry_run: CliToggleFlag[bool] = Field(False, alias="dry-run")
-    """Say what would run, what is cached and what it costs (bytes to read, disk, memory, time),
-    and stop. The data set is listed, indexed and split in a temporary folder; nothing is written
+    """Say what would run, what is cached and what it needs (bytes to read, disk, memory), and
+    stop. The data set is listed, indexed and split in a temporary folder; nothing is written
     to the store or to scratch."""
 
     @classmethod
@@ -145,12 +172,12 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
 
     Args:
         arguments: Of the command line.
-        program: How its help is asked for, without `--help`.
-        more_flags: Flags that it has beside those of the pipeline.
+        program: The command, as help is asked of it.
+        more_flags: Further flags of the program, for suggestions.
 
     Raises:
         SettingsError: A setting is unknown or has an impossible value, or the file of `--config`
-            cannot be used. The message says which and where, a line each.
+            cannot be used. The message has a line per problem.
     """
     try:
         _refuse_unknown(arguments, more_flags)
@@ -161,7 +188,7 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
     except ValidationError as error:
         raise SettingsError(_explain_settings(error, file, arguments)) from error
     except SettingsFileError:
-        raise  # it is of no flag, so no help on flags is pointed to
+        raise  # help on flags is no help with a file
     except SettingsError as error:
         raise _with_help(error, program) from error
     return Request(config, tuple(settings.refresh or ()), settings.dry_run)
@@ -195,7 +222,7 @@ def _with_help(error: SettingsError, program: str) -> SettingsError:
 def _explain_settings(
     error: ValidationError, file: SettingsFile | None, arguments: list[str]
 ) -> str:
-    """Return what is wrong with which setting, and where it was given, a line each."""
+    """Return a line per problem: which setting, where it was given, and what is wrong."""
     given = _flags_of(arguments)
     of_file = [name for name in (file.lines if file else ()) if f"--{name}" not in given]
     lines = []
@@ -256,7 +283,7 @@ def _print_result(report: Artifact, store: Store) -> None:
     width = max(len(name) for name in report.summary) + 2
     for name, value in report.summary.items():
         print(f"{name + ':':<{width}}{_readable(value)}")
-    print(f"report: {store.uri(report, 'report.html')}")
+    print(f"report: {store.uri(report, REPORT_FILE)}")
 
 
 def _readable(value: Any) -> str:

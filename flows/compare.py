@@ -12,7 +12,8 @@ if __name__ == "__main__":
     terminal.end_quietly_among_imports()
 
 from cxrmodel.errors import DataError
-from cxrmodel.report.comparison import read_finished_run, render_comparison
+from cxrmodel.report.comparison.finished_run import read_finished_run
+from cxrmodel.report.comparison.page import render_comparison
 
 EXIT_BAD_INPUT = 2  # as argparse's own
 
@@ -35,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        page = render_comparison([read_finished_run(url) for url in options.reports])
-        options.output.write_text(page, encoding="utf-8")
+        runs = [read_finished_run(url) for url in options.reports]
+        options.output.write_text(render_comparison(runs), encoding="utf-8")
     except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -47,6 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_BAD_INPUT
+    for run in runs:
+        for file in run.missing:
+            print(
+                f"note: {run.root} has no {file}, so its images are not shown: its report was "
+                "written by an older version of this package, or had no image to show.",
+                file=sys.stderr,
+            )
     print(f"comparison: {options.output.absolute()}")
     return 0
 

@@ -4,30 +4,81 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 from rich.filesize import pick_unit_and_suffix
 
 from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
-from cxrmodel.data.ledger import LEDGER_FILE, count_reasons
+from cxrmodel.data.images.pixel_cache import PixelCache
+from cxrmodel.data.images.reader import is_unfinished
+from cxrmodel.data.ledger import count_reasons
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.data.splits import split_images
+from cxrmodel.storage.disk import free_bytes
+from cxrmodel.storage.layout import EXCLUDED_FILE, IMAGES_FILE, INDEX_FILE, LISTING_FILE, OK
 from cxrmodel.storage.store import Artifact, Store
-from flows.needs import Reading, Training, free_bytes, reading, training
-from tasks.engine.preview import (
-    CACHED,
-    Pending,
-    Plan,
-    PlannedStore,
-    UnknownSource,
+from cxrmodel.training.devices import resolve_device, resolve_precision
+from cxrmodel.training.vae.auto_settings import (
+    STATES_PER_WEIGHT,
+    STEP_FACTOR,
+    memory_bytes,
+    resolve_config,
+    saved_bytes,
 )
+from cxrmodel.training.vae.objective import make_objective
+from cxrmodel.training.vae.state import initial_vae
+from tasks.engine.preview import CACHED, Plan, PlannedStore, Step, Unknown
 from tasks.engine.records import open_records
 from tasks.source import phantom_root
 
 LABEL_CHARS = 12
 PARTS = ("train", "val", "test")
+PROCESS_BYTES = 300 << 20
+"""Python with the libraries loaded, before the first step."""
+
+CHECKPOINT_WEIGHTS = 10
+"""Three times weights and Adam's two moments, and the best weights."""
 
 Stages = Callable[[PipelineConfig, Source, Store], dict[str, Artifact]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read of the data set.
+
+    Attributes:
+        images: Files not decoded in scratch yet.
+        bytes: Their size together.
+        is_repeated: Nothing is kept: as much is read at every pass over the images.
+    """
+
+    images: int
+    bytes: int
+    is_repeated: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training takes.
+
+    Attributes:
+        device: Where it would run.
+        precision: Its arithmetic there.
+        batch_size: Images per step.
+        bytes: Memory it takes, about.
+        bytes_there: Memory of the device; None where it is one of a Ray cluster.
+        checkpoint_bytes: Room of its checkpoints in scratch, at most.
+    """
+
+    device: str
+    precision: str
+    batch_size: int
+    bytes: int
+    bytes_there: int | None
+    checkpoint_bytes: int
 
 
 def describe_run(config: PipelineConfig, refresh: tuple[Stage, ...], stages: Stages) -> str:
@@ -48,17 +99,17 @@ def describe_run(config: PipelineConfig, refresh: tuple[Stage, ...], stages: Sta
     with tempfile.TemporaryDirectory(prefix="cxrmodel-dry-run-") as folder:
         store = PlannedStore(config.store.root, folder)
         plan = Plan(open_records(config.store.root), store, refresh)
-        source = _source(config, Path(folder))
+        source = cast("Source", _source(config, Path(folder)))  # the plan knows what is unknown
         plan.walk(lambda: stages(config, source, store))
         return "\n".join([*_stage_lines(plan), "", *_need_lines(config, plan, store)])
 
 
-def _source(config: PipelineConfig, temporary: Path) -> Source:
+def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:
     if config.data.root != PHANTOM_ROOT:
         return scan_source(config.data, temporary)
-    root = phantom_root(config.data.phantom_images, Path(config.store.scratch).absolute())
+    root = phantom_root(config.data, Path(config.store.scratch).absolute())
     if not any(root.glob("Data_Entry*.csv")):  # written last
-        return UnknownSource(str(root))
+        return Unknown("source", str(root))
     return scan_source(config.data.model_copy(update={"root": str(root)}), temporary)
 
 
@@ -71,13 +122,14 @@ def _need_lines(config: PipelineConfig, plan: Plan, store: Store) -> Iterator[st
     index = plan.results["index"]
     needs = training(config)
     pixels = None
-    if isinstance(index, Pending):
+    if isinstance(index, Unknown):
         yield _line("images", f"{config.data.phantom_images:,} synthetic ones, to be drawn first")
     else:
-        pixels = reading(config, plan.steps, store.directory(index))
+        folder = store.directory(index)
+        pixels = reading(config, plan.steps, folder)
         yield _line("images", f"{index.summary['num_images']:,} in {config.data.root}")
-        yield from _excluded(plan, store)
-        yield _line("split", _split(plan))
+        yield _line("left out", _excluded(plan, store))
+        yield _line("split", _split(config, plan, folder, store.scratch))
         yield _line("to read", _to_read(pixels))
     yield _line("scratch", _scratch(config, plan, pixels, needs))
     yield _line("memory", _memory(config, needs))
@@ -88,20 +140,35 @@ def _line(label: str, text: str) -> str:
     return f"{label:<{LABEL_CHARS}}{text}"
 
 
-def _excluded(plan: Plan, store: Store) -> Iterator[str]:
-    known = [plan.results[name] for name in ("index", "images", "split")]
-    known = [artifact for artifact in known if not isinstance(artifact, Pending)]
-    rows = pd.concat([pd.read_parquet(store.directory(a) / LEDGER_FILE) for a in known])
+def _excluded(plan: Plan, store: Store) -> str:
+    known = [result for result in plan.results.values() if isinstance(result, Artifact)]
+    ledgers = [
+        store.directory(each) / EXCLUDED_FILE for each in known if EXCLUDED_FILE in each.files
+    ]
+    rows = pd.concat(map(pd.read_parquet, ledgers))
     counts = ", ".join(f"{reason} {count:,}" for reason, count in count_reasons(rows).items())
-    more = "" if len(known) == len(PARTS) else "; damaged ones are known once all are decoded"
-    yield _line("left out", (f"{len(rows):,}: {counts}" if counts else "none") + more)
+    is_decoded = isinstance(plan.results["images"], Artifact)
+    more = "" if is_decoded else "; damaged ones are known once all are decoded"
+    return (f"{len(rows):,}: {counts}" if counts else "none") + more
 
 
-def _split(plan: Plan) -> str:
-    summary = plan.results["split"].summary
+def _split(config: PipelineConfig, plan: Plan, index: Path, temporary: Path) -> str:
+    split = plan.results["split"]
+    if isinstance(split, Unknown):
+        summary = _estimated_split(config, index, temporary / "estimate")
+        note = "; an estimate, as if every image could be decoded"
+    else:
+        summary, note = split.summary, ""
     parts = ", ".join(f"{summary[f'num_{part}']:,} {part}" for part in PARTS)
-    guess = "; an estimate, as if every image could be decoded" if plan.is_estimate else ""
-    return f"{parts}, by {summary['method']}{guess}"
+    return f"{parts}, by {summary['method']}{note}"
+
+
+def _estimated_split(config: PipelineConfig, index: Path, folder: Path) -> dict[str, Any]:
+    """Split the index as if every image could be decoded; return the summary."""
+    folder.mkdir()
+    names = pd.read_parquet(index / INDEX_FILE, columns=["image"])
+    names.assign(crc32=0, status=OK).to_parquet(folder / IMAGES_FILE)
+    return split_images(config.split, index, folder, folder)
 
 
 def _to_read(pixels: Reading) -> str:
@@ -138,3 +205,50 @@ def _memory(config: PipelineConfig, needs: Training) -> str:
 def _size(num_bytes: int) -> str:
     unit, suffix = pick_unit_and_suffix(num_bytes, ["bytes", "KiB", "MiB", "GiB", "TiB"], 1024)
     return f"{num_bytes / unit:,.{0 if unit == 1 else 1}f} {suffix}"
+
+
+def reading(config: PipelineConfig, steps: list[Step], index: Path) -> Reading:
+    """Return what is to be read for the stages that need pixels and are not cached.
+
+    Args:
+        config: Settings of the run.
+        steps: What would become of each stage.
+        index: Folder of the index, made or planned.
+    """
+    sizes = pd.read_parquet(index / LISTING_FILE, columns=["bytes"])["bytes"]
+    needing = [step for step in steps if step.stage == "images" or step.reads_pixels]
+    if all(step.state == CACHED for step in needing):
+        sizes = sizes[:0]
+    elif config.images.cache:
+        cache = PixelCache(config.images, index, len(sizes), Path(config.store.scratch))
+        sizes = sizes[is_unfinished(cache.records())]
+    return Reading(len(sizes), int(sizes.sum()), not config.images.cache)
+
+
+def training(config: PipelineConfig) -> Training:
+    """Return what training takes on this machine, or for each worker of a Ray cluster.
+
+    Memory is that of the weights, their gradients and Adam's two moments; of what a step saves for
+    its backward pass, per image, and 1.5 times as much for gradients; and of the process.
+
+    Raises:
+        ValueError: The machine has no such device.
+    """
+    runtime, vae = config.runtime, config.vae
+    device = resolve_device(runtime.device_here)
+    precision = resolve_precision(vae.precision, device)
+    model = initial_vae(vae, config.images.size, device)
+    if runtime.ray_address and vae.batch_size == "auto":
+        vae = vae.model_copy(update={"batch_size": 1})  # only its workers know what they have
+    batch_size = resolve_config(vae, config.images.size, device, precision).batch_size
+    weights = sum(weight.nbytes for weight in model.parameters())
+    step = int(STEP_FACTOR * batch_size * saved_bytes(model, make_objective(vae), precision))
+    process = PROCESS_BYTES if device.type == "cpu" else 0
+    return Training(
+        device=f"{runtime.device}, of a Ray cluster" if runtime.ray_address else str(device),
+        precision=vae.precision if runtime.ray_address else precision,
+        batch_size=batch_size,
+        bytes=STATES_PER_WEIGHT * weights + step + process,
+        bytes_there=None if runtime.ray_address else memory_bytes(device),
+        checkpoint_bytes=CHECKPOINT_WEIGHTS * weights,
+    )

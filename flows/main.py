@@ -11,6 +11,17 @@ from prefect import flow
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
+from cxrmodel.storage.layout import (
+    BOXES_FILE,
+    CONFIG_FILE,
+    EXCLUDED_FILE,
+    IMAGES_FILE,
+    INDEX_FILE,
+    LISTING_FILE,
+    NOTES_FILE,
+    SPLIT_FILE,
+    VAE_WEIGHTS_FILE,
+)
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.devices import use_threads
 from flows import command_line
@@ -26,8 +37,6 @@ from tasks.results import show_results
 from tasks.source import find_source
 from tasks.split import split_patients
 from tasks.vae import train_vae
-
-EXCLUDING = ("index", "images", "split")  # stages that leave images out, and say why
 
 
 @flow(name="cxrmodel", flow_run_name=command_line.flow_run_name, persist_result=False)
@@ -49,7 +58,8 @@ def train_pipeline(
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     stages = run_stages(config, source, store)
-    show_results(stages["report"], [stages[name] for name in EXCLUDING], store)
+    excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
+    show_results(stages["report"], excluding, store)
     return stages["report"]
 
 
@@ -61,23 +71,23 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
     """
     runtime = config.runtime
     index = index_images(config.data, source, store)
-    metadata = index.only("index.parquet")
+    metadata = index.only(INDEX_FILE)
+    listing = index.only(LISTING_FILE)
 
-    listing = index.only("listing.parquet")
     images = decode_listed_images(config.images, source.root, listing, store, runtime)
     pixels = PixelSource(source.root, config.images, listing, images)
 
-    split = split_patients(config.split, metadata, images.only("images.parquet"), store)
-    parts = split.only("split.parquet")
+    split = split_patients(config.split, metadata, images.only(IMAGES_FILE), store)
+    parts = split.only(SPLIT_FILE)
 
     vae = train_vae(config.vae, pixels, parts, store, runtime)
-    weights = vae.only("vae.safetensors", "config.json")
+    weights = vae.only(VAE_WEIGHTS_FILE, CONFIG_FILE)
     latents = encode_images(config.latents, weights, pixels, parts, store, runtime)
     classifier = train_classifier(config.classifier, latents, metadata, store, runtime)
     baselines = fit_pca_baseline(pixels, parts, metadata, store, runtime)
 
     stages = {
-        "index": index.only("index.parquet", "excluded.parquet", "boxes.parquet", "notes.json"),
+        "index": index.only(INDEX_FILE, EXCLUDED_FILE, BOXES_FILE, NOTES_FILE),
         "images": images,
         "split": split,
         "vae": vae,

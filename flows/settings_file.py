@@ -1,4 +1,4 @@
-"""The YAML file of settings: what it says, and on which line, so that an error can tell."""
+"""The YAML file of settings, with the line of each value, so that an error can name it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from cxrmodel.settings import did_you_mean
 
 MAX_BYTES = 1 << 20
-MAX_VALUES = 10_000  # each alias counted as what it stands for
+MAX_VALUES = 10_000  # with aliases written out
 YAML_TAG = "tag:yaml.org,2002:"
 TEXT, NUMBERS = f"{YAML_TAG}str", (f"{YAML_TAG}int", f"{YAML_TAG}float")
-NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML counts 010 in eights, 1:30 in sixties
+NOT_AS_WRITTEN = re.compile(r"[-+]?0[0-9_]+|.*:.*")  # YAML reads 010 as octal, 1:30 in base 60
 
 
 class SettingsFileError(SettingsError):
@@ -46,7 +46,7 @@ def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
         names: Dotted names of all settings; sections and their settings.
 
     Raises:
-        SettingsFileError: There is no such file, it is not YAML, or it holds something else than
+        SettingsFileError: There is no such file, it is not YAML, or it holds anything but
             sections with settings, each once.
     """
     text = _text(path)
@@ -100,12 +100,12 @@ def _explained(path: Path, text: str, error: yaml.YAMLError) -> str:
 
 
 def _check_size(path: Path, root: Node) -> None:
-    """Refuse a file whose aliases unfold to more than anybody would write."""
+    """Refuse a file whose aliases expand to more than anybody would write."""
     sizes: dict[int, int] = {}
 
     def size(node: Node) -> int:
         if id(node) not in sizes:
-            sizes[id(node)] = MAX_VALUES + 1  # what it is counted as within itself
+            sizes[id(node)] = MAX_VALUES + 1  # its size if it contains itself
             sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
         return sizes[id(node)]
 
@@ -125,25 +125,20 @@ def _children(node: Node) -> list[Node]:
 def _read_section(found: SettingsFile, node: Node, before: str, names: list[str]) -> None:
     if not isinstance(node, MappingNode):
         what = f"{before.rstrip('.')} is a section" if before else "settings are sections"
-        raise SettingsFileError(
-            f"{found.path}, line {_line(node)}: {what}, and here is {_kind(node)}. "
-            f"Write it as in `{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value."
-        )
+        example = f"`{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value"
+        raise _error(found.path, node, f"{what}, and here is {_kind(node)}. Write it as {example}.")
     _refuse_repeated(found.path, node)
     values = found.values.setdefault(before.rstrip("."), {}) if before else found.values
     for key, value in node.value:
         name = f"{before}{key.value}"
         if not before and "." in name and name in names:
             section, _, setting = name.partition(".")
-            raise SettingsFileError(
-                f"{found.path}, line {_line(key)}: {name} is a setting of a section: write it as "
-                f"`{section}: {{{setting}: …}}`."
-            )
+            example = f"`{section}: {{{setting}: …}}`"
+            text = f"{name} is a setting of a section: write it as {example}."
+            raise _error(found.path, key, text)
         if name not in names:
-            raise SettingsFileError(
-                f"{found.path}, line {_line(key)}: there is no setting {name}"
-                f"{did_you_mean(name, names)}"
-            )
+            text = f"there is no setting {name}{did_you_mean(name, names)}"
+            raise _error(found.path, key, text)
         found.lines[name] = _line(key)
         if any(other.startswith(f"{name}.") for other in names):
             _read_section(found, value, f"{name}.", names)
@@ -156,34 +151,30 @@ def _refuse_repeated(path: Path, node: MappingNode) -> None:
     for key, _ in node.value:
         if key.tag != TEXT:
             shown = key.value if isinstance(key, ScalarNode) else _kind(key)
-            raise SettingsFileError(
-                f"{path}, line {_line(key)}: {shown} is not a name of a setting."
-            )
+            raise _error(path, key, f"{shown} is not a name of a setting.")
         if key.value in lines:
-            raise SettingsFileError(
-                f"{path}, line {_line(key)}: {key.value} is there twice, on line "
-                f"{lines[key.value]} too. Keep one of them."
-            )
+            where = f"on line {lines[key.value]} too"
+            raise _error(path, key, f"{key.value} is there twice, {where}. Keep one of them.")
         lines[key.value] = _line(key)
 
 
 def _value(path: Path, node: Node) -> Any:
     if node.tag in NUMBERS and NOT_AS_WRITTEN.fullmatch(node.value):
-        raise SettingsFileError(
-            f"{path}, line {_line(node)}: YAML reads {node.value} as another number. Write it as "
-            "a decimal one, without a zero before it."
-        )
+        text = f"YAML reads {node.value} as another number. Write it as a decimal one, without a "
+        raise _error(path, node, f"{text}zero before it.")
     try:
         return yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise SettingsFileError(f"{path}, line {_line(node)}: {error.problem}.") from error
+        raise _error(path, node, f"{error.problem}.") from error
     except ValueError as error:  # of a number or a date that is none
-        raise SettingsFileError(f"{path}, line {_line(node)}: {error}.") from error
+        raise _error(path, node, f"{error}.") from error
     except (KeyError, IndexError, AttributeError) as error:  # of a value below an explicit tag
         tag = node.tag.replace(YAML_TAG, "!!")
-        raise SettingsFileError(
-            f"{path}, line {_line(node)}: {node.value!r} is not what its tag {tag} says."
-        ) from error
+        raise _error(path, node, f"{node.value!r} is not what its tag {tag} says.") from error
+
+
+def _error(path: Path, node: Node, text: str) -> SettingsFileError:
+    return SettingsFileError(f"{path}, line {_line(node)}: {text}")
 
 
 def _line(node: Node) -> int:

@@ -1,4 +1,4 @@
-"""What a command owes the terminal that it runs in: signals, closed pipes, narrow encodings."""
+"""How a command behaves in a terminal: signals, closed pipes, narrow encodings."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Endings:
-    """The signals that end a command: the first one stops it, hasty more ones change nothing.
+    """The signals that end a command: the first one stops it, further ones soon after do nothing.
 
-    A checkpoint is written and Prefect's server is told before the command ends. Where that takes
-    long, as with a server out of reach, one more signal ends it at once.
+    Before the command ends, a checkpoint is written and Prefect's server is notified. Where that
+    takes long, for example with a server out of reach, one more signal ends it at once.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def end_quietly_among_imports() -> None:
 
 @contextmanager
 def command(when_stopped: str) -> Iterator[Endings]:
-    """Run a command of a terminal: what stops it ends in a line and an exit code, not a traceback.
+    """Run a command in a terminal: whatever stops it, it ends with a line and an exit code.
 
     Args:
         when_stopped: Line to print where a signal has stopped it.

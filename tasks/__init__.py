@@ -1,1 +1,1 @@
-"""Prefect tasks, one module a stage: thin wrappers around the library."""
+"""Prefect tasks, one module per stage: thin wrappers around the library."""

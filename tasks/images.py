@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 
 from cxrmodel.cluster.images import DecodingJob, decode_on_cluster
-from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import ImagesConfig, RuntimeConfig
 from cxrmodel.data.images.pixels import decode_images
 from cxrmodel.storage.store import Artifact, Store
-from tasks.engine.stage import stage, stage_run
+from tasks.engine.stage import ray_workers, stage, stage_run
 
 
 @stage("images")
@@ -18,13 +16,11 @@ def decode_listed_images(
     config: ImagesConfig, root: str, index: Artifact, store: Store, runtime: RuntimeConfig
 ) -> Artifact:
     """Decode the listed files into the node-local cache; damaged ones go to the ledger."""
-    with stage_run(store) as run, ExitStack() as stack:
+    with stage_run(store) as run, ray_workers(runtime, "cpu") as workers:
         decode_shards = None
-        if runtime.ray_address:
-            stack.enter_context(connected(runtime.ray_address))
+        if workers:
             open_index = partial(store.directory, index)
             job = DecodingJob(config, root, open_index, runtime.num_workers)
-            workers = divide("cpu", runtime.ray_workers)
             decode_shards = partial(decode_on_cluster, job, workers)
         summary = decode_images(
             config,

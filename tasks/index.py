@@ -9,7 +9,7 @@ from cxrmodel.storage.store import Artifact, Store
 from tasks.engine.stage import stage, stage_run
 
 
-@stage("index")
+@stage("index", is_previewed=True)
 def index_images(config: DataConfig, source: Source, store: Store) -> Artifact:
     """Join the metadata CSV with the listing; every row ends in the index or in the ledger."""
     with stage_run(store) as run:

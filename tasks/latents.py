@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 
 from cxrmodel.cluster.latents import EncodingJob, encoder_on_cluster
-from cxrmodel.cluster.session import connected, divide
 from cxrmodel.config import LatentsConfig, RuntimeConfig
 from cxrmodel.progress import silent
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.latents import extract_latents
 from tasks.engine.pixels import PixelSource
-from tasks.engine.stage import stage, stage_run
+from tasks.engine.stage import ray_workers, stage, stage_run
 
 
 @stage("latents")
@@ -25,14 +23,12 @@ def encode_images(
     runtime: RuntimeConfig,
 ) -> Artifact:
     """Write mean, log-variance and reconstruction error of every image of the split."""
-    with stage_run(store) as run, ExitStack() as stack:
-        if runtime.ray_address:
-            stack.enter_context(connected(runtime.ray_address))
+    with stage_run(store) as run, ray_workers(runtime, runtime.device) as workers:
+        if workers:
             open_pixels = partial(pixels.open, store, runtime, silent)
             job = EncodingJob(config, open_pixels, partial(store.directory, vae))
-            workers = divide(runtime.device, runtime.ray_workers)
             encoder = encoder_on_cluster(job, workers, run.report)
-            images = pixels.undecoded(store, runtime)  # the workers read them
+            images = pixels.open_undecoded(store, runtime)  # the workers read them
         else:
             encoder, images = None, pixels.open(store, runtime, run.report)
         summary = extract_latents(

@@ -1,19 +1,14 @@
-"""Stage `report`: numbers, pictures and the page of one run."""
+"""Stage `report`: numbers, figures and the page of one run."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-from pathlib import Path
-from typing import Any
-
+from cxrmodel.code_digest import revision
 from cxrmodel.config import PipelineConfig, RuntimeConfig
 from cxrmodel.report.write import RunInputs, RunRecord, write_report
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.speed import SPEED
 from tasks.engine.pixels import PixelSource
-from tasks.engine.provenance import package_versions
+from tasks.engine.provenance import combined_fingerprint, package_versions
 from tasks.engine.stage import stage, stage_run
 
 
@@ -39,32 +34,15 @@ def report_run(
 
 
 def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
-    data = (stages["index"].fingerprint, stages["images"].fingerprint)
     return RunRecord(
         config=config.model_dump(exclude={"preset", "store", "runtime"}),
-        provenance=_provenance(config),
+        provenance={
+            "code": revision(),
+            "config": config.fingerprint(),
+            "packages": package_versions(),
+        },
         timings_s={name: artifact.seconds for name, artifact in stages.items()},
-        data_fingerprint=hashlib.sha256("".join(data).encode()).hexdigest(),
+        data_fingerprint=combined_fingerprint(stages["index"], stages["images"]),
         dataset=stages["index"].summary["dataset"],
         training_speed={name: stages["vae"].summary[name] for name in SPEED},
     )
-
-
-def _provenance(config: PipelineConfig) -> dict[str, Any]:
-    return {
-        "code": _revision(),
-        "config": config.fingerprint(),
-        "packages": package_versions(),
-    }
-
-
-def _revision() -> str:
-    """Return the git revision of the code, or `unknown` outside a checkout."""
-    if built_in := os.environ.get("CXRMODEL_REVISION"):  # an image of the code has no git
-        return built_in
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:
-        return "unknown"
-    return answer.stdout.strip() or "unknown"

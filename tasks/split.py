@@ -8,7 +8,7 @@ from cxrmodel.storage.store import Artifact, Store
 from tasks.engine.stage import stage, stage_run
 
 
-@stage("split")
+@stage("split", is_previewed=True)
 def split_patients(
     config: SplitConfig, index: Artifact, images: Artifact, store: Store
 ) -> Artifact:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from cxrmodel.cluster.session import connected, divide
 from cxrmodel.cluster.vae import TrainingJob, fit_vae_on_cluster
-from cxrmodel.config import RuntimeConfig, VAEConfig
+from cxrmodel.config import CHECKPOINTS_FOLDER, RuntimeConfig, VAEConfig
 from cxrmodel.progress import silent
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.vae.fit import fit_vae
 from tasks.engine.pixels import PixelSource
-from tasks.engine.stage import stage, stage_run
-
-CHECKPOINTS = "_checkpoints"  # beside the stages in the store; the underscore keeps it from one
+from tasks.engine.stage import ray_workers, stage, stage_run
 
 
 @stage("vae")
@@ -25,18 +22,16 @@ def train_vae(
 
     Where the store is remote, checkpoints are copied to it too, for a retry on another machine.
     """
-    with stage_run(store) as run:
-        folder = store.remote_folder(f"{CHECKPOINTS}/{run.work.name}")
+    with stage_run(store) as run, ray_workers(runtime, runtime.device) as workers:
+        folder = store.remote_folder(f"{CHECKPOINTS_FOLDER}/{run.work.name}")
         copies = CheckpointCopies(folder, config.checkpoint_every_s) if folder else None
-        if runtime.ray_address:
+        if workers:
             open_pixels = partial(pixels.open, store, runtime, silent)
             open_split = partial(store.directory, split)
             job = TrainingJob(config, open_pixels, open_split, run.work, copies)
-            with connected(runtime.ray_address):
-                workers = divide(runtime.device, runtime.ray_workers)
-                summary = fit_vae_on_cluster(
-                    job, workers, run.directory, scratch=store.scratch, report=run.report
-                )
+            summary = fit_vae_on_cluster(
+                job, workers, run.directory, scratch=store.scratch, report=run.report
+            )
         else:
             summary = fit_vae(
                 config,

@@ -43,8 +43,8 @@ def pytest_collection_modifyitems(items):
     """Keep tests that share fixtures on one worker: those of a file, of some folders, of a mark."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            folder = item.path.parent.name
-            group = folder if folder in SHARED else str(item.path.relative_to(item.config.rootpath))
+            path = item.path.relative_to(item.config.rootpath)
+            group = next((folder for folder in SHARED if folder in path.parts), str(path))
             item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -76,7 +76,7 @@ def test_code_of_the_task_counts(project):
         ("cxrmodel/training/latents.py", "classifier"),
         ("cxrmodel/evaluation/metrics.py", "classifier"),
         ("cxrmodel/evaluation/baselines.py", "vae"),
-        ("cxrmodel/report/html.py", "baselines"),
+        ("cxrmodel/report/page.py", "baselines"),
         ("cxrmodel/training/vae/fit.py", "classifier"),
         ("cxrmodel/storage/store.py", "index"),
         ("cxrmodel/storage/retry.py", "index"),

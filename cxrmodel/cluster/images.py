@@ -9,8 +9,7 @@ from pathlib import Path
 from cxrmodel.cluster.session import Workers
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.pixels import decode_rows
-from cxrmodel.data.images.reader import ImageReader
-from cxrmodel.data.images.records import Records
+from cxrmodel.data.images.reader import ImageReader, Records
 
 SHARD_ROWS = 1024
 
@@ -23,7 +22,7 @@ class DecodingJob:
         config: How to decode.
         root: Folder or URL of the data set, the same on all machines.
         open_index: Returns the folder of the index stage on the machine that calls it.
-        num_workers: Threads of each worker; None: by its cores.
+        num_workers: Threads of each worker; None: as its cores allow.
     """
 
     config: ImagesConfig
@@ -35,13 +34,13 @@ class DecodingJob:
 def decode_on_cluster(
     job: DecodingJob, workers: Workers, num_images: int
 ) -> Iterator[tuple[range, Records]]:
-    """Decode every row for its record; each machine keeps pixels only once it trains with them.
+    """Decode every row for its record alone: a machine keeps the pixels when it trains with them.
 
     A shard whose worker dies is decoded again.
 
     Args:
         job: What to decode.
-        workers: Of which the cores of each count.
+        workers: Processes and what each is given; only the cores of each count here.
         num_images: Rows of the index.
     """
     import ray  # noqa: PLC0415 - an extra

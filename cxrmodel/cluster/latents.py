@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ import pyarrow as pa
 
 from cxrmodel.cluster.session import Workers, device_here
 from cxrmodel.config import LatentsConfig, Precision
-from cxrmodel.progress import Progress, ReportProgress
+from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.encoding import Coder, load_vae
-from cxrmodel.training.latents import EncodedParts, Extraction, PartEncoder
+from cxrmodel.training.latents import EncodedParts, LatentMeasurement, PartEncoder
+from cxrmodel.training.speed import ProgressMeter
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -44,47 +44,41 @@ class Encoder:
         device = resolve_device(device_here(workers))
         precision = resolve_precision(job.config.precision, device)
         coder = Coder(load_vae(job.open_vae()), device, precision)
-        self._extraction = Extraction(coder, job.open_pixels(), job.config.batch_size)
+        self._measurement = LatentMeasurement(coder, job.open_pixels(), job.config.batch_size)
 
     def measure(self, images: pd.DataFrame) -> pa.Table:
         """Encode and score some images."""
-        return self._extraction.measure(images)
+        meter = ProgressMeter("latents", len(images), "images", silent)
+        return self._measurement.measure(images, meter)
 
 
 def encoder_on_cluster(job: EncodingJob, workers: Workers, report: ReportProgress) -> PartEncoder:
-    """Return what encodes on all workers; the same latents as by one with as many cores.
+    """Return an encoder that uses all workers; it gives the latents that one process gives.
 
-    A worker that dies is started again, and so is what it was at.
+    A worker that dies is replaced, and its part is encoded again.
 
     Args:
-        job: What to encode with.
+        job: What to encode, and with what.
         workers: Processes and what each is given.
-        report: Told how many images are done.
+        report: Called with the number of images that are done.
     """
     import ray  # noqa: PLC0415 - an extra
 
+    def encode_parts(images: pd.DataFrame, parts: list[range]) -> EncodedParts:
+        done = len(images) - sum(len(rows) for rows in parts)
+        for rows, table in _measured(job, workers, images, parts):
+            yield rows, table
+            done += len(rows)
+            report(Progress("latents", done, len(images)))
+
     resolve = ray.remote(_resolve).options(num_cpus=workers.cpus, num_gpus=workers.gpus)
     device, precision = ray.get(resolve.remote(job.config.precision, workers))
-    return PartEncoder(device, precision, partial(_encode_parts, job, workers, report))
+    return PartEncoder(device, precision, encode_parts)
 
 
 def _resolve(precision: Precision, workers: Workers) -> tuple[str, str]:
     device = resolve_device(device_here(workers))
     return device.type, resolve_precision(precision, device)
-
-
-def _encode_parts(
-    job: EncodingJob,
-    workers: Workers,
-    report: ReportProgress,
-    images: pd.DataFrame,
-    parts: list[range],
-) -> EncodedParts:
-    done = len(images) - sum(len(rows) for rows in parts)
-    for rows, table in _measured(job, workers, images, parts):
-        yield rows, table
-        done += len(rows)
-        report(Progress("latents", done, len(images)))
 
 
 def _measured(
@@ -101,5 +95,5 @@ def _measured(
     def start(encoder: Any, rows: range) -> Any:
         return encoder.measure.remote(images.iloc[rows.start : rows.stop])
 
-    # In order: a part's place is all that tells whose result it is.
+    # In order: a result does not say which part it belongs to.
     yield from zip(parts, pool.map(start, parts), strict=True)

@@ -24,7 +24,7 @@ class ClusterError(CxrModelError):
 
 @dataclass(frozen=True)
 class Workers:
-    """What the processes of a stage are given.
+    """The processes of a stage, and what each of them is given.
 
     Attributes:
         number: How many there are.
@@ -39,11 +39,11 @@ class Workers:
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Be part of a Ray cluster for a while.
+    """Connect to a Ray cluster for the time of the context.
 
     Args:
         address: `local` starts one on this machine, on the loopback interface, and stops it
-            afterwards; `auto` joins the one that this machine is part of, `host:port` another.
+            afterwards; `auto` joins the one that this machine belongs to, `host:port` another.
 
     Raises:
         ClusterError: Ray is not installed, or there is no cluster at that address.
@@ -89,10 +89,10 @@ def divide(device: str, number: int | None) -> Workers:
 
     Args:
         device: `auto`, `cpu`, `cuda`; `auto` takes GPUs where the cluster has any.
-        number: Workers asked for; None: one a GPU, or one a machine where there is none.
+        number: Workers asked for; None: one per GPU, or one per machine if there is no GPU.
 
     Raises:
-        ClusterError: The cluster has too little for so many.
+        ClusterError: The cluster has too few cores or GPUs for so many workers.
     """
     import ray  # noqa: PLC0415
 
@@ -115,10 +115,10 @@ def divide(device: str, number: int | None) -> Workers:
 
 
 def device_here(workers: Workers) -> str:
-    """Return the device of the worker that asks; Ray shows it its own GPU only.
+    """Return the device of the worker that calls this; Ray shows it only its own GPU.
 
     Raises:
-        ClusterError: The cluster has given a GPU that PyTorch does not see.
+        ClusterError: The cluster gave the worker a GPU that PyTorch does not see.
     """
     if not workers.gpus:
         torch.set_num_threads(workers.cpus)

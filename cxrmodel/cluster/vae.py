@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 3  # workers that may die before the training is given up
 POLL_S = 1.0
-TELLING = (CxrModelError, OSError, ValueError, MemoryError)  # not that another worker is gone
-WORLD_LOST = "Another worker is gone, and Ray has parted those that are left to start all again."
-GRACE_S = 20.0  # of the half minute that an evicted container is given
+OWN_ERRORS = (CxrModelError, OSError, ValueError, MemoryError)  # not those of a lost worker
+WORLD_LOST = "Another worker died; Ray disconnects the others and starts all of them again."
+GRACE_S = 20.0  # an evicted container is given half a minute
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainingJob:
         config: Loss and training; `batch_size` is that of all workers together.
         open_pixels: Opens the images on the machine that calls it.
         open_split: Returns the folder of the split stage there.
-        checkpoints: Folder for the state of the training; of use to the first worker only.
+        checkpoints: Folder for the state of the training; only the first worker uses it.
         copies: Where to keep copies of that state, for a first worker on another machine.
     """
 
@@ -52,8 +52,8 @@ class Stopped(BaseException):
     """The flow that started the training is being stopped; not an error of the training."""
 
 
-class Desk:
-    """What the first worker and the flow have to say to each other; lives in the cluster."""
+class Mailbox:
+    """Carries messages between the first worker and the flow; a process of the cluster."""
 
     def __init__(self) -> None:
         self._progress: list[Progress] = []
@@ -61,12 +61,12 @@ class Desk:
         self._outcome: tuple[dict[str, bytes], dict[str, Any]] | Exception | None = None
 
     def tell(self, progress: Progress) -> bool:
-        """Leave news of the training; returns whether it should stop."""
+        """Leave the progress of the training; return whether it should stop."""
         self._progress = [progress]
         return self._stop
 
-    def news(self) -> list[Progress]:
-        """Return what has been told since the last time."""
+    def progress(self) -> list[Progress]:
+        """Return what has been told since the last call: nothing, or the latest progress."""
         progress, self._progress = self._progress, []
         return progress
 
@@ -75,7 +75,7 @@ class Desk:
         self._stop = True
 
     def deliver(self, outcome: tuple[dict[str, bytes], dict[str, Any]] | Exception) -> None:
-        """Leave the files and the summary of the training, or why there are none."""
+        """Leave the files and the summary of the training, or the error that it ended with."""
         self._outcome = outcome
 
     def outcome(self) -> tuple[dict[str, bytes], dict[str, Any]] | Exception | None:
@@ -95,22 +95,22 @@ def fit_vae_on_cluster(
         job: The training.
         workers: Processes and what each is given.
         directory: Where the files of the stage go, on this machine.
-        scratch: Folder for Ray's own notes.
-        report: Told how far training is.
+        scratch: Folder for Ray's own files.
+        report: Called with the progress of the training.
 
     Raises:
         ClusterError: Workers died too often.
-        CxrModelError: What `fit_vae` raises, as it does.
+        CxrModelError: As `fit_vae` raises it.
     """
     import ray  # noqa: PLC0415 - an extra
     from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchTrainer  # noqa: PLC0415
 
-    desk = ray.remote(Desk).options(num_cpus=0).remote()
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     gpus = {"GPU": workers.gpus} if workers.gpus else {}
     trainer = TorchTrainer(
         _train,
-        train_loop_config={"job": job, "workers": workers, "desk": desk},
+        train_loop_config={"job": job, "workers": workers, "mailbox": mailbox},
         scaling_config=ScalingConfig(
             num_workers=workers.number,
             use_gpu=bool(workers.gpus),
@@ -120,9 +120,9 @@ def fit_vae_on_cluster(
             storage_path=str(scratch / "ray"), failure_config=FailureConfig(MAX_FAILURES)
         ),
     )
-    with _news_of(desk, report):
-        _fit(trainer, desk)
-    outcome = ray.get(desk.outcome.remote())
+    with _reporting(mailbox, report):
+        _fit(trainer, mailbox)
+    outcome = ray.get(mailbox.outcome.remote())
     if isinstance(outcome, Exception):
         raise outcome
     files, summary = outcome
@@ -131,7 +131,7 @@ def fit_vae_on_cluster(
     return dict(summary)
 
 
-def _fit(trainer: Any, desk: Any) -> None:
+def _fit(trainer: Any, mailbox: Any) -> None:
     """Train from another thread: Ray swallows what a signal raises while it waits."""
     import ray  # noqa: PLC0415
     from ray.train import TrainingFailedError  # noqa: PLC0415
@@ -152,21 +152,21 @@ def _fit(trainer: Any, desk: Any) -> None:
     except TrainingFailedError as error:
         raise ClusterError(f"Workers died more than {MAX_FAILURES} times: {error}") from error
     except BaseException:  # a cancelled flow raises one that is no Exception
-        ray.get(desk.stop.remote())
-        wait([fitted], GRACE_S)  # for the last checkpoint; and Ray must not be left in mid-call
+        ray.get(mailbox.stop.remote())
+        wait([fitted], GRACE_S)  # for the last checkpoint, and for Ray to finish its call
         raise
 
 
 @contextmanager
-def _news_of(desk: Any, report: ReportProgress) -> Iterator[None]:
-    """Pass on what the first worker tells, from a thread."""
+def _reporting(mailbox: Any, report: ReportProgress) -> Iterator[None]:
+    """Pass on what the first worker tells, from another thread."""
     import ray  # noqa: PLC0415
 
     done = threading.Event()
 
     def pass_on() -> None:
         while not done.wait(POLL_S):
-            for progress in ray.get(desk.news.remote()):
+            for progress in ray.get(mailbox.progress.remote()):
                 report(progress)
 
     thread = threading.Thread(target=pass_on, daemon=True)
@@ -179,18 +179,18 @@ def _news_of(desk: Any, report: ReportProgress) -> Iterator[None]:
 
 
 def _train(given: dict[str, Any]) -> None:
-    """Take part in a training: what each worker runs."""
+    """Take part in a training; each worker runs this."""
     import ray  # noqa: PLC0415
 
-    job, workers, desk = given["job"], given["workers"], given["desk"]
-    if isinstance(ray.get(desk.outcome.remote()), Exception):
-        return  # Ray starts all workers again, and another attempt would end in the same way
+    job, workers, mailbox = given["job"], given["workers"], given["mailbox"]
+    if isinstance(ray.get(mailbox.outcome.remote()), Exception):
+        return  # Ray has started all workers again; another attempt would end in the same way
     world = World.joined()
     if world.size != workers.number:
         raise RuntimeError(WORLD_LOST)
 
     def tell(progress: Progress) -> None:
-        if ray.get(desk.tell.remote(progress)):
+        if ray.get(mailbox.tell.remote(progress)):
             raise Stopped
 
     with tempfile.TemporaryDirectory() as folder:
@@ -207,13 +207,13 @@ def _train(given: dict[str, Any]) -> None:
                 report=tell,
             )
         except Stopped:
-            ray.get(desk.deliver.remote(ClusterError("The training was stopped.")))
+            ray.get(mailbox.deliver.remote(ClusterError("The training was stopped.")))
             raise
-        except TELLING as error:
+        except OWN_ERRORS as error:
             if World.joined() != world:
                 raise RuntimeError(WORLD_LOST) from error
-            ray.get(desk.deliver.remote(error))
+            ray.get(mailbox.deliver.remote(error))
             raise
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     if summary:  # of the first worker
-        ray.get(desk.deliver.remote((files, summary)))
+        ray.get(mailbox.deliver.remote((files, summary)))

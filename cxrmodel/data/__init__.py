@@ -1,1 +1,1 @@
-"""From a folder or bucket of NIH images to verified pixels and a split by patient."""
+"""From a root to verified pixels, an index, a split, and a ledger of everything left out."""

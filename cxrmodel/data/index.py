@@ -1,10 +1,10 @@
-"""A data set as an index: a row per image, and a ledger of everything left out."""
+"""A data set as an index: one row per image, and a ledger of everything left out."""
 
 from __future__ import annotations
 
 import json
 import logging
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.boxes import read_boxes
+from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
+from cxrmodel.data.datasets.dicom_tags import with_tags
 from cxrmodel.data.datasets.joins import (
     exclude,
     is_dicom,
@@ -23,19 +24,17 @@ from cxrmodel.data.datasets.joins import (
     refuse_clashes,
     table_names,
 )
-from cxrmodel.data.datasets.metadata import read_file
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.datasets.name_rules import (
     NameMatch,
     explain_mismatch,
     match_names,
     quoted,
 )
-from cxrmodel.data.datasets.official import official_parts
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
-from cxrmodel.data.datasets.patient_ids import num_names_with_id, patient_salt, pseudonyms
+from cxrmodel.data.datasets.nih import official_parts
+from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.dicom.tags import with_tags
 from cxrmodel.data.ledger import (
     Reason,
     count_reasons,
@@ -46,7 +45,7 @@ from cxrmodel.data.ledger import (
 )
 from cxrmodel.data.source import Source
 from cxrmodel.errors import DataError
-from cxrmodel.storage.layout import BOX_LIST, BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
+from cxrmodel.storage.layout import BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
 
 INDEX_COLUMNS = (
     "image",
@@ -78,12 +77,44 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
 
     Returns:
         dataset (a key of `DATASETS`), num_images, num_excluded, excluded_by_reason, num_patients,
-        num_boxes, notes (what had to be interpreted in the table, a sentence each) and the source's
-        fingerprint.
+        num_boxes, notes (one sentence on each thing that had to be interpreted in the table) and
+        the source's fingerprint.
 
     Raises:
         DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
     """
+    joined = _join(config, source)
+    index, excluded = joined.index, joined.excluded
+    boxes = read_boxes(source.directory / BOX_LIST, index["image"], joined.match)
+    warn_of_losses(excluded, len(index))
+    _write(index, joined.files, boxes, directory)
+    notes = json.dumps(joined.notes, indent=1) + "\n"
+    (directory / NOTES_FILE).write_text(notes, encoding="utf-8")
+    write_ledger(excluded, directory)
+    return {
+        "dataset": joined.data_set,
+        "num_images": len(index),
+        "num_excluded": len(excluded),
+        "excluded_by_reason": count_reasons(excluded),
+        "num_patients": int(index["patient_id"].nunique()),
+        "num_boxes": len(boxes),
+        "notes": joined.notes,
+        "fingerprint": source.fingerprint,
+    }
+
+
+@dataclass(frozen=True)
+class _Joined:
+    data_set: str
+    notes: list[str]
+    index: pd.DataFrame
+    files: pd.DataFrame
+    excluded: pd.DataFrame
+    match: NameMatch
+
+
+def _join(config: DataConfig, source: Source) -> _Joined:
+    """Join the tables with the files; the first reason that applies excludes a row."""
     listing = pd.read_parquet(source.directory / LISTING_FILE)
     data_set, entries = read_tables(
         config, source.tables(), source.table_names, bool(is_dicom(listing["uri"]).all())
@@ -91,8 +122,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     files, surplus = named_files(listing, data_set.name_parts)
     match = match_names(table_names(entries).unique(), files["image"], data_set.name_parts)
     rows = join_rows(entries, files, data_set.name_parts, match)
-    read = partial(read_file, Root(source.root))
-    refuse_clashes(listing, rows["image"], data_set.name_parts, read, source.root)
+    refuse_clashes(listing, rows["image"], data_set.name_parts, Root(source.root))
     _draw_fraction(rows, config)
     rows = with_tags(rows, files, source.root)
     excluded = ledger_of(rows, files, surplus)
@@ -103,25 +133,14 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
             f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
             f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
         )
-    boxes = read_boxes(source.directory / BOX_LIST, index["image"], match)
-    for note in filter(None, (match.note, mismatch)):
+    notes = [note for note in (match.note, mismatch) if note]
+    for note in notes:
         logger.warning("%s", note)
-    notes = [note for note in (*entries.notes, match.note, mismatch) if note]
-    warn_of_losses(excluded, len(index))
-    _write(index, files, boxes, directory)
-    (directory / NOTES_FILE).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
-    write_ledger(excluded, directory)
-    counts = _counts(index, boxes, excluded)
-    return {
-        "dataset": data_set.name,
-        **counts,
-        "notes": notes,
-        "fingerprint": source.fingerprint,
-    }
+    return _Joined(data_set.name, [*entries.notes, *notes], index, files, excluded, match)
 
 
 def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
-    """Say how names and files differ, where some of either have no counterpart."""
+    """Say how names and files differ where some of either have no counterpart."""
     lonely = rows["reason"].isin((Reason.IMAGE_MISSING, Reason.BAD_IMAGE_NAME))
     return explain_mismatch(
         rows["image"][lonely], files["image"][~files["image"].isin(rows["image"])], num_parts
@@ -136,16 +155,6 @@ def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> s
         return losses(excluded, 0)[0]
     shown = quoted(rows["image"].iloc[0]), quoted(files["image"].iloc[0])
     return f"The first row names {shown[0]}, and the first file is {shown[1]}."
-
-
-def _counts(index: pd.DataFrame, boxes: pd.DataFrame, excluded: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "num_images": len(index),
-        "num_excluded": len(excluded),
-        "excluded_by_reason": count_reasons(excluded),
-        "num_patients": int(index["patient_id"].nunique()),
-        "num_boxes": len(boxes),
-    }
 
 
 def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:

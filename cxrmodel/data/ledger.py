@@ -3,49 +3,88 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 import pandas as pd
 
-LEDGER_FILE = "excluded.parquet"
+from cxrmodel.storage.layout import EXCLUDED_FILE
+
 NOTABLE_SHARE = 0.01
 
 logger = logging.getLogger(__name__)
 
 
 class Reason(StrEnum):
-    """Why an image is not used; `meaning` is a sentence for people.
+    """Why an image is not used.
 
-    The reasons of an image as such come last, in the order in which the image cache numbers them:
-    append there, never insert.
+    The reasons that lie in the image itself come last, in the order in which the pixel cache
+    numbers them: append there, never insert.
+
+    Attributes:
+        meaning: One sentence for people.
+        remedy: What to do about it; empty where a setting asked for the loss.
     """
 
     meaning: str
+    remedy: str
 
-    def __new__(cls, value: str, meaning: str) -> Self:
-        """Make a member that is its value, with a sentence beside it."""
+    def __new__(cls, value: str, meaning: str = "", remedy: str = "") -> Self:
+        """Make a member that equals its value."""
         member = str.__new__(cls, value)
         member._value_ = value
-        member.meaning = meaning
+        member.meaning, member.remedy = meaning, remedy
         return member
 
-    IMAGE_MISSING = "image_missing", "The CSV has a row for it, and no such file is there."
-    ROW_MISSING = "row_missing", "The file is there, and the CSV has no row for it."
-    DUPLICATE_ROW = "duplicate_row", "An earlier row of the CSV names the same image."
+    IMAGE_MISSING = (
+        "image_missing",
+        "The CSV has a row for it, and no such file is there.",
+        "Right where only a part of the data set is here; else set data.root to the folder above "
+        "all images.",
+    )
+    ROW_MISSING = (
+        "row_missing",
+        "The file is there, and the CSV has no row for it.",
+        "Right where the table covers a part of the images; else set data.csv to the table of all.",
+    )
+    DUPLICATE_ROW = (
+        "duplicate_row",
+        "An earlier row of the CSV names the same image.",
+        "Keep one row per image in the table.",
+    )
     DUPLICATE_FILE = (
         "duplicate_file",
         "Another file of the same name, in another folder or another Unicode form, is used.",
+        "Set data.images to the folder that holds the images.",
     )
-    BAD_IMAGE_NAME = "bad_image_name", "The CSV's name for it cannot be that of a file."
-    BAD_PATIENT_ID = "bad_patient_id", "Nothing says which patient it is of."
-    EMPTY_LABELS = "empty_labels", "Its row has neither a pathology nor `No Finding`."
-    UNKNOWN_LABEL = "unknown_label", "Its row has a label that the data set does not define."
+    BAD_IMAGE_NAME = (
+        "bad_image_name",
+        "The CSV's name for it cannot be that of a file.",
+        "Write the names of the files into the table.",
+    )
+    BAD_PATIENT_ID = (
+        "bad_patient_id",
+        "Nothing says which patient it is of.",
+        "Write the patient of each image into the table: without it the same patient may be in "
+        "train and in test.",
+    )
+    EMPTY_LABELS = (
+        "empty_labels",
+        "Its row has neither a pathology nor `No Finding`.",
+        "Write `No Finding` where a radiologist found nothing.",
+    )
+    UNKNOWN_LABEL = (
+        "unknown_label",
+        "Its row has a label that the data set does not define.",
+        "Spell the labels as the data set does: NIH's are names joined by `|`, CheXpert's are 1, "
+        "0, -1 or blank.",
+    )
     CONTRADICTORY_LABELS = (
         "contradictory_labels",
         "Its row has a pathology and `No Finding` at once.",
+        "Correct these rows of the table.",
     )
     UNCERTAIN_LABEL = (
         "uncertain_label",
@@ -54,61 +93,50 @@ class Reason(StrEnum):
     LATERAL_VIEW = (
         "lateral_view",
         "It is a lateral, oblique or decubitus view, and only other frontal images are used.",
+        "Right where the data set has lateral views; else correct its view.",
     )
     NOT_SAMPLED = "not_sampled", "It is not in the drawn share of the data set, data.fraction."
     NOT_IN_OFFICIAL_LISTS = (
         "not_in_official_lists",
         "It is in neither of the official lists, or in both.",
+        "Use the lists of this data set, or set split.method to patient.",
     )
     DAMAGED_IMAGE = (
         "damaged_image",
         "The file is cut short, its checksums do not match, or its header contradicts itself.",
+        "Copy these files again from where they came.",
     )
-    TOO_LARGE = "too_large", "It has more pixels or bytes than images.max_megapixels allows."
+    TOO_LARGE = (
+        "too_large",
+        "It has more pixels or bytes than images.max_megapixels allows.",
+        "Set images.max_megapixels higher if they are meant to be so large.",
+    )
     UNSUPPORTED_IMAGE = (
         "unsupported_image",
-        "The file is neither a PNG, a JPEG nor a DICOM film that can be decoded here.",
+        "The file is not a PNG, a JPEG or a DICOM image that can be decoded here.",
+        "Convert these files to PNG, or install the decoder that is named.",
     )
     UNREADABLE = (
         "unreadable",
         "The file is gone, of another size than when it was listed, comes damaged each time, or "
         "cannot be unpacked.",
+        "Check the disk or the store, and run again.",
     )
-    REPLACED = "replaced", "The file was replaced after it was listed."
+    REPLACED = (
+        "replaced",
+        "The file was replaced after it was listed.",
+        "Run again once nothing writes to the data set.",
+    )
     LOW_CONTRAST = (
         "low_contrast",
         "It is of one grey, or nearly: it lies within a sixteenth of the grey levels.",
+        "Look at these files in a viewer: where they show nothing there either, copy them again, "
+        "or take them out of the table.",
     )
 
 
 ASKED_FOR = frozenset({Reason.NOT_SAMPLED, Reason.UNCERTAIN_LABEL})
-"""What a setting says to leave out is no loss."""
-
-REMEDIES: Mapping[str, str] = {
-    Reason.IMAGE_MISSING: "Right where only a part of the data set is here; else set data.root to "
-    "the folder above all images.",
-    Reason.ROW_MISSING: "Right where the table is of a part of the images; else set data.csv to "
-    "the table of all.",
-    Reason.DUPLICATE_ROW: "Keep one row per image in the table.",
-    Reason.DUPLICATE_FILE: "Set data.images to the folder that holds the images.",
-    Reason.BAD_IMAGE_NAME: "Write the names of the files into the table.",
-    Reason.BAD_PATIENT_ID: "Write into the table who each image is of: without it the same patient "
-    "may be in train and in test.",
-    Reason.EMPTY_LABELS: "Write `No Finding` where a radiologist found nothing.",
-    Reason.UNKNOWN_LABEL: "Spell the labels as the data set does: NIH's are names joined by `|`, "
-    "CheXpert's are 1, 0, -1 or blank.",
-    Reason.CONTRADICTORY_LABELS: "Correct these rows of the table.",
-    Reason.LATERAL_VIEW: "Right where the data set has lateral views; else correct its view.",
-    Reason.NOT_IN_OFFICIAL_LISTS: "Use the lists of this data set, or set split.method to patient.",
-    Reason.DAMAGED_IMAGE: "Copy these files again from where they came.",
-    Reason.TOO_LARGE: "Set images.max_megapixels higher if they are meant to be so large.",
-    Reason.UNSUPPORTED_IMAGE: "Convert these files to PNG, or install the decoder that is named.",
-    Reason.UNREADABLE: "Check the disk or the store, and run again.",
-    Reason.REPLACED: "Run again once nothing writes to the data set.",
-    Reason.LOW_CONTRAST: "Look at these files in a viewer: where they show nothing there either, "
-    "copy them again, or take them out of the table.",
-}
-"""What to do about each loss, for people."""
+"""What a setting leaves out is not a loss."""
 
 
 def ledger(
@@ -116,7 +144,7 @@ def ledger(
     reasons: Sequence[str] | pd.Series | Reason,
     details: Sequence[str] | pd.Series,
 ) -> pd.DataFrame:
-    """Return ledger rows: columns image, reason (one for all, or one each), detail, all text."""
+    """Return ledger rows: text columns image, reason (one for all rows, or one per row), detail."""
     one_for_all = isinstance(reasons, Reason)
     columns = {
         "image": list(images),
@@ -128,7 +156,7 @@ def ledger(
 
 def write_ledger(rows: pd.DataFrame, directory: Path) -> None:
     """Write a stage's ledger, empty or not, to its folder."""
-    rows.to_parquet(directory / LEDGER_FILE, index=False, compression="zstd")
+    rows.to_parquet(directory / EXCLUDED_FILE, index=False, compression="zstd")
 
 
 def count_reasons(rows: pd.DataFrame) -> dict[str, int]:
@@ -147,18 +175,17 @@ def describe_counts(rows: pd.DataFrame) -> str:
 
 
 def losses(excluded: pd.DataFrame, num_used: int) -> list[str]:
-    """Return a sentence on each reason that costs more than 1 % of the entries, the worst first.
+    """Return a sentence per reason that costs more than 1 % of the entries, the worst first.
 
     Args:
         excluded: Ledger rows with the columns image, reason and detail.
         num_used: Images that are left.
     """
     total = len(excluded) + num_used
-    reasons = {reason.value: reason for reason in Reason}
     return [
-        _loss(reasons[value], excluded[excluded["reason"] == value], total)
+        _loss(Reason(value), excluded[excluded["reason"] == value], total)
         for value, count in count_reasons(excluded).items()
-        if count > NOTABLE_SHARE * total and reasons[value] not in ASKED_FOR
+        if count > NOTABLE_SHARE * total and value not in ASKED_FOR
     ]
 
 
@@ -168,7 +195,7 @@ def _loss(reason: Reason, rows: pd.DataFrame, total: int) -> str:
     share, verb = 100 * len(rows) / total, "is" if len(rows) == 1 else "are"
     return (
         f"{len(rows):,} of {total:,} entries ({share:.1f} %) {verb} left out as {reason}, for "
-        f"example {example or 'a row without a name'}. {reason.meaning} {REMEDIES[reason]}"
+        f"example {example or 'a row without a name'}. {reason.meaning} {reason.remedy}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A snapshot of what a data set's root holds: its tables and its listing, without any image."""
+"""A snapshot of a data set's root: its tables and its listing, without any image."""
 
 from __future__ import annotations
 
@@ -18,22 +18,18 @@ import pandas as pd
 from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.metadata import find_tables, read_file
-from cxrmodel.data.datasets.patient_ids import patient_salt
-from cxrmodel.data.files.archives import archive_hint
-from cxrmodel.data.files.root import ListedFile, Root, read_location
+from cxrmodel.data.datasets.boxes import BOX_LIST
+from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.datasets.pseudonyms import patient_salt
+from cxrmodel.data.datasets.registry import find_tables
+from cxrmodel.data.files.fsspec_files import archive_hint
+from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
+from cxrmodel.data.files.root import Root, read_location
 from cxrmodel.errors import DataError
 from cxrmodel.storage.disk import explain_full_disk
-from cxrmodel.storage.layout import (
-    BOX_LIST,
-    ENTRIES_FILE,
-    IMAGE_SUFFIXES,
-    LISTING_FILE,
-    PICTURE_SUFFIXES,
-    TEST_LIST,
-    TRAIN_VAL_LIST,
-)
+from cxrmodel.storage.layout import LISTING_FILE
 
+ENTRIES_FILE = "entries.csv"
 KEY_CHARS = 16
 SHOWN_FOLDERS = 10
 
@@ -42,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A local snapshot of what a root holds, without any image byte.
+    """A local snapshot of a root, without any image byte.
 
     Attributes:
         root: As configured.
@@ -95,7 +91,7 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
     for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
         uri = _official_file(files, name)
         if uri is not None:
-            tables[name] = read_file(root, uri)
+            tables[name] = root.read_required(uri)
     fingerprint = _fingerprint(tables, images, salt)
     directory = scratch / "sources" / fingerprint[:KEY_CHARS]
     _keep_snapshot(directory, tables, images)
@@ -140,9 +136,9 @@ def _read_entries(
     """Return the content of each table, by where it lies."""
     if config.csv is not None:
         return {config.csv: read_location(config.csv)}
-    only_dicom = not any(file.uri.casefold().endswith(PICTURE_SUFFIXES) for file in images)
+    only_dicom = all(file.uri.casefold().endswith(DICOM_SUFFIX) for file in images)
     uris = find_tables(config, root, files, only_dicom)
-    return {f"{root.root.rstrip('/')}/{uri}": read_file(root, uri) for uri in uris}
+    return {f"{root.root.rstrip('/')}/{uri}": root.read_required(uri) for uri in uris}
 
 
 def _official_file(files: list[ListedFile], name: str) -> str | None:
@@ -166,7 +162,7 @@ def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: by
 
 def _keep_snapshot(directory: Path, tables: Mapping[str, bytes], images: list[ListedFile]) -> None:
     if all((directory / name).is_file() for name in (*tables, LISTING_FILE)):
-        os.utime(directory)  # it is in use: no cleaner may take it for an old one
+        os.utime(directory)  # marks it as in use, for whatever cleans scratch
         return
     partial = directory.with_name(f"{directory.name}.{uuid.uuid4().hex}.partial")
     with explain_full_disk(**{"store.scratch": directory}):

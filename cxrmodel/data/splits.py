@@ -15,22 +15,15 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
+from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
 from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
 from cxrmodel.errors import LeakageError, SplitError
-from cxrmodel.storage.layout import (
-    IMAGES_FILE,
-    INDEX_FILE,
-    OK,
-    SPLIT_FILE,
-    TEST_LIST,
-    TRAIN_VAL_LIST,
-)
+from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, LEAKAGE_FILE, OK, SPLIT_FILE
 
-LEAKAGE_FILE = "leakage.json"
 PARTS = ("train", "val", "test")
 NUM_FOLDS, NUM_TRAIN_FOLDS, NUM_VAL_FOLDS = 20, 14, 3  # the other 3 are test
 OFFICIAL_FOLDS = 8  # one of train_val's becomes val: with NIH's lists, about 67 / 10 / 23
-ENOUGH_ROWS = 6  # of either kind, for two draws of scikit-learn in a row; with one kind, 4
+ENOUGH_ROWS = 6  # of either kind, for two draws of scikit-learn in sequence; with one kind, 4
 SHOWN_PATIENTS = 5
 MORE_PATIENTS = (
     "Use images of more patients: data.root, or data.phantom_images where they are synthetic."
@@ -94,7 +87,7 @@ def check_leakage(frame: pd.DataFrame, *, allowed: bool = False) -> dict[str, An
     """Count patients who are in more than one part.
 
     Args:
-        frame: A row an image, with the columns patient_id and split.
+        frame: One row per image, with the columns patient_id and split.
         allowed: Only count; else one shared patient is an error.
 
     Returns:
@@ -172,7 +165,7 @@ def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
 
 
 def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
-    """Deal patients to folds of like size and share of abnormal images; the fold of each row."""
+    """Return the fold of each row: patients are dealt to folds of similar size and abnormality."""
     abnormal = frame["any_abnormal"].to_numpy(np.int64)
     patient, ids = pd.factorize(frame["patient_id"], sort=True)
     counts = np.zeros((len(ids), 2), np.int64)  # images of each patient: not abnormal, abnormal
@@ -188,9 +181,9 @@ def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
 def _deal(counts: NDArray[np.int64], num_folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold of each patient, the one where Pearson's chi-squared grows least.
 
-    Patients come with most images first, at random among equals. The statistic is that of the
-    table of folds and kinds of images; compared in whole numbers, so that no rounding of one
-    machine decides. Equal folds: the one of fewest images, then the first.
+    Patients with the most images come first, in random order among equals. The statistic is that of
+    the table of folds and kinds of images, compared in whole numbers so that rounding on some
+    machine never decides. Among equal folds, the one with the fewest images wins, then the first.
 
     Args:
         counts: (P, 2) images of each patient, of either kind.

@@ -1,1 +1,1 @@
-"""Honest numbers: metrics, thresholds from validation, baselines, leak checks."""
+"""How a run is judged: metrics with intervals, calibration, baselines, and an audit."""

@@ -1,6 +1,6 @@
 """What a model must beat: principal components, thumbnails, metadata, and knowing the patient.
 
-Constant baselines need no fit; `cxrmodel.evaluation.evaluate` judges all alike.
+Constant baselines need no fit; `cxrmodel.evaluation.evaluate` judges all of them the same way.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from cxrmodel.errors import SplitError
-from cxrmodel.evaluation.label_baselines import (
-    MAX_ITERATIONS,
-    fit_logistic,
-    predict_from_metadata,
-    remember_patients,
-)
 from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import PREFIX
 from cxrmodel.evaluation.principal_components import PrincipalComponents
 from cxrmodel.evaluation.resolution import enlarge, shrink, to_unit
 from cxrmodel.models.similarity import ssim_of
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.storage.layout import (
+    HASHES_FILE,
+    INDEX_FILE,
+    LATENTS_FILE,
+    PCA_LATENTS_FOLDER,
+    RECONSTRUCTION_FILE,
+    SPLIT_FILE,
+)
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -42,10 +46,8 @@ MAX_RECONSTRUCTED = 2_000
 BLOCK = 256  # images the PCA sees at once: 64 MiB of float32 at 256 px
 READ = 16  # images read at full size at once: 64 MiB of float32 at 1,024 px
 SEED = 42
-
-COMPONENTS = "pca_latents"
-HASHES = "hashes.parquet"
-RECONSTRUCTION = "reconstruction.json"
+MAX_ITERATIONS = 1_000
+UNKNOWN = "unknown"
 
 
 def fit_baselines(
@@ -74,17 +76,30 @@ def fit_baselines(
     Raises:
         SplitError: The split has no train image.
     """
-    table = pd.read_parquet(split / "split.parquet")
+    table = pd.read_parquet(split / SPLIT_FILE)
     rows = pixels.rows_of(table["image"].tolist())
-    in_train = (table["split"] == "train").to_numpy()
-    fit_rows = rows[in_train]
+    fit_rows = rows[(table["split"] == "train").to_numpy()]
     done = _Counter(report, len(fit_rows) + len(rows))
     pca = _fit_pca(pixels, fit_rows, done.add)
     features, hashes = _transform(pixels, rows, pca, done.add)
-    known = pd.read_parquet(index / "index.parquet").set_index("image").loc[table["image"]]
+    _write_predictions(table, index, features, directory)
+    _write_components(table, features, pca, directory)
+    _write_hashes(table, hashes, directory / HASHES_FILE)
+    test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
+    quality = _reconstruction_quality(pixels, test_rows, pca)
+    summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **quality}
+    (directory / RECONSTRUCTION_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _write_predictions(
+    table: pd.DataFrame, index: Path, features: NDArray[np.float64], directory: Path
+) -> None:
+    known = pd.read_parquet(index / INDEX_FILE).set_index("image").loc[table["image"]]
     columns = known.columns.tolist()
     names = columns[columns.index("any_abnormal") + 1 :]
     labels = known[names].to_numpy(dtype=np.uint8)
+    in_train = (table["split"] == "train").to_numpy()
     predictions = {
         "pca_logistic": _predict_from_components(features, labels, in_train),
         "metadata": predict_from_metadata(known, labels, in_train),
@@ -92,24 +107,6 @@ def fit_baselines(
     }
     for name, probabilities in predictions.items():
         _write(table, [PREFIX + pathology for pathology in names], probabilities, directory / name)
-    _write_components(table, features, pca, directory)
-    _write_hashes(table, hashes, directory / HASHES)
-    test_rows = _draw(rows[(table["split"] == "test").to_numpy()], MAX_RECONSTRUCTED)
-    quality = _reconstruction_quality(pixels, test_rows, pca)
-    summary = {"num_components": len(pca.components), "num_test_images": len(test_rows), **quality}
-    (directory / RECONSTRUCTION).write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
-
-
-def _predict_from_components(
-    features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Return (N, C) probabilities of a standardised logistic regression per pathology."""
-    columns = []
-    for column in range(labels.shape[1]):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-        columns.append(fit_logistic(model, features, labels[:, column], in_train))
-    return np.stack(columns, axis=1)
 
 
 def _write(
@@ -126,8 +123,8 @@ def _write_components(
     deviations = pca.singular_values / np.sqrt(max(pca.num_images, 1))
     scaled = (features / deviations).astype(np.float32)
     columns = [f"mu_{component:02d}" for component in range(scaled.shape[1])]
-    (directory / COMPONENTS).mkdir()
-    _write(table, columns, scaled, directory / COMPONENTS / "latents")
+    (directory / PCA_LATENTS_FOLDER).mkdir()
+    _write(table, columns, scaled, directory / PCA_LATENTS_FOLDER / LATENTS_FILE)
 
 
 def _write_hashes(table: pd.DataFrame, hashes: NDArray[np.uint8], path: Path) -> None:
@@ -179,7 +176,7 @@ def _fit_pca(
 def _transform(
     pixels: Pixels, rows: NDArray[np.int64], pca: PrincipalComponents, tell: Callable[[int], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return the coordinates and the fingerprint of each image, from one reading."""
+    """Return the coordinates and the fingerprint of each image, from reading the pixels once."""
     coordinates, hashes = [], []
     side = min(pixels.size, PCA_SIZE_PX)
     for block in _read_blocks(pixels, rows, PCA_SIZE_PX):
@@ -215,3 +212,99 @@ def _total_ssim(restored: NDArray[np.float32], images: NDArray[np.float32]) -> f
         for row in range(len(images))
     )
     return sum(float(ssim_of(*pair)) for pair in pairs)
+
+
+def _predict_from_components(
+    features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return (N, C) probabilities of a standardised logistic regression per pathology."""
+    columns = []
+    for column in range(labels.shape[1]):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
+        columns.append(fit_logistic(model, features, labels[:, column], in_train))
+    return np.stack(columns, axis=1)
+
+
+def predict_from_metadata(
+    images: pd.DataFrame, labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Predict from age, sex and view with a logistic regression per pathology.
+
+    Args:
+        images: N rows with `age` (years), `sex` and `view`, any of them missing.
+        labels: (N, C).
+        in_train: (N,), which rows to fit on.
+
+    Returns:
+        (N, C) probabilities.
+    """
+    features = pd.DataFrame(
+        {
+            "age": pd.to_numeric(images["age"]).astype("float64").to_numpy(),
+            "sex": images["sex"].astype(object).fillna(UNKNOWN).to_numpy(),
+            "view": images["view"].astype(object).fillna(UNKNOWN).to_numpy(),
+        }
+    )
+    columns = [
+        fit_logistic(_metadata_model(), features, labels[:, column], in_train)
+        for column in range(labels.shape[1])
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _metadata_model() -> Pipeline:
+    age = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+    )
+    kinds = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    transformer = make_column_transformer((age, ["age"]), (kinds, ["sex", "view"]))
+    return make_pipeline(transformer, LogisticRegression(max_iter=MAX_ITERATIONS))
+
+
+def remember_patients(
+    patients: pd.Series, labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Predict what the same patient's train images are labelled: what a leak is worth.
+
+    The patient's mean label, with the prevalence in train as one more image, so that a patient
+    without a train image gets the prevalence. A train image does not see its own label.
+
+    Args:
+        patients: (N,), the patient of each row.
+        labels: (N, C).
+        in_train: (N,).
+
+    Returns:
+        (N, C) probabilities.
+    """
+    codes = pd.factorize(patients)[0]
+    own = labels * in_train[:, None]  # (N, C)
+    sums = np.zeros((codes.max() + 1, labels.shape[1]))
+    np.add.at(sums, codes, own)
+    counts = np.bincount(codes, in_train)
+    others, num_others = sums[codes] - own, (counts[codes] - in_train)[:, None]
+    prevalence = labels[in_train].mean(axis=0)
+    return np.asarray((others + prevalence) / (num_others + 1), dtype=np.float32)
+
+
+def fit_logistic(
+    model: Pipeline, features: NDArray[np.float64] | pd.DataFrame, labels: NDArray[np.uint8],
+    in_train: NDArray[np.bool_],
+) -> NDArray[np.float32]:  # fmt: skip
+    """Fit on train rows and predict all; the prevalence where train holds only one class.
+
+    Args:
+        model: Ends in a classifier.
+        features: (N, F).
+        labels: (N,), of one pathology.
+        in_train: (N,).
+
+    Returns:
+        (N,) probabilities.
+    """
+    known = labels[in_train]
+    if known.min() == known.max() or not features.shape[1]:
+        return np.full(len(labels), known.mean(), dtype=np.float32)
+    model.fit(features[in_train], known)
+    return np.asarray(model.predict_proba(features)[:, 1], dtype=np.float32)

@@ -1,35 +1,35 @@
-"""How far probabilities can be taken at their word, and Platt scaling that mends what it can."""
+"""Whether probabilities can be taken at face value, and Platt scaling to correct them.
+
+Source of the bins, which hold equally many images: K. Nguyen, B. O'Connor, Posterior calibration
+and exploratory analysis, EMNLP 2015.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from cxrmodel.evaluation.bootstrap import draw_patients
-from cxrmodel.evaluation.intervals import (
-    MIN_PATIENTS,
-    NUM_RESAMPLES,
-    Difference,
-    Interval,
+from cxrmodel.evaluation.evaluate import NO_POSITIVE_IN_VALIDATION
+from cxrmodel.evaluation.metrics import NO_IMAGE, squared_errors
+from cxrmodel.evaluation.patient_bootstrap import (
+    Estimate,
+    Floats,
+    PatientBootstrap,
+    divide,
+    macro,
+    mean,
     mean_over_classes,
-    percentile_interval,
 )
-from cxrmodel.evaluation.metrics import Metric, brier, macro
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.evaluation.reliability import (
-    Reliability,
-    centred_interval,
-    measure_reliability,
-    resample_errors,
-)
-from cxrmodel.evaluation.tallies import Ratio, squared_errors
-from cxrmodel.evaluation.thresholds import NO_POSITIVE_IN_VALIDATION
-from cxrmodel.models.platt_scaling import fit_platt_scaling, platt_targets
+from cxrmodel.models.classifier import fit_platt_scaling, platt_targets
 
-CERTAIN = 1e-6  # probabilities are kept so far from 0 and 1, where the logit is infinite
+CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, where the logit is infinite
+MAX_BINS = 10
+MIN_IN_BIN = 20  # images, so that a share means something
 NO_NEGATIVE_IN_VALIDATION = "no negative image in validation"
 
 
@@ -38,8 +38,8 @@ class Calibrator:
     """Platt scaling of one class: the logit times a slope, plus an intercept.
 
     Attributes:
-        slope: Below 1 where the probabilities are too sure, never negative; None where it could not
-            be fitted.
+        slope: Below 1 where the probabilities are overconfident, never negative; None where it
+            could not be fitted.
         intercept: In logits.
         reason: Why it could not be fitted.
     """
@@ -48,14 +48,14 @@ class Calibrator:
     intercept: float | None
     reason: str | None = None
 
-    def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    def apply(self, probabilities: Floats) -> Floats:
         """Return calibrated probabilities, or the same ones where there is no scaling."""
         if self.slope is None or self.intercept is None:
             return probabilities
         return np.asarray(expit(self.slope * _logit(probabilities) + self.intercept))
 
 
-def fit_calibrator(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Calibrator:
+def fit_calibrator(labels: NDArray[np.uint8], probabilities: Floats) -> Calibrator:
     """Fit Platt scaling.
 
     Args:
@@ -63,39 +63,131 @@ def fit_calibrator(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]
         probabilities: (N,), in [0, 1].
     """
     num_positive = int(labels.sum())
-    num_negative = len(labels) - num_positive
     if not num_positive:
         return Calibrator(None, None, NO_POSITIVE_IN_VALIDATION)
-    if not num_negative:
+    if num_positive == len(labels):
         return Calibrator(None, None, NO_NEGATIVE_IN_VALIDATION)
     slope, intercept = fit_platt_scaling(labels, _logit(probabilities))
-    if slope < 0:  # it would turn the order of the images round
+    if slope < 0:  # it would reverse the order of the images
         return Calibrator(0.0, float(logit(platt_targets(labels).mean())))
     return Calibrator(slope, intercept)
 
 
 def fit_calibrators(validation: Predictions) -> dict[str, Calibrator]:
-    """Return a calibrator a pathology, from validation images alone."""
+    """Return a calibrator per pathology, from validation images alone."""
     return {
         name: fit_calibrator(validation.labels[:, column], validation.probabilities[:, column])
         for column, name in enumerate(validation.pathologies)
     }
 
 
+def _logit(probabilities: Floats) -> Floats:
+    return np.asarray(logit(np.clip(probabilities, CERTAIN, 1 - CERTAIN)))
+
+
 @dataclass(frozen=True)
-class ClassCalibration:
-    """One pathology on test, before and after scaling; alike where it could not be fitted.
+class Reliability:
+    """What was predicted and what was observed, in bins of about equally many images.
 
     Attributes:
-        intervals: 95 % intervals of `ece_before` and `ece_after`, if there are any.
+        predicted: (B,), mean probability of each bin, increasing.
+        observed: (B,), share of positive images of each bin.
+        counts: (B,), images of each bin.
+    """
+
+    predicted: Floats
+    observed: Floats
+    counts: NDArray[np.int64]
+
+    @property
+    def error(self) -> Estimate:
+        """Expected calibration error: mean distance of the two over the images."""
+        if not len(self.counts):
+            return Estimate.undefined(NO_IMAGE)
+        distance = np.abs(self.predicted - self.observed)
+        return Estimate(float(np.average(distance, weights=self.counts)))
+
+
+def measure_reliability(labels: NDArray[np.uint8], probabilities: Floats) -> Reliability:
+    """Bin images by quantiles of their probability; equal probabilities share a bin.
+
+    Ten bins, fewer where they would hold fewer than twenty images.
+
+    Args:
+        labels: (N,), 0 or 1.
+        probabilities: (N,), in [0, 1].
+    """
+    bins = _bins_of(probabilities)
+    counts = np.bincount(bins)
+    used = counts > 0
+    return Reliability(
+        np.bincount(bins, probabilities)[used] / counts[used],
+        np.bincount(bins, labels)[used] / counts[used],
+        counts[used],
+    )
+
+
+def _bins_of(probabilities: Floats) -> NDArray[np.int64]:
+    if not len(probabilities):
+        return np.zeros(0, dtype=np.int64)
+    num_bins = int(np.clip(len(probabilities) // MIN_IN_BIN, 1, MAX_BINS))
+    inner_edges = np.quantile(probabilities, np.linspace(0, 1, num_bins + 1)[1:-1])
+    return np.searchsorted(np.unique(inner_edges), probabilities, side="right").astype(np.int64)
+
+
+def resample_errors(test: Predictions, bootstrap: PatientBootstrap) -> Floats:
+    """Return (R, C) expected calibration errors of the resamples, in the bins of the test images.
+
+    The distance in a bin times its images is the absolute sum of predicted minus observed.
+
+    Args:
+        test: N images of C classes.
+        bootstrap: Of the same images.
+    """
+    num_classes = len(test.pathologies)
+    surplus = test.probabilities - test.labels  # (N, C)
+    by_bin = np.zeros((test.num_images, num_classes, MAX_BINS))  # (N, C, bins)
+    for column in range(num_classes):
+        bins = _bins_of(test.probabilities[:, column])
+        by_bin[np.arange(test.num_images), column, bins] = surplus[:, column]
+    flat = by_bin.reshape(test.num_images, num_classes * MAX_BINS)
+    sums = bootstrap.sum_by_patient(flat)  # (P, C * bins)
+    counts = bootstrap.sum_by_patient(np.ones(test.num_images))
+
+    def score(drawn: Floats) -> Floats:
+        distances = np.abs(drawn @ sums).reshape(len(drawn), num_classes, MAX_BINS).sum(axis=2)
+        return divide(distances, (drawn @ counts)[:, None])
+
+    return bootstrap.resample(score)
+
+
+def centred(error: Estimate) -> Estimate:
+    """Move the interval of a resampled error so that the mean of the resamples is the error.
+
+    An error is a mean of distances: noise makes it grow, and resamples have more noise than the
+    test images. Unmoved, the interval can lie above the error that it belongs to.
+    """
+    if error.value is None or error.interval is None:
+        return error
+    surplus = float(np.nanmean(error.resamples)) - error.value
+    low, high = error.interval
+    return dataclasses.replace(error, interval=(max(0.0, low - surplus), high - surplus))
+
+
+@dataclass(frozen=True)
+class ClassCalibration:
+    """One pathology on test, before and after scaling; the same where it could not be fitted.
+
+    Attributes:
+        calibrator: The scaling.
+        before, after: Reliability of the probabilities.
+        metrics: `ece_before`, `ece_after`, and without an interval `brier_before`, `brier_after`.
     """
 
     calibrator: Calibrator
     before: Reliability
     after: Reliability
-    brier_before: Metric
-    brier_after: Metric
-    intervals: dict[str, Interval]
+    metrics: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -104,106 +196,76 @@ class Calibration:
 
     Attributes:
         per_class: By pathology.
-        macro: Unweighted means: `ece_before`, `ece_after`, `brier_before`, `brier_after`.
-        intervals: 95 % intervals of those means, if there are any.
-        gain: Macro Brier score after less before, paired; `lower` says that scaling helps, so that
-            the probabilities as they are were miscalibrated.
+        macro: Unweighted means of its metrics.
+        gain: Macro Brier score after scaling minus before, paired; its verdict `lower` says that
+            scaling helps: the probabilities as they are are miscalibrated.
     """
 
     per_class: dict[str, ClassCalibration]
-    macro: dict[str, Metric]
-    intervals: dict[str, Interval]
-    gain: Difference
+    macro: dict[str, Estimate]
+    gain: Estimate
 
 
 def evaluate_calibration(
-    validation: Predictions, test: Predictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    validation: Predictions, test: Predictions, bootstrap: PatientBootstrap
 ) -> Calibration:
     """Fit Platt scaling on validation, then judge test before and after.
 
     Args:
         validation: Only the calibrators are fitted on it.
         test: What is judged.
-        num_resamples: Bootstrap draws of the test patients.
-        seed: Seed of the draws.
+        bootstrap: Of the test images.
     """
     calibrators = fit_calibrators(validation)
     columns = [
         calibrator.apply(test.probabilities[:, column])
         for column, calibrator in enumerate(calibrators.values())
     ]
-    calibrated = test.with_probabilities(np.stack(columns, axis=1))
-    resampled = _resample(test, calibrated, num_resamples, seed)
+    parts = {"before": test, "after": test.with_probabilities(np.stack(columns, axis=1))}
+    resampled = {when: resample_errors(part, bootstrap) for when, part in parts.items()}
     per_class = {
-        name: _evaluate_class(test, calibrated, column, calibrators[name], resampled)
+        name: _evaluate_class(calibrators[name], parts, column, resampled, bootstrap)
         for column, name in enumerate(test.pathologies)
     }
-    entries = list(per_class.values())
-    means = {
-        "ece_before": macro([entry.before.error for entry in entries]),
-        "ece_after": macro([entry.after.error for entry in entries]),
-        "brier_before": macro([entry.brier_before for entry in entries]),
-        "brier_after": macro([entry.brier_after for entry in entries]),
+
+    def of_all(name: str) -> list[Estimate]:
+        return [entry.metrics[name] for entry in per_class.values()]
+
+    errors = {
+        f"ece_{when}": centred(bootstrap.macro(of_all(f"ece_{when}"), values))
+        for when, values in resampled.items()
     }
-    intervals = _intervals(means, {n: mean_over_classes(v) for n, v in resampled.items()})
-    return Calibration(per_class, means, intervals, _gain(test, calibrated, num_resamples, seed))
-
-
-def _resample(
-    test: Predictions, calibrated: Predictions, num_resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return (R, C) calibration errors before and after; none of fewer than two patients."""
-    if len(np.unique(test.patients)) < MIN_PATIENTS:
-        return {}
-    both = {"ece_before": test, "ece_after": calibrated}
-    return {
-        name: resample_errors(predictions, num_resamples=num_resamples, seed=seed)
-        for name, predictions in both.items()
-    }
-
-
-def _intervals(
-    metrics: dict[str, Metric], resampled: dict[str, NDArray[np.float64]]
-) -> dict[str, Interval]:
-    found = {
-        name: centred_interval(values, value)
-        for name, values in resampled.items()
-        if (value := metrics[name].value) is not None
-    }
-    return {name: interval for name, interval in found.items() if interval is not None}
-
-
-def _evaluate_class(
-    test: Predictions, calibrated: Predictions, column: int, calibrator: Calibrator,
-    resampled: dict[str, NDArray[np.float64]],
-) -> ClassCalibration:  # fmt: skip
-    labels = test.labels[:, column]
-    before, after = test.probabilities[:, column], calibrated.probabilities[:, column]
-    curves = measure_reliability(labels, before), measure_reliability(labels, after)
-    errors = {"ece_before": curves[0].error, "ece_after": curves[1].error}
-    own = {name: values[:, column] for name, values in resampled.items()}
-    return ClassCalibration(
-        calibrator,
-        *curves,
-        brier(labels, before),
-        brier(labels, after),
-        _intervals(errors, own),
+    scores = {f"brier_{when}": macro(of_all(f"brier_{when}")) for when in parts}
+    return Calibration(
+        per_class, errors | scores, _gain(parts["before"], parts["after"], bootstrap)
     )
 
 
-def _gain(test: Predictions, calibrated: Predictions, num_resamples: int, seed: int) -> Difference:
-    before, after = squared_errors(test), squared_errors(calibrated)
-    change = Ratio(after.part - before.part, before.whole)
-    num_patients = len(change.part)
-    if not num_patients:
-        return Difference(None, None)
-    value = float(change.resampled(np.ones((1, num_patients))).mean())
-    if num_patients < MIN_PATIENTS:
-        return Difference(value, None)
-    drawn = draw_patients(num_patients, num_resamples, seed)
-    resampled = np.concatenate([change.resampled(patients) for patients in drawn])
-    return Difference(value, percentile_interval(mean_over_classes(resampled)))
+def _evaluate_class(
+    calibrator: Calibrator, parts: dict[str, Predictions], column: int,
+    resampled: dict[str, Floats], bootstrap: PatientBootstrap,
+) -> ClassCalibration:  # fmt: skip
+    curves, metrics = {}, {}
+    for when, part in parts.items():
+        labels, probabilities = part.labels[:, column], part.probabilities[:, column]
+        curve = measure_reliability(labels, probabilities)
+        error = bootstrap.estimate(curve.error, resampled[when][:, column])
+        curves[when], metrics[f"ece_{when}"] = curve, centred(error)
+        metrics[f"brier_{when}"] = mean(squared_errors(labels, probabilities)[0], NO_IMAGE)
+    return ClassCalibration(calibrator, curves["before"], curves["after"], metrics)
 
 
-def _logit(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(logit(np.clip(probabilities, CERTAIN, 1 - CERTAIN)))
+def _gain(before: Predictions, after: Predictions, bootstrap: PatientBootstrap) -> Estimate:
+    if not before.num_images:
+        return Estimate.undefined(NO_IMAGE)
+    old, new = (
+        bootstrap.sum_by_patient(squared_errors(part.labels, part.probabilities)[0])
+        for part in (before, after)
+    )
+    counts = bootstrap.sum_by_patient(np.ones(before.num_images))
+
+    def change(drawn: Floats) -> Floats:  # (r, P) -> (r, C)
+        return divide(drawn @ (new - old), (drawn @ counts)[:, None])
+
+    value = float(change(np.ones((1, len(counts)))).mean())
+    return bootstrap.estimate(Estimate(value), mean_over_classes(bootstrap.resample(change)))

@@ -1,4 +1,4 @@
-"""All metrics of one set of predictions: a class each, on average, with intervals."""
+"""All scores of one set of predictions: of each class and on average, with intervals."""
 
 from __future__ import annotations
 
@@ -6,36 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
 
-from cxrmodel.evaluation.bootstrap import Resamples, resample_patients
-from cxrmodel.evaluation.intervals import (
-    MIN_PATIENTS,
-    NUM_RESAMPLES,
-    Difference,
-    Interval,
-    few_positives,
-    mean_over_classes,
-    percentile_interval,
-)
 from cxrmodel.evaluation.metrics import (
-    DEFAULT_THRESHOLD,
-    Metric,
-    auroc,
-    average_precision,
-    brier,
-    f1,
-    macro,
+    METRICS,
+    limit_of,
     prevalence,
-    sensitivity,
-    specificity,
+    resample_metrics,
+    score_class,
+)
+from cxrmodel.evaluation.patient_bootstrap import (
+    Estimate,
+    Floats,
+    PatientBootstrap,
+    few_patients,
 )
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.evaluation.thresholds import fit_thresholds
 
-__all__ = ["Difference", "Evaluation", "compare", "evaluate"]
-
-HEADLINE_METRICS = ("auroc", "average_precision", "f1", "f1_at_0_5")
-METRICS = (*HEADLINE_METRICS, "sensitivity", "specificity", "brier")
+ROUNDING = 1e-12  # of F1: equals are equal, whichever way they were computed
+NO_POSITIVE_IN_VALIDATION = "no positive image in validation"
 
 
 @dataclass(frozen=True)
@@ -43,15 +32,13 @@ class ClassEvaluation:
     """One pathology on the test images.
 
     Attributes:
-        metrics: By name: those of `METRICS`, `threshold` and `prevalence`.
-        intervals: 95 % intervals of those of `METRICS` that have one.
+        metrics: By name: those of `METRICS`, and without an interval `threshold` and `prevalence`.
         num_positive: Positive test images.
         num_positive_patients: Patients that have them.
         warning: Why not to trust the intervals, if so.
     """
 
-    metrics: dict[str, Metric]
-    intervals: dict[str, Interval]
+    metrics: dict[str, Estimate]
     num_positive: int
     num_positive_patients: int
     warning: str | None
@@ -64,94 +51,79 @@ class Evaluation:
     Attributes:
         per_class: By pathology.
         macro: Unweighted means over the classes that define them, by name in `METRICS`.
-        intervals: 95 % intervals of those means.
-        num_classes: Over how many classes each mean is.
-        resamples: (R,) resampled means, by name in `METRICS`; NaN where undefined.
+        num_classes: How many classes each mean is over.
     """
 
     per_class: dict[str, ClassEvaluation]
-    macro: dict[str, Metric]
-    intervals: dict[str, Interval]
+    macro: dict[str, Estimate]
     num_classes: dict[str, int]
-    resamples: dict[str, NDArray[np.float64]]
 
 
-def evaluate(
-    validation: Predictions, test: Predictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> Evaluation:
+def evaluate(validation: Predictions, test: Predictions, bootstrap: PatientBootstrap) -> Evaluation:
     """Choose thresholds on validation, then judge the test images once.
 
     Args:
         validation: Only its thresholds are used.
         test: What is judged.
-        num_resamples: Bootstrap draws of the test patients.
-        seed: Seed of the draws; evaluations of the same images with one seed are paired.
+        bootstrap: Of the test images; evaluations with the same one are paired.
     """
     thresholds = fit_thresholds(validation)
-    limits = [np.nan if metric.value is None else metric.value for metric in thresholds.values()]
-    resamples = resample_patients(test, np.array(limits), num_resamples=num_resamples, seed=seed)
+    limits = np.array([limit_of(threshold) for threshold in thresholds.values()])
+    resampled = resample_metrics(test, limits, bootstrap)
     per_class = {
-        name: _evaluate_class(test, column, thresholds[name], resamples)
+        name: _evaluate_class(test, column, thresholds[name], resampled, bootstrap)
         for column, name in enumerate(test.pathologies)
     }
     by_metric = {name: [entry.metrics[name] for entry in per_class.values()] for name in METRICS}
-    means = {name: mean_over_classes(getattr(resamples, name)) for name in METRICS}
-    averages = {name: macro(metrics) for name, metrics in by_metric.items()}
     return Evaluation(
         per_class,
-        averages,
-        _intervals(averages, means, test),
-        {name: sum(m.value is not None for m in metrics) for name, metrics in by_metric.items()},
-        means,
+        {name: bootstrap.macro(scores, resampled[name]) for name, scores in by_metric.items()},
+        {name: sum(s.value is not None for s in scores) for name, scores in by_metric.items()},
     )
 
 
 def _evaluate_class(
-    test: Predictions, column: int, threshold: Metric, resamples: Resamples
-) -> ClassEvaluation:
+    test: Predictions, column: int, threshold: Estimate, resampled: dict[str, Floats],
+    bootstrap: PatientBootstrap,
+) -> ClassEvaluation:  # fmt: skip
     labels, probabilities = test.labels[:, column], test.probabilities[:, column]
+    scores = score_class(labels, probabilities, threshold)
     metrics = {
-        "auroc": auroc(labels, probabilities),
-        "average_precision": average_precision(labels, probabilities),
-        "f1": f1(labels, probabilities, threshold),
-        "f1_at_0_5": f1(labels, probabilities, Metric(DEFAULT_THRESHOLD)),
-        "sensitivity": sensitivity(labels, probabilities, threshold),
-        "specificity": specificity(labels, probabilities, threshold),
-        "brier": brier(labels, probabilities),
-        "threshold": threshold,
-        "prevalence": prevalence(labels),
+        name: bootstrap.estimate(scores[name], resampled[name][:, column]) for name in METRICS
     }
     num_positive = int(labels.sum())
     num_patients = len(np.unique(test.patients[labels == 1]))
-    of_class = {name: getattr(resamples, name)[:, column] for name in METRICS}
     return ClassEvaluation(
-        metrics,
-        _intervals(metrics, of_class, test),
+        metrics | {"threshold": threshold, "prevalence": prevalence(labels)},
         num_positive,
         num_patients,
-        few_positives(num_positive, num_patients),
+        few_patients(num_patients, num_positive),
     )
 
 
-def _intervals(
-    metrics: dict[str, Metric], resamples: dict[str, NDArray[np.float64]], test: Predictions
-) -> dict[str, Interval]:
-    if len(np.unique(test.patients)) < MIN_PATIENTS:
-        return {}  # one patient resampled is always the same patient
-    found = {
-        name: percentile_interval(values)
-        for name, values in resamples.items()
-        if metrics[name].value is not None
+def fit_thresholds(validation: Predictions) -> dict[str, Estimate]:
+    """Return a threshold per pathology, from validation images alone."""
+    return {
+        name: best_threshold(validation.labels[:, column], validation.probabilities[:, column])
+        for column, name in enumerate(validation.pathologies)
     }
-    return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def compare(model: Evaluation, baseline: Evaluation, metric: str) -> Difference:
-    """Compare two evaluations of the same test images, resampled with the same seed."""
-    ours, theirs = model.macro[metric].value, baseline.macro[metric].value
-    if ours is None or theirs is None:
-        return Difference(None, None)
-    if metric not in model.intervals:
-        return Difference(ours - theirs, None)
-    paired = model.resamples[metric] - baseline.resamples[metric]
-    return Difference(ours - theirs, percentile_interval(paired))
+def best_threshold(labels: NDArray[np.uint8], probabilities: Floats) -> Estimate:
+    """Return the threshold with the highest F1, positive from the threshold upwards.
+
+    Only observed probabilities are candidates; of equals, the highest is taken.
+
+    Args:
+        labels: (N,), 0 or 1, of validation images.
+        probabilities: (N,), in [0, 1].
+    """
+    if not labels.any():
+        return Estimate.undefined(NO_POSITIVE_IN_VALIDATION)
+    precision, recall, candidates = precision_recall_curve(labels, probabilities)
+    # F1 without its 0 / 0: precision and recall are both 0 where nothing true is found.
+    total = precision + recall
+    scores = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    scores = scores[: len(candidates)]  # the last point of the curve has no threshold
+    best = np.flatnonzero(scores >= scores.max() - ROUNDING)[-1]
+    return Estimate(float(candidates[best]))

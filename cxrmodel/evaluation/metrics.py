@@ -1,12 +1,28 @@
-"""Per-class scores that are undefined, with a reason, where the data cannot tell."""
+"""The scores of one class, each defined once for the images as they are and for resamples.
+
+To add a score that is a ratio of two sums over images, add it to `RATIOS`: it then has an interval,
+a mean over classes, and its place in metrics.json and on the page.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cxrmodel.evaluation.patient_bootstrap import (
+    Estimate,
+    Floats,
+    PatientBootstrap,
+    Rows,
+    divide,
+    mean,
+)
+from cxrmodel.evaluation.predictions import Predictions
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -14,26 +30,11 @@ NO_IMAGE = "no image to judge by"
 NO_POSITIVE = "no positive image in test"
 NO_NEGATIVE = "no negative image in test"
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A number, or the reason why there is none.
-
-    Attributes:
-        value: The number; None where it is undefined.
-        reason: Why it is undefined; None where it is not.
-    """
-
-    value: float | None
-    reason: str | None = None
-
-    @classmethod
-    def undefined(cls, reason: str) -> Metric:
-        """Return a metric without a value."""
-        return cls(None, reason)
+Labels = NDArray[np.uint8]
+Terms = tuple[Floats, Floats]
 
 
-def auroc(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Metric:
+def auroc(labels: Labels, probabilities: Floats) -> Estimate:
     """Area under the ROC curve of one class; undefined without both classes.
 
     Args:
@@ -41,77 +42,251 @@ def auroc(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Metr
         probabilities: (N,), any increasing function of the probability.
     """
     if not labels.any():
-        return Metric.undefined(NO_POSITIVE)
+        return Estimate.undefined(NO_POSITIVE)
     if labels.all():
-        return Metric.undefined(NO_NEGATIVE)
-    return Metric(float(roc_auc_score(labels, probabilities)))
+        return Estimate.undefined(NO_NEGATIVE)
+    return Estimate(float(roc_auc_score(labels, probabilities)))
 
 
-def average_precision(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Metric:
+def average_precision(labels: Labels, probabilities: Floats) -> Estimate:
     """Mean precision over recall steps, without interpolation; undefined without a positive.
 
     Its chance level is the prevalence, so the two are read together.
     """
     if not labels.any():
-        return Metric.undefined(NO_POSITIVE)
-    return Metric(float(average_precision_score(labels, probabilities)))
+        return Estimate.undefined(NO_POSITIVE)
+    return Estimate(float(average_precision_score(labels, probabilities)))
 
 
-def f1(labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold: Metric) -> Metric:
-    """F1 of one class, positive from the threshold upwards.
-
-    Undefined without a positive image, or where the threshold itself is undefined.
-    """
-    if not labels.any():
-        return Metric.undefined(NO_POSITIVE)
-    if threshold.value is None:
-        return Metric.undefined(f"no threshold: {threshold.reason}")
-    predicted = probabilities >= threshold.value
-    return Metric(float(f1_score(labels, predicted, zero_division=0.0)))
-
-
-def sensitivity(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold: Metric
-) -> Metric:
-    """Share of positive images at or above the threshold; undefined as F1 is."""
-    if not labels.any():
-        return Metric.undefined(NO_POSITIVE)
-    if threshold.value is None:
-        return Metric.undefined(f"no threshold: {threshold.reason}")
-    return Metric(float(np.mean(probabilities[labels == 1] >= threshold.value)))
-
-
-def specificity(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float64], threshold: Metric
-) -> Metric:
-    """Share of negative images below the threshold; undefined without one, or a threshold."""
-    if labels.all():
-        return Metric.undefined(NO_NEGATIVE if labels.size else NO_IMAGE)
-    if threshold.value is None:
-        return Metric.undefined(f"no threshold: {threshold.reason}")
-    return Metric(float(np.mean(probabilities[labels == 0] < threshold.value)))
-
-
-def brier(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Metric:
-    """Mean squared error of the probabilities.
-
-    Source: G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly
-    Weather Review 78 (1950).
-    """
-    return mean((probabilities - labels) ** 2, NO_IMAGE)
-
-
-def prevalence(labels: NDArray[np.uint8]) -> Metric:
+def prevalence(labels: Labels) -> Estimate:
     """Share of positive images."""
     return mean(labels.astype(np.float64), NO_IMAGE)
 
 
-def mean(values: NDArray[np.float64], reason: str) -> Metric:
-    """Mean of some numbers; undefined, for the given reason, where there are none."""
-    return Metric(float(np.mean(values))) if values.size else Metric.undefined(reason)
+@dataclass(frozen=True)
+class Ratio:
+    """A score that divides one sum over images by another.
+
+    Attributes:
+        title: What a table calls it.
+        terms: From labels and probabilities, both (N,) or (N, C), and the threshold of each class,
+            to each image's share of the numerator and of the denominator, (N,) or (N, C).
+        needs: The kind of image without which the score is undefined.
+        uses_threshold: Whether it is undefined without a threshold from validation.
+    """
+
+    title: str
+    terms: Callable[[Labels, Floats, Floats | float], Terms]
+    needs: Literal["image", "positive", "negative"]
+    uses_threshold: bool = True
+
+    def score(self, labels: Labels, probabilities: Floats, threshold: Estimate) -> Estimate:
+        """Score one class.
+
+        Args:
+            labels: (N,), 0 or 1.
+            probabilities: (N,), in [0, 1].
+            threshold: An image is called positive from there upwards.
+        """
+        if not self._needed(labels).any():
+            no_negative = NO_NEGATIVE if labels.size else NO_IMAGE
+            return Estimate.undefined(NO_POSITIVE if self.needs == "positive" else no_negative)
+        if self.uses_threshold and threshold.value is None:
+            return Estimate.undefined(f"no threshold: {threshold.reason}")
+        part, whole = self.terms(labels, probabilities, limit_of(threshold))
+        if not whole.any():
+            return Estimate.undefined(NO_IMAGE)
+        return Estimate(float(np.sum(part) / np.sum(whole)))
+
+    def resample(self, test: Predictions, limits: Floats, bootstrap: PatientBootstrap) -> Floats:
+        """Return the (R, C) scores of the resamples; NaN where one cannot tell.
+
+        Args:
+            test: N images of C classes.
+            limits: (C,), thresholds, NaN where undefined.
+            bootstrap: Of the same images.
+        """
+        arrays = (*self.terms(test.labels, test.probabilities, limits), self._needed(test.labels))
+        part, whole, needed = (bootstrap.sum_by_patient(array) for array in arrays)  # (P, C)
+
+        def score(drawn: Floats) -> Floats:  # (r, P) -> (r, C)
+            return np.where(drawn @ needed > 0, divide(drawn @ part, drawn @ whole), np.nan)
+
+        scores = bootstrap.resample(score)
+        if self.uses_threshold:
+            scores[:, np.isnan(limits)] = np.nan
+        return scores
+
+    def _needed(self, labels: Labels) -> NDArray[np.bool_]:
+        if self.needs == "image":
+            return np.ones(labels.shape, dtype=bool)
+        return np.asarray(labels == (1 if self.needs == "positive" else 0))
 
 
-def macro(metrics: list[Metric]) -> Metric:
-    """Unweighted mean over the classes where the metric is defined."""
-    defined = np.array([metric.value for metric in metrics if metric.value is not None])
-    return mean(defined, "undefined for every class")
+def limit_of(threshold: Estimate) -> float:
+    """Return a threshold as a number, NaN where it is undefined."""
+    return np.nan if threshold.value is None else threshold.value
+
+
+def _f1(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+    called, positive = probabilities >= limits, labels == 1
+    return 2.0 * (called & positive), 1.0 * called + positive
+
+
+def _f1_at_0_5(labels: Labels, probabilities: Floats, _: Floats | float) -> Terms:
+    return _f1(labels, probabilities, DEFAULT_THRESHOLD)
+
+
+def _sensitivity(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+    positive = labels == 1
+    return 1.0 * ((probabilities >= limits) & positive), 1.0 * positive
+
+
+def _specificity(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+    negative = labels == 0
+    return 1.0 * ((probabilities < limits) & negative), 1.0 * negative
+
+
+def squared_errors(labels: Labels, probabilities: Floats, _: Floats | float = np.nan) -> Terms:
+    """Terms of the Brier score, the mean squared error of the probabilities.
+
+    Source: G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly
+    Weather Review 78 (1950).
+    """
+    errors = (probabilities - labels) ** 2
+    return errors, np.ones_like(errors)
+
+
+RANKED = {"auroc": auroc, "average_precision": average_precision}
+RATIOS = {
+    "f1": Ratio("F1", _f1, "positive"),
+    "f1_at_0_5": Ratio("F1 at 0.5", _f1_at_0_5, "positive", uses_threshold=False),
+    "sensitivity": Ratio("Sensitivity", _sensitivity, "positive"),
+    "specificity": Ratio("Specificity", _specificity, "negative"),
+    "brier": Ratio("Brier", squared_errors, "image", uses_threshold=False),
+}
+METRICS = {  # what a table calls each score
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    **{name: ratio.title for name, ratio in RATIOS.items()},
+}
+HEADLINE_METRICS = ("auroc", "average_precision", "f1", "f1_at_0_5")
+
+
+def score_class(labels: Labels, probabilities: Floats, threshold: Estimate) -> dict[str, Estimate]:
+    """Return every score of `METRICS` of one class, without intervals.
+
+    Args:
+        labels: (N,), 0 or 1.
+        probabilities: (N,), in [0, 1].
+        threshold: An image is called positive from there upwards.
+    """
+    ranked = {name: score(labels, probabilities) for name, score in RANKED.items()}
+    return ranked | {
+        name: ratio.score(labels, probabilities, threshold) for name, ratio in RATIOS.items()
+    }
+
+
+def resample_metrics(
+    test: Predictions, limits: Floats, bootstrap: PatientBootstrap
+) -> dict[str, Floats]:
+    """Compute every score of `METRICS` of each resample.
+
+    Args:
+        test: N images of C classes.
+        limits: (C,), thresholds, NaN where undefined.
+        bootstrap: Of the same images.
+
+    Returns:
+        (R, C) each; NaN where a resample cannot tell.
+    """
+    rankings = [
+        Ranking.of(test.labels[:, column], test.probabilities[:, column])
+        for column in range(len(test.pathologies))
+    ]
+
+    def rank(drawn: Floats) -> Floats:
+        weights = drawn[:, bootstrap.patients]  # (r, N)
+        return np.stack([ranking.scores(weights) for ranking in rankings], axis=-1).swapaxes(0, 1)
+
+    ranked = bootstrap.resample(rank)  # (R, scores, C)
+    return dict(zip(RANKED, ranked.swapaxes(0, 1), strict=True)) | {
+        name: ratio.resample(test, limits, bootstrap) for name, ratio in RATIOS.items()
+    }
+
+
+def estimate_auroc(
+    bootstrap: PatientBootstrap, labels: Labels, scores: Floats, members: Rows
+) -> Estimate:
+    """Estimate how well some images are told apart.
+
+    Args:
+        bootstrap: Of N images.
+        labels: (N,), 0 or 1.
+        scores: (N,).
+        members: (N,), which images to judge by.
+    """
+    own, patients = labels[members], bootstrap.patients[members]
+    ranking = Ranking.of(own, scores[members])
+    resamples = bootstrap.resample(lambda drawn: ranking.scores(drawn[:, patients])[0])
+    return bootstrap.estimate(auroc(own, scores[members]), resamples, members)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order of one class's scores, found once for all resamples.
+
+    Attributes:
+        positives, negatives: Rows of each kind, by increasing score.
+        negatives_below, negatives_up_to: For each positive, how many negatives have a lower score,
+            and how many a lower or equal one.
+        positives_below: For each positive, how many positives have a lower score.
+    """
+
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    negatives_below: NDArray[np.int64]
+    negatives_up_to: NDArray[np.int64]
+    positives_below: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.uint8], scores: Floats) -> Ranking:
+        """Rank (N,) scores against (N,) labels."""
+        order = np.argsort(scores, kind="stable")
+        positives, negatives = order[labels[order] == 1], order[labels[order] == 0]
+        own, other = scores[positives], scores[negatives]
+        return cls(
+            positives,
+            negatives,
+            np.searchsorted(other, own, side="left"),
+            np.searchsorted(other, own, side="right"),
+            np.searchsorted(own, own, side="left"),
+        )
+
+    def scores(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the weighted AUROC and average precision of each resample.
+
+        Args:
+            weights: (R, N), how often a resample holds each image.
+
+        Returns:
+            Two arrays (R,); NaN where a resample lacks a class.
+        """
+        own = weights[:, self.positives]  # (R, P)
+        negatives = _sums_below(weights[:, self.negatives])  # (R, N - P + 1)
+        num_negative, num_positive = negatives[:, -1], own.sum(axis=1)
+        below, up_to = negatives[:, self.negatives_below], negatives[:, self.negatives_up_to]
+        pairs = (own * (below + up_to)).sum(axis=1) / 2  # a tie counts half
+        false = num_negative[:, None] - below
+        true = num_positive[:, None] - _sums_below(own)[:, self.positives_below]
+        precision = divide(true, true + false)  # where own is 0 it does not count
+        return (
+            divide(pairs, num_positive * num_negative),
+            divide(np.nansum(own * precision, axis=1), num_positive),
+        )
+
+
+def _sums_below(values: Floats) -> Floats:
+    sums = np.zeros((values.shape[0], values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums

@@ -1,8 +1,8 @@
-"""Fingerprints of what an image shows, to find the same film stored twice.
+"""Fingerprints of what an image shows, to find the same image stored twice.
 
 Source: the difference hash of N. Krawetz, Kind of like that, 2013: whether each pixel of a small
 thumbnail is brighter than its neighbour. Here of 16 x 16 comparisons along rows and as many along
-columns, since chest films resemble each other more than photographs do.
+columns, since chest X-rays resemble each other more than photographs do.
 """
 
 from __future__ import annotations

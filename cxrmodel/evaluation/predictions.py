@@ -1,4 +1,4 @@
-"""Probabilities of one part of a split beside the labels and patients they are judged by."""
+"""Predicted probabilities of one part of a split, with the labels and patients to judge them by."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Predictions:
         return Predictions(self.pathologies, self.labels, probabilities, self.patients)
 
     def with_constant(self, probability: float | NDArray[np.float64]) -> Predictions:
-        """Return the same images with one probability everywhere, or (C,), one a pathology."""
+        """Return the same images with one probability, or (C,), one per pathology."""
         return self.with_probabilities(np.full_like(self.probabilities, probability))
 
 
@@ -51,7 +51,7 @@ def read_predictions(
     """Read a file of predictions and join it with the labels of the index.
 
     Args:
-        path: Parquet file with `image`, `split` and a `p_<pathology>` column each.
+        path: Parquet file with `image`, `split` and a column `p_<pathology>` per pathology.
         index: `index.parquet`.
         order: Names of all images in the order to return them in; else that of the file.
 

@@ -1,4 +1,4 @@
-"""Images brought to another side, to compare reconstructions at one resolution."""
+"""Images at another resolution, for thumbnails and to compare reconstructions at one size."""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""The convolutions that halve or double the side of an image, as fast as a CPU can train them.
+"""The convolutions that halve or double the side of an image, computed as is fastest.
 
-There a convolution and the activation behind it are one kernel of oneDNN, which saves a pass over
-what lies between them and the memory for it; a backward pass sums the gradient of the bias itself,
-for which oneDNN takes up to five times as long as for that of the weights.
+On a CPU a convolution and the activation after it are one kernel of oneDNN, which saves a pass over
+the values between them and the memory for these. The backward pass sums the gradient of the bias
+itself: oneDNN takes up to five times as long for it as for the gradient of the weights. These
+operators are private to PyTorch. Once per process they are compared with the plain layers: where a
+version of PyTorch lacks them, or they give other results, the plain layers run and the log says so.
 
-The operators are private to PyTorch. Once in a process they are tried beside the layers one by one:
-where another version of PyTorch lacks them, or they give something else, the layers run one by one,
-and a line in the log says so.
+On a GPU the first and the last convolution are computed on blocks of 2 x 2 pixels. cuDNN has no
+fast kernel for one channel: at 1024 px these two took half of a training step on an H200. A kernel
+of 4 x 4 pixels with stride 2 is a kernel of 2 x 2 blocks with stride 1, and a block of one
+channel's pixels is four channels, which matrix units can use. The products and their sums are the
+same, in another order.
 """
 
 from __future__ import annotations
@@ -24,8 +28,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from cxrmodel.models import pixel_blocks
-
 KERNEL_SIZE, STRIDE, PADDING = 4, 2, 1
 NEGATIVE_SLOPE = 0.2
 CONVOLUTION = (nn.Conv2d, nn.ConvTranspose2d)
@@ -40,7 +42,7 @@ _plain = False
 def plain_convolutions() -> Iterator[None]:
     """Run the layers one by one, as `nn.Sequential` does: to export a network, or to compare.
 
-    It holds for all threads of the process. The values are the same but for rounding.
+    It applies to all threads of the process. The values are the same except for rounding.
     """
     global _plain  # noqa: PLW0603 - not a context variable: the backward pass has its own threads
     before, _plain = _plain, True
@@ -63,13 +65,13 @@ def doubling(num_in: int, num_out: int) -> nn.ConvTranspose2d:
 class Convolutions(nn.Sequential):
     """Layers made by `halving` or `doubling`, each with its norm and activation, in order.
 
-    The result is that of `nn.Sequential`; in bfloat16 but for one rounding less between a
-    convolution and its activation.
+    The result is that of `nn.Sequential`, with one rounding less between a convolution and its
+    activation in bfloat16.
 
     Args:
         layers: In order.
-        gradient_checkpointing: Keep what lies between pairs of convolutions only, and compute the
-            rest again in the backward pass.
+        gradient_checkpointing: Keep only the activations between pairs of convolutions, and compute
+            the others again in the backward pass.
     """
 
     def __init__(self, *layers: nn.Module, gradient_checkpointing: bool = False) -> None:
@@ -99,16 +101,16 @@ def _apply(layers: list[nn.Module], features: Tensor) -> Tensor:
                 slope = waiting[0].negative_slope
                 waiting.popleft()
             features = _in_one_kernel(layer, slope, features)
-        elif isinstance(layer, CONVOLUTION) and pixel_blocks.suits(layer, features):
-            features = pixel_blocks.apply(layer, features)
+        elif isinstance(layer, CONVOLUTION) and is_for_pixel_blocks(layer, features):
+            features = on_pixel_blocks(layer, features)
         else:
             features = layer(features)
     return features
 
 
 def _is_for_one_kernel(features: Tensor) -> bool:
-    # A compiler fuses by itself, and some releases mistake the shapes of these operators; while a
-    # network is traced for export, features are of another type.
+    # A compiler fuses by itself, and some releases get the shapes of these operators wrong; while a
+    # network is traced for export, features have another type.
     if _plain or torch.compiler.is_compiling() or type(features) is not Tensor:
         return False
     if features.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -123,13 +125,13 @@ def _is_autocast() -> bool:
 
 @cache
 def _is_usable(dtype: torch.dtype) -> bool:
-    """Say whether the operators are there, and give what the layers give one by one."""
+    """Say whether the operators are there and give the results of the plain layers."""
     try:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return False  # the processor's lack, not PyTorch's
+            return False  # the processor cannot, which is nothing to warn of
         error = max(_error(dtype, *kind) for kind in product((False, True), (None, NEGATIVE_SLOPE)))
         problem = "" if error <= TOLERANCE[dtype] else f"the results differ by {error:.2g}"
-    except (AttributeError, RuntimeError, TypeError) as raised:  # not there, or of other arguments
+    except (AttributeError, RuntimeError, TypeError) as raised:  # not there, or other arguments
         problem = str(raised).partition("\n")[0]
     if problem:
         logger.warning(
@@ -162,7 +164,7 @@ def _error(dtype: torch.dtype, is_transposed: bool, slope: float | None) -> floa
         ((one - two).abs().max() / two.abs().max()).item()
         for one, two in zip(found, plain, strict=True)
     ]
-    # NaN is no agreement; a gradient that is lacking or of another shape has raised.
+    # NaN counts as different; a missing gradient, or one of another shape, has raised.
     return max(float("inf") if error != error else error for error in errors)  # noqa: PLR0124
 
 
@@ -214,13 +216,13 @@ class _ActivatedConvolution(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         features, weight, *outputs = ctx.saved_tensors
-        for output in outputs:  # of an activation, whose sign is that of its input
+        for output in outputs:  # the activation keeps the sign of its input
             gradient = torch.ops.aten.leaky_relu_backward(gradient, output, ctx.slope, True)
         of_features, of_weight, _ = torch.ops.aten.convolution_backward(
             gradient,
             features,
             weight,
-            None,  # the sizes of a bias whose gradient it would compute
+            None,  # the sizes of the bias: its gradient is not computed here
             [STRIDE, STRIDE],
             [PADDING, PADDING],
             [1, 1],  # dilation
@@ -231,3 +233,59 @@ class _ActivatedConvolution(torch.autograd.Function):
         )
         of_bias = gradient.sum(dim=(2, 3)).sum(dim=0)  # three times as fast as all three at once
         return of_features, of_weight, of_bias, None, None
+
+
+def is_for_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> bool:
+    """Say whether a convolution is faster on blocks of 2 x 2 pixels."""
+    one = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.out_channels
+    return features.is_cuda and one == 1
+
+
+def on_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> Tensor:
+    """Apply a convolution on blocks of 2 x 2 pixels."""
+    if isinstance(layer, nn.Conv2d):
+        return halve(layer, features)
+    return double(layer, features)
+
+
+def halve(layer: nn.Conv2d, image: Tensor) -> Tensor:
+    """Apply a convolution of one input channel on blocks of 2 x 2 pixels.
+
+    Args:
+        layer: With weight (C, 1, 4, 4).
+        image: (B, 1, S, S), S even.
+
+    Returns:
+        (B, C, S / 2, S / 2), channels last.
+    """
+    weight = layer.weight.reshape(-1, 2, 2, 2, 2)  # (C, block y, y, block x, x)
+    weight = weight.permute(0, 2, 4, 1, 3).reshape(-1, 4, 2, 2)  # a channel per pixel of a block
+    if torch.is_autocast_enabled(image.device.type):
+        image = image.to(torch.get_autocast_dtype(image.device.type))  # half the bytes to arrange
+    num_blocks = image.shape[-1] // 2 + 1
+    padded = nn.functional.pad(image, (1, 1, 1, 1))
+    blocks = padded.view(-1, num_blocks, 2, num_blocks, 2).permute(0, 1, 3, 2, 4)
+    blocks = blocks.reshape(-1, num_blocks, num_blocks, 4).permute(0, 3, 1, 2)  # channels last
+    return nn.functional.conv2d(blocks, weight, layer.bias)
+
+
+def double(layer: nn.ConvTranspose2d, features: Tensor) -> Tensor:
+    """Apply a transposed convolution of one output channel on blocks of 2 x 2 pixels.
+
+    Args:
+        layer: With weight (C, 1, 4, 4).
+        features: (B, C, S, S).
+
+    Returns:
+        (B, 1, 2 S, 2 S).
+    """
+    # A pixel at an even position sums the kernel's odd rows, and one at an odd position its even
+    # rows, with the later row of the kernel for the earlier row of features.
+    weight = layer.weight.reshape(-1, 2, 2, 2, 2).flip(1, 3)  # (C, row, y, column, x)
+    weight = weight.permute(2, 4, 0, 1, 3).reshape(4, -1, 2, 2)
+    bias = None if layer.bias is None else layer.bias.expand(4)
+    blocks = nn.functional.conv2d(features, weight, bias, padding=1)  # (B, 4, S + 1, S + 1)
+    num_blocks = blocks.shape[-1]
+    pixels = blocks.permute(0, 2, 3, 1).reshape(-1, num_blocks, num_blocks, 2, 2)
+    pixels = pixels.permute(0, 1, 3, 2, 4).reshape(-1, 1, 2 * num_blocks, 2 * num_blocks)
+    return nn.functional.pad(pixels, (-1, -1, -1, -1))  # each outermost pixel lies outside

@@ -1,4 +1,7 @@
-"""What the posterior q(z | x) of an image is like, and that of all; B images, Z dimensions."""
+"""Measures of the posterior q(z | x) of an image, and of the posterior over all images.
+
+Shapes: B images, Z latent dimensions.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,9 @@ def num_active_units(mu: Tensor) -> int:
 class AggregatePosterior:
     """The Gaussian of the same mean and covariance as the mixture of q(z | x) over images.
 
-    Where it is far from the prior N(0, I), latents drawn from the prior are like those of no image.
-    Its KL from the prior is at most that of the mixture: M. Hoffman, M. Johnson, ELBO surgery,
-    NIPS workshop 2016, for the mixture's.
+    Where it is far from the prior N(0, I), latents drawn from the prior resemble those of no image.
+    Its KL from the prior is at most that of the mixture, for which see M. Hoffman, M. Johnson, ELBO
+    surgery, NIPS workshop 2016.
 
     Attributes:
         mean: (Z,), float64.
@@ -60,7 +63,7 @@ class AggregatePosterior:
 
     @classmethod
     def fit(cls, mu: NDArray[np.float64], logvar: NDArray[np.float64]) -> Self:
-        """Return that of at least one image, of (B, Z) means and log-variances."""
+        """Return the posterior over at least one image, from (B, Z) means and log-variances."""
         mean = mu.mean(axis=0)
         between = (mu - mean).T @ (mu - mean) / len(mu)
         within = np.diag(np.exp(logvar).mean(axis=0))
@@ -73,7 +76,7 @@ class AggregatePosterior:
         return float(0.5 * (squares - len(self.mean) - log_determinant))
 
     def kl_by_dimension(self) -> NDArray[np.float64]:
-        """Return the same of each dimension alone, (Z,); they add up to less or equal."""
+        """Return the KL of each dimension alone, (Z,); their sum is at most the KL of all."""
         variance = np.diag(self.covariance)
         found: NDArray[np.float64] = 0.5 * (variance + self.mean**2 - 1 - np.log(variance))
         return found

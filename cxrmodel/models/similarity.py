@@ -5,7 +5,7 @@ IEEE TIP 13 (2004); Z. Wang, E. Simoncelli, A. Bovik, Multiscale structural simi
 quality assessment, Asilomar 2003. The values are those of torchmetrics, which convolves whole
 images with all 121 weights of the window: at 1,024 px that takes several times as long as encoding
 and decoding them. Here the window goes along columns and then rows, as products with a band
-matrix, over tiles that stay in the processor's cache.
+matrix, over tiles that fit into the processor's cache. Gradients flow through both images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SIGMA_PX = 1.5
-BORDER_PX = 5  # the window has 11 weights; images are mirrored so far beyond their borders
+BORDER_PX = 5  # the window has 11 weights; images are mirrored beyond their borders by as many
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_MIN_PX = 161  # the smallest of five scales must hold a window
@@ -26,10 +26,10 @@ TILE_PX = 64
 
 
 class Similarity(NamedTuple):
-    """Each (B,), float32, at most 1, which equal images have.
+    """Scores of image pairs, each (B,), float32, at most 1, the score of equal images.
 
     Attributes:
-        ssim: Mean structural similarity over the places of a Gaussian window.
+        ssim: Mean structural similarity over all positions of a Gaussian window.
         ms_ssim: The same over five scales; NaN for images of less than 161 px a side.
     """
 
@@ -37,13 +37,11 @@ class Similarity(NamedTuple):
     ms_ssim: Tensor
 
 
-@torch.inference_mode()
 def ssim_of(images: Tensor, others: Tensor) -> Tensor:
     """Return the structural similarity of images at one scale, (B,) of (B, 1, S, S) in [0, 1]."""
     return _mean_over_windows(images, others)[0]
 
 
-@torch.inference_mode()
 def structural_similarity(images: Tensor, others: Tensor) -> Similarity:
     """Compare images one by one.
 
@@ -91,6 +89,7 @@ def _similarity_maps(one: Tensor, two: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(mode=False)  # or the first caller would decide whether gradients can flow
 def _band_matrix(side: int, device: torch.device) -> Tensor:
     """Return (side, side - 10): column i holds the window at rows i to i + 10."""
     offsets = torch.arange(side)[:, None] - torch.arange(side - 2 * BORDER_PX)

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from cxrmodel.models.convolutions import NEGATIVE_SLOPE, Convolutions, doubling, halving
-from cxrmodel.models.posterior import kl_by_dimension
 
 CHANNELS = (1, 16, 32, 64, 128, 256, 256)
 LOGVAR_RANGE = (-10.0, 10.0)
-NUM_GROUPS, MIN_NORM_CHANNELS = 8, 64  # on wider, fewer pixels a norm costs next to nothing
+NUM_GROUPS, MIN_NORM_CHANNELS = (
+    8,
+    64,
+)  # with fewer channels, and more pixels, it is slow
 
 
 class VAEOutput(NamedTuple):
-    """What one pass through the autoencoder gives.
+    """The result of one pass through the autoencoder.
 
     Attributes:
         reconstruction: (B, 1, S, S), float32 in [0, 1].
@@ -32,20 +34,6 @@ class VAEOutput(NamedTuple):
     reconstruction: Tensor
     mu: Tensor
     logvar: Tensor
-
-
-class VAELoss(NamedTuple):
-    """The objective and its two terms, float32 scalars, each a mean over the batch.
-
-    Attributes:
-        loss: `l1 + kl_weight * kl_per_dim`.
-        l1: Mean absolute error a pixel, on the [0, 1] scale.
-        kl_per_dim: KL(q(z | x) || N(0, I)) in nats, averaged over the latent dimensions.
-    """
-
-    loss: Tensor
-    l1: Tensor
-    kl_per_dim: Tensor
 
 
 class Encoder(nn.Module):
@@ -130,8 +118,9 @@ class VAE(nn.Module):
     Args:
         image_size: Side of the square images in pixels, a multiple of 64.
         latent_dim: Dimensions of the latent vector z.
-        group_norm: Normalise what a convolution of 64 channels or more gives, in 8 groups: Wu & He,
-            Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image only.
+        group_norm: Normalise the output of convolutions of 64 channels or more, in 8 groups: Wu &
+            He, Group Normalization, 2018, arXiv:1803.08494. Unlike batch norm it sees one image
+            only.
         output_bias: Add a bias per pixel before the sigmoid; zero, unless set by `center_on`.
         gradient_checkpointing: Keep the activations between pairs of convolutions only, and
             compute the others again in the backward pass: Chen et al., Training Deep Nets with
@@ -182,28 +171,14 @@ def center_on(model: VAE, image: Tensor) -> None:
 
     Args:
         model: With `output_bias`.
-        image: (S, S), float32 in [0, 1]; pixels near 0 and 1, where the logit is infinite, are kept
-            half a grey level away.
+        image: (S, S), float32 in [0, 1]; pixels are kept half a grey level away from 0 and 1, where
+            the logit is infinite.
     """
     half_level = 0.5 / 255
     bias = model.decoder.output_bias
     if bias is None:
-        raise ValueError("The network has no output bias to be centred with.")
+        raise ValueError("The network has no output bias: build it with output_bias=True.")
     bias.copy_(image.logit(half_level))
-
-
-def vae_loss(output: VAEOutput, image: Tensor, kl_weight: float) -> VAELoss:
-    """Mean L1 plus the weighted KL, averaged over latent dimensions and batch.
-
-    Args:
-        output: What the autoencoder made of the batch.
-        image: (B, 1, S, S), float32 in [0, 1].
-        kl_weight: Weight of the KL a dimension.
-    """
-    # As a sum: the gradient of a mean takes another pass over all pixels.
-    l1 = nn.functional.l1_loss(output.reconstruction, image, reduction="sum") / image.numel()
-    kl_per_dim = kl_by_dimension(output.mu, output.logvar).mean()
-    return VAELoss(l1 + kl_weight * kl_per_dim, l1, kl_per_dim)
 
 
 def _norm(num_channels: int, group_norm: bool) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""The measures of one patient's chest on one film, and how findings change them."""
+"""The measures of one patient's chest in one image, and how findings change them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cxrmodel.phantom.canvas import Frame, Points, smooth_curve
-from cxrmodel.phantom.spec import FilmSpec
+from cxrmodel.phantom.population import ImageSpec
 
 LUNG_OUTLINE = (
     # (half-width, height) of the right lung: 0 is the spine, height 0 the apex and 1 the base.
@@ -15,7 +15,7 @@ LUNG_OUTLINE = (
     *((0.025, 0.8), (0.025, 0.5), (0.03, 0.27), (0.05, 0.1), (0.085, 0.02)),
 )
 HEART_OUTLINE = (
-    # (x right of the spine on the film, y below the level of the domes).
+    # (x right of the spine in the image, y below the level of the domes).
     *((0.0, -0.31), (0.04, -0.295), (0.074, -0.245), (0.122, -0.185), (0.165, -0.11)),
     *((0.187, -0.04), (0.178, 0.015), (0.13, 0.055), (0.0, 0.08), (-0.06, 0.05)),
     *((-0.088, -0.03), (-0.094, -0.11), (-0.078, -0.18), (-0.048, -0.24)),
@@ -24,7 +24,7 @@ HEART_OUTLINE = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Lengths as a part of the film's side; pairs are (viewer's left, viewer's right)."""
+    """Lengths as fractions of the image's side; pairs are (viewer's left, viewer's right)."""
 
     lung_width: float
     apex_y: float
@@ -80,20 +80,20 @@ class Anatomy:
         return smooth_curve(points, closed=True)
 
 
-def sample_anatomy(spec: FilmSpec) -> Anatomy:
-    """Draw the chest of a film: the body from its patient, the pose from the film itself.
+def sample_anatomy(spec: ImageSpec) -> Anatomy:
+    """Draw the chest of an image: the body from its patient, the pose from the image itself.
 
     Args:
-        spec: The film to draw.
+        spec: The image to draw.
 
     Returns:
         Measures that already include what its findings do to the shape of the chest.
     """
-    body, film = spec.body_rng(0), spec.film_rng(0)
+    body, pose = spec.body_rng(0), spec.image_rng(0)
     lying = spec.view == "AP"
     heavy = body.normal()
-    base = 0.735 + body.normal(0, 0.022) + film.normal(0, 0.01) - 0.012 * heavy
-    base -= (0.055 + abs(film.normal(0, 0.03))) if lying else 0.0
+    base = 0.735 + body.normal(0, 0.022) + pose.normal(0, 0.01) - 0.012 * heavy
+    base -= (0.055 + abs(pose.normal(0, 0.03))) if lying else 0.0
     dome = 0.105 + body.normal(0, 0.012)
     drop = 0.022 + body.normal(0, 0.006)
     anatomy = Anatomy(
@@ -102,32 +102,32 @@ def sample_anatomy(spec: FilmSpec) -> Anatomy:
         base_y=(base, base + 0.5 * drop),
         dome_height=(dome, dome - 0.5 * drop),
         heart_scale=(1.04 + body.normal(0, 0.06)) * (1.15 if lying else 1.0),
-        heart_shift=body.normal(0, 0.006) + film.normal(0, 0.004),
+        heart_shift=body.normal(0, 0.006) + pose.normal(0, 0.004),
         body_half_width=max(0.445 + 0.035 * heavy + body.normal(0, 0.012), 0.41),
         body_depth=1.0 + 0.07 * heavy,
         air=1.0,
         breast=float(body.uniform(0.5, 1.15)) if spec.sex == "F" else 0.0,
-        arm_spread=film.uniform(0.0, 0.5) if lying else film.uniform(0.08, 0.9),
-        scapula_inset=film.uniform(0.035, 0.075) if lying else film.uniform(-0.02, 0.02),
+        arm_spread=pose.uniform(0.0, 0.5) if lying else pose.uniform(0.08, 0.9),
+        scapula_inset=pose.uniform(0.035, 0.075) if lying else pose.uniform(-0.02, 0.02),
         clavicle_y=body.normal(0, 0.012) - (0.02 if lying else 0.0),
         gas_bubble=float(body.uniform(0.3, 1.0)),
         bone=float(np.clip(1.1 - 0.004 * max(spec.age - 40, 0) + body.normal(0, 0.08), 0.75, 1.3)),
-        frame=_sample_frame(spec, film),
+        frame=_sample_frame(spec, pose),
     )
     return _reshape(anatomy, spec)
 
 
-def _sample_frame(spec: FilmSpec, film: np.random.Generator) -> Frame:
+def _sample_frame(spec: ImageSpec, pose: np.random.Generator) -> Frame:
     lying = spec.view == "AP"
     young = max(0, 16 - spec.age) * 0.006
     return Frame(
-        angle_rad=film.normal(0, 0.035 if lying else 0.018),
-        zoom=float(np.clip(1.02 - young + film.normal(0, 0.045), 0.84, 1.16)),
-        shift=(film.normal(0, 0.018), film.normal(0.0, 0.018)),
+        angle_rad=pose.normal(0, 0.035 if lying else 0.018),
+        zoom=float(np.clip(1.02 - young + pose.normal(0, 0.045), 0.84, 1.16)),
+        shift=(pose.normal(0, 0.018), pose.normal(0.0, 0.018)),
     )
 
 
-def _reshape(anatomy: Anatomy, spec: FilmSpec) -> Anatomy:
+def _reshape(anatomy: Anatomy, spec: ImageSpec) -> Anatomy:
     """Apply the findings that change shapes rather than add a shadow."""
     if "Cardiomegaly" in spec.findings:
         grown = anatomy.heart_scale * (1.38 + spec.body_rng(1).uniform(0, 0.14))

@@ -1,6 +1,6 @@
 """Drawing primitives: patient coordinates to antialiased masks on the working grid.
 
-Patient coordinates are (x, y) in units of the film's side, x to the viewer's right, y down,
+Patient coordinates are (x, y) in units of the image's side, x to the viewer's right, y down,
 with the spine at x = 0.5. `side` is -1 for the viewer's left (the patient's right lung), else +1.
 """
 
@@ -17,7 +17,7 @@ Points = NDArray[np.float64]
 
 MIN_BLUR_PX = 0.5
 BORDER = 0.25
-"""Part of the film's side added around it where distances are measured: bodies leave the film."""
+"""Fraction of the side added all around where distances are measured: bodies leave the image."""
 
 
 def smooth_curve(
@@ -67,7 +67,7 @@ def smoothstep(values: NDArray[np.floating]) -> Grid:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the patient stands on the film: a turn, a zoom and a shift about the centre."""
+    """Where the patient stands in the image: a turn, a zoom and a shift about the centre."""
 
     angle_rad: float = 0.0
     zoom: float = 1.0
@@ -77,12 +77,12 @@ class Frame:
         cos, sin = np.cos(self.angle_rad), np.sin(self.angle_rad)
         return self.zoom * np.array([[cos, -sin], [sin, cos]])
 
-    def to_film(self, points: Points) -> Points:
-        """Map (P, 2) patient coordinates to (P, 2) film coordinates in units of its side."""
+    def to_image(self, points: Points) -> Points:
+        """Map (P, 2) patient coordinates to (P, 2) image coordinates in units of its side."""
         return (np.asarray(points) - 0.5) @ self._matrix().T + 0.5 + self.shift
 
     def to_patient(self, x: Grid, y: Grid) -> tuple[Grid, Grid]:
-        """Map film coordinates to patient coordinates, shape by shape."""
+        """Map image coordinates to patient coordinates, shape by shape."""
         m = np.linalg.inv(self._matrix()).astype(np.float32)
         dx, dy = x - np.float32(0.5 + self.shift[0]), y - np.float32(0.5 + self.shift[1])
         return m[0, 0] * dx + m[0, 1] * dy + np.float32(0.5), (
@@ -91,7 +91,7 @@ class Frame:
 
 
 class Canvas:
-    """Rasterises shapes in patient coordinates on an N x N grid that covers the film.
+    """Rasterises shapes in patient coordinates on an N x N grid that covers the image.
 
     Attributes:
         size: N, pixels along a side.
@@ -106,14 +106,14 @@ class Canvas:
         self.x, self.y = frame.to_patient(centres[None, :], centres[:, None])
 
     def _pixels(self, points: Points, side: float, offset: float = 0.0) -> list[tuple[float, ...]]:
-        return [tuple(p) for p in (self.frame.to_film(points) * side + offset - 0.5).tolist()]
+        return [tuple(p) for p in (self.frame.to_image(points) * side + offset - 0.5).tolist()]
 
     def fill(self, outlines: Iterable[Points], blur: float = 0.0) -> Grid:
         """Fill closed outlines.
 
         Args:
             outlines: Closed curves, each (P, 2) in patient coordinates.
-            blur: Softness of the edge as a part of the film's side.
+            blur: Softness of the edge as a fraction of the image's side.
 
         Returns:
             (N, N) float32 coverage in [0, 1].
@@ -140,7 +140,7 @@ class Canvas:
         """Measure how far inside the outlines each pixel lies.
 
         Returns:
-            (N, N) float32 distance to the nearest edge as a part of the film's side, 0 outside.
+            (N, N) float32 distance to the nearest edge as a fraction of the side, 0 outside.
             Measured at a quarter of the grid, since it only shapes smooth tissue.
         """
         inner, pad = self.size // 4, int(self.size // 4 * BORDER)

@@ -1,4 +1,4 @@
-"""Writes a set of synthetic films in the layout of NIH ChestX-ray14."""
+"""Writes a set of synthetic images in the layout of NIH ChestX-ray14."""
 
 import os
 import uuid
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
 from cxrmodel.machine import usable_cores
-from cxrmodel.phantom.image import check_size, draw_film, film_boxes
+from cxrmodel.phantom.findings import BOXED_FINDINGS
+from cxrmodel.phantom.image import check_size, draw_image, image_boxes
 from cxrmodel.phantom.population import Entry, sample_entries
-from cxrmodel.phantom.spec import BOXED_FINDINGS
-from cxrmodel.storage.layout import BOX_GRID_PX
 
 ENTRY_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -54,25 +54,25 @@ def write_phantoms(
     there is not drawn again, so a stopped run goes on where it stopped, and a larger set extends a
     smaller one of the same seed. The same arguments give the same bytes for any number of workers.
 
-    Unlike NIH, which boxed 880 films, the box list covers every film with a boxed finding.
+    Unlike NIH, which boxed 880 images, the box list covers every image with a boxed finding.
 
     Args:
         root: Folder of the data set, created if absent.
         num_images: Images to write; a few more rows of the CSV have no image, as at NIH's mirrors.
-        seed: Seed of the patients, their findings and their films.
+        seed: Seed of the patients, their findings and their images.
         size_px: Side of every image in pixels, a multiple of 64.
-        workers: Threads that draw; one a core if None.
+        workers: Threads that draw; one per core if None.
         report: Called with (images there, images in all), from the calling thread.
 
     Raises:
-        ValueError: If an argument is out of range, or `root` holds films of another seed or size.
+        ValueError: If an argument is out of range, or `root` holds images of another seed or size.
     """
     check_size(size_px)
     for field, value, least in (("num_images", num_images, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{field} must be {least} or more, got {value}")
     if workers is not None and workers < 1:
-        raise ValueError(f"workers must be 1 or more, or None for one a core, got {workers}")
+        raise ValueError(f"workers must be 1 or more, or None for one per core, got {workers}")
     entries = sample_entries(num_images, seed)
     images = root / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -95,25 +95,25 @@ def _draw_missing(
                 if report:
                     report(done, len(entries))
         finally:
-            # After an error or an interrupt, the films not yet begun are not wanted.
+            # After an error or an interrupt, images that are not begun yet are not wanted.
             pool.shutdown(cancel_futures=True)
 
 
 def _write_image(images: Path, entry: Entry, size_px: int) -> None:
-    film = Image.fromarray(draw_film(entry.film, size_px))
+    image = Image.fromarray(draw_image(entry.spec, size_px))
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", _provenance(entry, size_px))
     target = images / entry.file_name
     part = _part_of(target)
-    film = film.convert("RGBA") if entry.rgba else film
-    # Run-length matches suit film grain: a fifth smaller and faster than the default matching.
-    film.save(part, format="PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
+    image = image.convert("RGBA") if entry.rgba else image
+    # Run-length matching suits grain: a fifth smaller and faster than the default.
+    image.save(part, format="PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
     _publish(part, target)
 
 
 def _provenance(entry: Entry, size_px: int) -> str:
-    """Return the text in every PNG that tells it from a patient's film."""
-    return f"synthetic chest phantom, no patient; seed {entry.film.seed}, {size_px} px"
+    """Return the text in every PNG that tells it from a patient's image."""
+    return f"synthetic chest phantom, no patient; seed {entry.spec.seed}, {size_px} px"
 
 
 def _refuse_other_set(images: Path, entries: list[Entry], size_px: int) -> None:
@@ -125,8 +125,8 @@ def _refuse_other_set(images: Path, entries: list[Entry], size_px: int) -> None:
                 found = image.info.get("Comment", "an image of unknown origin")
             if found != _provenance(entry, size_px):
                 raise ValueError(
-                    f"root must be empty or hold films of this seed and size; {path} is {found!r}, "
-                    f"expected {_provenance(entry, size_px)!r}: choose another folder"
+                    f"root must be empty or hold images of this seed and size; {path} is "
+                    f"{found!r}, expected {_provenance(entry, size_px)!r}: choose another folder"
                 )
             return
 
@@ -158,11 +158,11 @@ def _write_lists(root: Path, entries: list[Entry], size_px: int) -> None:
 
 
 def _entry_row(entry: Entry) -> str:
-    film = entry.film
-    original = ORIGINAL_SIZES[film.view][film.patient_id % 2]
+    spec = entry.spec
+    original = ORIGINAL_SIZES[spec.view][spec.patient_id % 2]
     return (
-        f"{entry.file_name},{entry.labels},{film.follow_up},{film.patient_id},{film.age},"
-        f"{film.sex},{film.view},{original}"
+        f"{entry.file_name},{entry.labels},{spec.follow_up},{spec.patient_id},{spec.age},"
+        f"{spec.sex},{spec.view},{original}"
     )
 
 
@@ -171,7 +171,7 @@ def _box_rows(entries: list[Entry]) -> list[str]:
     rows = []
     for entry in entries:
         if not entry.missing:
-            for finding, box in film_boxes(entry.film, BOX_GRID_PX):
+            for finding, box in image_boxes(entry.spec, BOX_GRID_PX):
                 numbers = ",".join(f"{number:.12f}" for number in box)
                 rows.append((BOXED_FINDINGS[finding], entry.file_name, numbers))
     return [f"{name},{finding},{numbers}" for finding, name, numbers in sorted(rows)]
@@ -182,6 +182,6 @@ def _official_split(entries: list[Entry]) -> tuple[list[str], list[str]]:
     train_val: list[str] = []
     test: list[str] = []
     for entry in entries:
-        draw = np.random.default_rng([entry.film.seed, entry.film.patient_id, 97]).random()
+        draw = np.random.default_rng([entry.spec.seed, entry.spec.patient_id, 97]).random()
         (test if draw < TEST_SHARE else train_val).append(entry.file_name)
     return train_val, test

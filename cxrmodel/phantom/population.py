@@ -1,12 +1,62 @@
-"""Who is in the data set: patients, their follow-ups and what each film shows."""
+"""Who is in the data set: patients, their follow-ups and what each image shows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
-from cxrmodel.phantom.spec import FilmSpec
+from cxrmodel.data.datasets.labels import PATHOLOGIES
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One image to draw. Two equal specs give the same pixels.
+
+    Raises:
+        ValueError: If a field has a value that no image can have.
+    """
+
+    findings: tuple[str, ...] = ()
+    """Names from `PATHOLOGIES`; empty for *no listed finding*."""
+
+    sex: str = "M"
+    """`M` or `F`."""
+
+    age: int = 50
+    """Years."""
+
+    view: str = "PA"
+    """`PA` (standing) or `AP` (lying, often portable)."""
+
+    seed: int = 0
+    """Seed of the data set."""
+
+    patient_id: int = 1
+    """Fixes the body, and where the findings sit, over all images of a patient."""
+
+    follow_up: int = 0
+    """Number of the image within its patient; fixes positioning and exposure."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.findings) - set(PATHOLOGIES))
+        if unknown:
+            raise ValueError(f"findings must be names of {list(PATHOLOGIES)}, got {unknown}")
+        if self.sex not in ("M", "F"):
+            raise ValueError(f"sex must be 'M' or 'F', got {self.sex!r}")
+        if self.view not in ("PA", "AP"):
+            raise ValueError(f"view must be 'PA' or 'AP', got {self.view!r}")
+        for field in ("age", "seed", "patient_id", "follow_up"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or more, got {getattr(self, field)}")
+
+    def body_rng(self, stream: int) -> np.random.Generator:
+        """Return the generator of a trait that all images of this patient share."""
+        return np.random.default_rng([self.seed, self.patient_id, stream])
+
+    def image_rng(self, stream: int) -> np.random.Generator:
+        """Return the generator of a trait that belongs to this image only."""
+        return np.random.default_rng([self.seed, self.patient_id, stream, 1 + self.follow_up])
+
 
 DECK = {
     "No Finding": 34,
@@ -27,7 +77,7 @@ DECK = {
 }
 """Main findings of the next 68 patients: a shuffled deck, so that rare ones are always there.
 
-NIH's prevalence, flattened: 0.2 % of its films show a hernia, and a small set would have none.
+NIH's prevalence, flattened: 0.2 % of its images show a hernia, and a small set would have none.
 """
 
 COMPANIONS = {
@@ -46,39 +96,39 @@ COMPANIONS = {
 """Chance of a second finding beside a main one."""
 
 LASTING = frozenset(("Cardiomegaly", "Emphysema", "Fibrosis", "Hernia", "Pleural_Thickening"))
-"""Findings that a later film shows as well; the others may clear."""
+"""Findings that a later image shows as well; the others may clear."""
 
 MALE_SHARE = 0.56
 BIRTHDAY_SHARE = 0.35
 STAY_SHARE = 0.75
 
-FILMS_PER_PATIENT = (0.54, 0.20, 0.11, 0.07, 0.05, 0.03)
-"""Share of patients with 1, 2, ... 6 films."""
+IMAGES_PER_PATIENT = (0.54, 0.20, 0.11, 0.07, 0.05, 0.03)
+"""Share of patients with 1, 2, ... 6 images."""
 
 RGBA_EVERY = 50
-"""One film in so many is stored as RGBA, from the first on."""
+"""One image in 50 is stored as RGBA, from the first on."""
 
 MISSING_EVERY = 50
-"""One row in so many has no image, from the second on."""
+"""One row in 50 has no image, from the second on."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One row of the data set's CSV."""
 
-    film: FilmSpec
+    spec: ImageSpec
     rgba: bool
     missing: bool
 
     @property
     def file_name(self) -> str:
         """Name of the image, as NIH builds it."""
-        return f"{self.film.patient_id:08d}_{self.film.follow_up:03d}.png"
+        return f"{self.spec.patient_id:08d}_{self.spec.follow_up:03d}.png"
 
     @property
     def labels(self) -> str:
         """Findings as NIH joins them."""
-        return "|".join(self.film.findings) or "No Finding"
+        return "|".join(self.spec.findings) or "No Finding"
 
 
 def sample_entries(num_images: int, seed: int) -> list[Entry]:
@@ -95,18 +145,18 @@ def sample_entries(num_images: int, seed: int) -> list[Entry]:
     """
     entries: list[Entry] = []
     written = missing = 0
-    for row, film in enumerate(_films(seed)):
+    for row, spec in enumerate(_images(seed)):
         lost = row % MISSING_EVERY == 1
         if written == num_images and not (lost and missing == 0):
             break
-        entries.append(Entry(film, rgba=row % RGBA_EVERY == 0, missing=lost))
+        entries.append(Entry(spec, rgba=row % RGBA_EVERY == 0, missing=lost))
         missing += lost
         written += not lost
     return entries
 
 
-def _films(seed: int) -> Iterator[FilmSpec]:
-    """Yield the films of patient 1, then of patient 2, and so on without end."""
+def _images(seed: int) -> Iterator[ImageSpec]:
+    """Yield the images of patient 1, then of patient 2, and so on without end."""
     patient_id = 0
     while True:
         deck = [finding for finding, cards in DECK.items() for _ in range(cards)]
@@ -116,18 +166,18 @@ def _films(seed: int) -> Iterator[FilmSpec]:
             yield from _patient(seed, patient_id, deck[int(card)])
 
 
-def _patient(seed: int, patient_id: int, main: str) -> Iterator[FilmSpec]:
+def _patient(seed: int, patient_id: int, main: str) -> Iterator[ImageSpec]:
     rng = np.random.default_rng([seed, patient_id, 98])
     sick = main != "No Finding"
     sex = "M" if rng.random() < MALE_SHARE else "F"
     age = int(np.clip(rng.normal(54 if sick else 45, 16), 3, 92))
-    num_films = int(rng.choice(len(FILMS_PER_PATIENT), p=FILMS_PER_PATIENT)) + 1
-    # Films of sicker patients are more often taken lying.
+    num_images = int(rng.choice(len(IMAGES_PER_PATIENT), p=IMAGES_PER_PATIENT)) + 1
+    # Images of sicker patients are more often taken lying.
     lying = 0.55 if main in ("Edema", "Effusion", "Consolidation", "Pneumonia") else 0.38
     found = _onset(main, rng)
-    for follow_up in range(num_films):
+    for follow_up in range(num_images):
         view = "AP" if rng.random() < lying else "PA"
-        yield FilmSpec(tuple(sorted(found)), sex, age, view, seed, patient_id, follow_up)
+        yield ImageSpec(tuple(sorted(found)), sex, age, view, seed, patient_id, follow_up)
         found = _progress(found, rng)
         age += int(rng.random() < BIRTHDAY_SHARE)
 
@@ -139,7 +189,7 @@ def _onset(main: str, rng: np.random.Generator) -> set[str]:
 
 
 def _progress(found: set[str], rng: np.random.Generator) -> set[str]:
-    """Return what the next film of a patient shows: most of it stays, a little comes."""
+    """Return what the next image of a patient shows: most of it stays, a little comes."""
     kept = {name for name in sorted(found) if name in LASTING or rng.random() < STAY_SHARE}
     if rng.random() < (0.18 if found else 0.10):
         kept.add(str(rng.choice([name for name in PATHOLOGIES if name != "Hernia"])))

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.report.document import build_document, headline
-from cxrmodel.report.drawn_images import draw_images, draw_map
-from cxrmodel.report.drawn_numbers import draw_numbers
-from cxrmodel.report.films import FILE as FILMS_FILE
-from cxrmodel.report.films import write_films
-from cxrmodel.report.html import render_cards, render_page
-from cxrmodel.report.inputs import RunInputs, RunRecord, read_tables
-from cxrmodel.report.judged import FILE, write_test_predictions
-from cxrmodel.report.pca_network import with_pca_network
-from cxrmodel.report.pictures import Gallery
-from cxrmodel.report.results import measure
+from cxrmodel.report.comparison.finished_run import write_test_predictions
+from cxrmodel.report.figures.gallery import Gallery
+from cxrmodel.report.figures.reconstructions import reconstruct_selected, select_images
+from cxrmodel.report.figures.registry import draw_latents, draw_numbers, write_reconstructions
+from cxrmodel.report.measure import measure
+from cxrmodel.report.metrics_json import build_document, headline
+from cxrmodel.report.page import render_cards, render_page
+from cxrmodel.report.run import RunInputs, RunRecord, read_run
+from cxrmodel.report.viewer import make_strips, write_examples
+from cxrmodel.storage.layout import METRICS_FILE, REPORT_FILE, TEST_PREDICTIONS_FILE, VIEWER_FILE
+from cxrmodel.training.encoding import load_vae
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
 __all__ = ["RunInputs", "RunRecord", "write_report"]
 
-NUM_STEPS = 5
+NUM_PARTS = 5
 
 
 def write_report(
@@ -51,31 +51,33 @@ def write_report(
         The headline metrics, None where undefined.
     """
     _tell(report, 0)
-    tables = with_pca_network(read_tables(inputs), inputs, record)
-    results = measure(tables, inputs, record, pixels, seed=config.seed)
-    document = build_document(tables, results, record)
+    run = read_run(inputs, record)
+    results = measure(run, pixels, seed=config.seed)
+    document = build_document(run, results)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    (directory / "metrics.json").write_text(text)
-    write_test_predictions(tables, directory / FILE)
+    (directory / METRICS_FILE).write_text(text)
+    write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
     _tell(report, 1)
-    figures = directory / "figures"
-    figures.mkdir(exist_ok=True)
-    gallery = Gallery(figures)
-    draw_numbers(results, tables, gallery)
+    gallery = Gallery(directory / "figures")
+    draw_numbers(run, results, gallery)
     _tell(report, 2)
-    examples = draw_images(config, inputs, record, tables, results, pixels, gallery)
-    if examples and gallery.scale is not None:
-        write_films(examples, gallery.scale, directory / FILMS_FILE)
+    vae = load_vae(inputs.vae)
+    selected = select_images(config, run)
+    examples = {name: reconstruct_selected(few, vae, pixels) for name, few in selected.items()}
+    strips = make_strips(examples)
+    if strips.scale is not None:
+        write_reconstructions(examples, strips.scale.limit, gallery)
+        write_examples(examples.values(), strips.scale.limit, directory / VIEWER_FILE)
     _tell(report, 3)
-    draw_map(config, tables, gallery)
+    draw_latents(config, vae, run, results, pixels, gallery)
     _tell(report, 4)
-    page = render_page(config, tables, results, document, record, gallery)
-    (directory / "report.html").write_text(page, encoding="utf-8")
-    for name, card in render_cards(tables, results, document, record).items():
+    page = render_page(config, run, results, gallery.figures, strips)
+    (directory / REPORT_FILE).write_text(page, encoding="utf-8")
+    for name, card in render_cards(run, results).items():
         (directory / name).write_text(card, encoding="utf-8")
-    _tell(report, NUM_STEPS)
+    _tell(report, NUM_PARTS)
     return headline(document)
 
 
 def _tell(report: ReportProgress, done: int) -> None:
-    report(Progress("report", done, NUM_STEPS, "parts"))
+    report(Progress("report", done, NUM_PARTS, "parts"))

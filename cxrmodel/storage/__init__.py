@@ -1,1 +1,1 @@
-"""Where results lie: the store and its file names, retries, disks, work folders."""
+"""The store and its file names, retries, disks and work folders."""

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: an error that says which, and what to do."""
+"""Local disks: their free space, and errors that say which is full or cannot be written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 @contextmanager
 def explain_full_disk(**folders: Path) -> Iterator[None]:
-    """Turn the error of a full disk into one that names each folder and the room it has.
+    """Turn the error of a full disk into one that names each folder and its free space.
 
     Args:
         folders: Local folders that are written to, by the setting that names them.
@@ -30,7 +30,9 @@ def explain_full_disk(**folders: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        rooms = "; ".join(f"{name}: {_room(path)}" for name, path in folders.items())
+        rooms = "; ".join(
+            f"{name}: {path} has {free_bytes(path):,} bytes free" for name, path in folders.items()
+        )
         raise DiskFullError(
             f"A disk is full: {error}. Free some room, or choose another folder ({rooms}), and run "
             "again: what is finished stays, and nothing half-written is taken for a result."
@@ -38,15 +40,15 @@ def explain_full_disk(**folders: Path) -> Iterator[None]:
 
 
 def check_writable(**folders: Path) -> None:
-    """Make each folder where it is not there yet, and try to write in it.
+    """Create each folder if needed, and try to write in it.
 
     Args:
         folders: Local folders, by the setting that names them.
 
     Raises:
         DiskFullError: The disk of one of them is full.
-        ValueError: One of them cannot be written in: a file has its name, or its disk is
-            read-only, or belongs to somebody else.
+        ValueError: One of them cannot be written to: a file has its name, its disk is read-only,
+            or it belongs to somebody else.
     """
     for setting, folder in folders.items():
         try:
@@ -60,11 +62,13 @@ def check_writable(**folders: Path) -> None:
             ) from error
 
 
-def _room(folder: Path) -> str:
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return f"{folder} has {shutil.disk_usage(there).free:,} bytes free"
+def free_bytes(folder: Path) -> int:
+    """Return the free space on the disk of a folder, which need not exist yet."""
+    path = folder.absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Return what the files of a folder take up; holes of sparse files take nothing."""
+    """Return what the files of a folder take up on disk; holes of sparse files count nothing."""
     return sum(path.stat().st_blocks * 512 for path in folder.iterdir())  # the unit POSIX sets

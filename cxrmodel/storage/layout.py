@@ -1,21 +1,40 @@
-"""Names of the files through which stages hand over tables, and the one status of a good image."""
+"""Names of the files that each stage publishes, and the one status of an image that can be used."""
 
-ENTRIES_FILE = "entries.csv"
-TRAIN_VAL_LIST = "train_val_list.txt"
-TEST_LIST = "test_list.txt"
-BOX_LIST = "BBox_List_2017.csv"
-
-BOX_GRID_PX = 1024
-"""Boxes are in pixels of NIH's own PNGs, so many a side, whatever the size of a copy."""
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm")
+MANIFEST_FILE = "manifest.json"
+"""Of every artifact; written last, so that a folder without it does not exist."""
 
 INDEX_FILE = "index.parquet"
 LISTING_FILE = "listing.parquet"
 BOXES_FILE = "boxes.parquet"
 NOTES_FILE = "notes.json"
-IMAGES_FILE = "images.parquet"
-SPLIT_FILE = "split.parquet"
+EXCLUDED_FILE = "excluded.parquet"
 
+IMAGES_FILE = "images.parquet"
 OK = "ok"
+"""In the column `status` of `IMAGES_FILE`."""
+
+SPLIT_FILE = "split.parquet"
+LEAKAGE_FILE = "leakage.json"
+
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.parquet"
+VAE_WEIGHTS_FILE = "vae.safetensors"
+VAE_BEST_WEIGHTS_FILE = "vae_best.safetensors"
+VAE_LAST_WEIGHTS_FILE = "vae_last.safetensors"
+LATENTS_FILE = "latents.parquet"
+CLASSIFIER_WEIGHTS_FILE = "classifier.safetensors"
+PREDICTIONS_FILE = "predictions.parquet"
+
+HASHES_FILE = "hashes.parquet"
+RECONSTRUCTION_FILE = "reconstruction.json"
+PCA_LATENTS_FOLDER = "pca_latents"
+"""Holds a `LATENTS_FILE` of principal components."""
+
+REPORT_FILE = "report.html"
+METRICS_FILE = "metrics.json"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+DATASHEET_FILE = "DATASHEET.md"
+TEST_PREDICTIONS_FILE = "test_predictions.parquet"
+VIEWER_FILE = "viewer.parquet"
+"""The images of the report's viewer, for a later comparison."""
+FIGURES_FOLDER = "figures"

@@ -21,7 +21,7 @@ from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 PATIENCE_S = 90
 MAX_WAIT_S = 8
 NUM_READS = 3
-"""How often a body with the wrong checksum is asked for."""
+"""How often a body with the wrong checksum is requested."""
 
 BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}
 SERVER_ERROR = 500
@@ -44,8 +44,8 @@ def patiently(what: str, send: Callable[[], T]) -> T:
     """Repeat a request for `PATIENCE_S`, with random, growing waits between attempts.
 
     Args:
-        what: What is done where, for the messages.
-        send: Sends it once; what it raises otherwise passes.
+        what: The action and its place, for messages.
+        send: Sends the request once; errors other than passing ones are not caught.
 
     Raises:
         ConnectionError: The store stayed busy or out of reach.

@@ -23,11 +23,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.storage.disk import explain_full_disk
-from cxrmodel.storage.remote_files import RemoteFiles
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.layout import MANIFEST_FILE
+from cxrmodel.storage.remote import RemoteFiles, RemoteFolder
 
-MANIFEST = "manifest.json"
-CHUNK_BYTES = 1 << 20
 DIGEST_CHARS = 16
 
 
@@ -178,7 +176,7 @@ class Store:
         local = directory.with_suffix(".manifest")
         try:
             local.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-            self._put(local, f"{target}/{MANIFEST}")
+            self._put(local, f"{target}/{MANIFEST_FILE}")
         finally:
             local.unlink(missing_ok=True)
 
@@ -199,8 +197,8 @@ class Store:
             for name, size in expected.items()
             if sizes.get(name) != size
         ]
-        if MANIFEST not in sizes:
-            problems.append(f"{self.uri(artifact, MANIFEST)} is missing")
+        if MANIFEST_FILE not in sizes:
+            problems.append(f"{self.uri(artifact, MANIFEST_FILE)} is missing")
         return problems
 
     def directory(self, artifact: Artifact) -> Path:

@@ -1,4 +1,4 @@
-"""A folder for work in progress that a killed run leaves to the next, and no two share."""
+"""A folder for work in progress, for one process at a time; a killed run leaves it to the next."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def own_work_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Give a folder to this process alone, the one of a killed process where there is one.
+    """Give a folder to this process alone, that of a killed process where there is one.
 
-    Two runs of the same stage at once would write each other's checkpoints: the second one gets
-    a folder beside the first's. The lock is on the folder itself and ends with the process.
+    Two runs of the same stage at once would overwrite each other's checkpoints: the second gets a
+    folder beside the first's. The lock is on the folder itself and ends with the process.
 
     Args:
         parent: Node-local folder; made where missing.
@@ -42,7 +42,7 @@ def _lock(folder: Path) -> int | None:
         except (FileExistsError, FileNotFoundError):
             if folder.is_file():
                 raise
-            continue  # its owner has removed it meanwhile
+            continue  # its owner has removed it in the meantime
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,7 +54,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _is_still(descriptor: int, folder: Path) -> bool:
-    """Tell whether a path still leads to the folder opened, not to none or to a new one."""
+    """Tell whether a path still leads to the opened folder, not to a new one or to nothing."""
     try:
         return os.path.samestat(os.fstat(descriptor), folder.stat())
     except FileNotFoundError:

@@ -17,10 +17,10 @@ import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
 
 from cxrmodel.errors import StoreError
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.remote import RemoteFolder
 
 KEPT = 2  # the last one, and the one before it in case the last is damaged
-FINAL_WAIT_S = 20.0  # of the half minute that an evicted container is given
+FINAL_WAIT_S = 20.0  # an evicted container is given half a minute
 OUT_OF_REACH = (
     OSError,
     aiohttp.ClientError,
@@ -29,22 +29,22 @@ OUT_OF_REACH = (
     StoreError,
 )
 STEP, BEST_EPOCH = "step", "best-epoch"
-SUFFIX = ".copy"  # of a local file that is on its way to the store
+SUFFIX = ".copy"  # a local file that is being sent to the store
 _NAME = re.compile(rf"({STEP}|{BEST_EPOCH})-(\d{{10}})\.safetensors")
 
 logger = logging.getLogger(__name__)
 
 
 def copy_name(kind: str, number: int) -> str:
-    """Return the name in the store of the checkpoint of a step, or of a best epoch."""
+    """Return the name in the store of a checkpoint, by its step or its best epoch."""
     return f"{kind}-{number:010d}.safetensors"
 
 
 class CheckpointCopies:
-    """Sends checkpoints to the store beside the training, and fetches them back.
+    """Sends checkpoints to the store while training continues, and fetches them back.
 
-    A copy that cannot be made costs a warning, never the training. One copy is under way at a
-    time; a checkpoint that comes meanwhile is left out, and so is one that comes too soon.
+    A copy that cannot be made costs a warning, never the training. One copy is made at a time; a
+    checkpoint that arrives meanwhile, or too soon after the last copy, is not copied.
 
     Args:
         folder: Where in the store.
@@ -57,12 +57,12 @@ class CheckpointCopies:
         self._started_at = -every_s
 
     def send(self, files: dict[str, Path], step: int, *, wait: bool = False) -> None:
-        """Copy checkpoints in the background, unless others are on their way or just were.
+        """Copy checkpoints in the background, unless a copy is being made or was made recently.
 
         Args:
             files: Local path by name in the store, in the order to copy them in.
-            step: The newest one's.
-            wait: Copy in any case, and give it some seconds: the attempt ends here.
+            step: Step of the newest one.
+            wait: Copy in any case, and wait some seconds for it: the attempt ends here.
         """
         if wait:
             self._wait()
@@ -88,7 +88,7 @@ class CheckpointCopies:
 
     def _start(self, files: dict[str, Path], step: int) -> None:
         self._started_at = time.monotonic()
-        # These very files, while the training goes on to replace them.
+        # The training may replace the files while they are sent.
         kept = {name: path.with_name(f"{uuid.uuid4().hex}{SUFFIX}") for name, path in files.items()}
         pairs = [(files[name], kept[name]) for name in files]
         if not self._attempt(f"copy step {step}", lambda: _keep(pairs)):

@@ -1,6 +1,6 @@
 """Training in progress on disk: written whole or not at all, and read without running anything.
 
-One safetensors file a checkpoint: tensors, and in its header one JSON record. The last checkpoint
+A checkpoint is a safetensors file: tensors, and in its header one JSON record. The last checkpoint
 and the one before it are kept, so that a damaged file costs one interval of training, not all.
 """
 
@@ -34,7 +34,7 @@ FORMAT = 2
 HEADER = "checkpoint"
 EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number per dimension
 FIELDS = ("step", "history", "best_epoch", "batch_size")
-NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of some network file systems
+NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # errors of some network file systems
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A moment of training, from which it can go on.
+    """A moment of training that it can continue from.
 
     Attributes:
         step: Optimiser steps finished.
         history: Metrics of each finished and validated epoch.
         best_epoch: Number of the epoch with the lowest validation loss so far, from 1; 0: none.
-        batch_size: Images a step.
+        batch_size: Images per step.
         tensors: Weights, optimiser state and running sums, contiguous, on the CPU.
     """
 
@@ -67,7 +67,7 @@ class CheckpointFolder:
     """The checkpoints of one training.
 
     Args:
-        directory: Where they lie; made when first written to.
+        directory: Their folder; made when first written to.
         run_key: Identity of settings and data; a checkpoint with another one is refused.
         copies: Where else to keep them, for an attempt on another machine.
     """
@@ -84,7 +84,7 @@ class CheckpointFolder:
         return self.directory / LAST
 
     def save(self, checkpoint: Checkpoint, *, ends_attempt: bool = False) -> None:
-        """Write the last checkpoint; the one there becomes the one before it.
+        """Write the last checkpoint; the existing one becomes the previous one.
 
         Args:
             checkpoint: What to write.
@@ -97,7 +97,7 @@ class CheckpointFolder:
         if self._copies:
             files = {copy_name(STEP, checkpoint.step): self.last}
             best = self.directory / BEST
-            if checkpoint.best_epoch and best.exists():  # else it was lost, as `load_best` warns
+            if checkpoint.best_epoch and best.exists():  # `load_best` has warned otherwise
                 files = {copy_name(BEST_EPOCH, checkpoint.best_epoch): best} | files
             self._copies.send(files, checkpoint.step, wait=ends_attempt)
 
@@ -108,7 +108,7 @@ class CheckpointFolder:
     def load(self) -> Checkpoint | None:
         """Return the latest usable checkpoint; warn of each that is not, None where none is.
 
-        Copies that are further than what lies here are fetched first.
+        Copies that are further than the local checkpoints are fetched first.
         """
         for leftover in self.directory.glob(f"*{SUFFIX}"):  # of an attempt that was killed
             leftover.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ class CheckpointFolder:
         return self._load_copy(here.step if here else 0) or here
 
     def _load_copy(self, step: int) -> Checkpoint | None:
-        """Put the newest usable copy that is further than a step in the place of the last one."""
+        """Make the newest usable copy that is further than a step the last checkpoint."""
         for name in self._copies.newer_than(step) if self._copies else []:
             checkpoint = self._fetch(name)
             if checkpoint is None:
@@ -130,7 +130,7 @@ class CheckpointFolder:
         return None
 
     def _fetch(self, name: str) -> Checkpoint | None:
-        """Copy a checkpoint from the store beside the local ones; None where it is not usable."""
+        """Copy a checkpoint from the store to the local folder; None if it is not usable."""
         assert self._copies is not None  # noqa: S101 - it has named the copy
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self._fetched(name)
@@ -156,7 +156,9 @@ class CheckpointFolder:
                 logger.warning("Not continuing from %s: %s", path, error)
                 continue
             if path != self.last:
-                self.last.unlink(missing_ok=True)  # or `save` would put it in the place of this
+                self.last.unlink(
+                    missing_ok=True
+                )  # otherwise `save` would replace the previous one with it
             return checkpoint
         if found:
             logger.warning("No checkpoint in %s can be continued from.", self.directory)
@@ -184,7 +186,7 @@ class CheckpointFolder:
             save_file(dict(checkpoint.tensors), partial, {HEADER: json.dumps(record)})
             _flush_to_disk(partial)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):  # the folder is not there, or not ours
+            with suppress(OSError):  # the folder is missing, or is not ours
                 partial.unlink()
             raise ScratchSpaceError(
                 f"The checkpoint {partial} could not be written: {error}. Free some space there, "
@@ -217,10 +219,10 @@ class CheckpointFolder:
     def _check_identity(self, record: dict[str, Any]) -> None:
         if record["format"] != FORMAT:
             raise UnusableCheckpointError(
-                f"its format is {record['format']!r}, and this version writes {FORMAT}."
+                f"its format is {record['format']!r}, and this version reads {FORMAT}."
             )
         if record["run_key"] != self._run_key:
-            raise UnusableCheckpointError("it is of a training with other settings or data.")
+            raise UnusableCheckpointError("it belongs to a training with other settings or data.")
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -18,7 +18,7 @@ from cxrmodel.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
-CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # Intel and AMD; the last is Arm's name
+CPU_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # names of Intel and AMD; the last is Arm's
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 # Parameters of glibc's mallopt(3).
@@ -94,7 +94,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 def deterministic_kernels(device: torch.device) -> Iterator[None]:
     """Use kernels that give the same bits each time, and restore the process's settings.
 
-    A CPU does so by itself for a given number of threads.
+    On a CPU all kernels do, for a given number of threads.
     """
     if device.type != "cuda":
         yield
@@ -106,10 +106,10 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
     workspace = os.environ.get(CUBLAS_WORKSPACE)
-    os.environ[CUBLAS_WORKSPACE] = workspace or ":4096:8"  # cuBLAS is deterministic only with it
+    os.environ[CUBLAS_WORKSPACE] = workspace or ":4096:8"  # else cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)  # cuDNN's too
     torch.backends.cudnn.benchmark = False  # it may choose another kernel each time
-    # Else PyTorch fills every new tensor first, by a kernel of its own.
+    # Else PyTorch first fills every new tensor, with an extra kernel.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
@@ -127,10 +127,10 @@ def use_threads(num_threads: int | None) -> int:
     Never more than PyTorch would take by itself, so that OMP_NUM_THREADS counts.
 
     Args:
-        num_threads: Asked for; None: found out.
+        num_threads: Number to use; None: as many as the process has cores.
 
     Returns:
-        How many they are.
+        The number in use.
     """
     cores = usable_cores()
     threads = num_threads or min(torch.get_num_threads(), cores)
@@ -145,8 +145,8 @@ def use_threads(num_threads: int | None) -> int:
 def keep_freed_memory(device: torch.device) -> Iterator[None]:
     """Let the C library keep freed activations for the next step, on a CPU with glibc.
 
-    It would return each to the kernel, which hands it out again page by page, zeroed: a fifth of
-    a training step at 1024 px. Everything is given back at the end. Elsewhere this does nothing.
+    By default it returns each to the kernel, which hands it out again page by page, zeroed: a fifth
+    of a training step at 1024 px. Everything is given back at the end. Elsewhere this does nothing.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if device.type != "cpu" or libc is None or not hasattr(libc, "mallopt"):

@@ -1,4 +1,4 @@
-"""A trained autoencoder at work on images, without sampling."""
+"""A trained autoencoder, applied to images without sampling."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ from torch import Tensor
 
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.models.vae import VAE
-from cxrmodel.training.batches import in_batches, to_device
+from cxrmodel.storage.layout import CONFIG_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.devices import autocast, keep_freed_memory, resolve_device
-from cxrmodel.training.published import (
-    CONFIG_FILE,
-    empty_network,
-    read_architecture,
-    read_weights,
-)
+from cxrmodel.training.image_batches import in_batches, to_device
+from cxrmodel.training.network_files import empty_network, read_architecture, read_weights
 
-VAE_WEIGHTS_FILE = "vae.safetensors"
-PICTURE_BATCH = 4
+RECONSTRUCTION_BATCH = 4
 
 
 def load_vae(directory: Path, file: str = VAE_WEIGHTS_FILE) -> VAE:
@@ -44,11 +39,11 @@ def load_vae(directory: Path, file: str = VAE_WEIGHTS_FILE) -> VAE:
 
 
 class ImageQuality(NamedTuple):
-    """How near reconstructions are to their images.
+    """How close reconstructions are to their images.
 
     Attributes:
         l1: (B,), float32, mean absolute error on the [0, 1] scale.
-        psnr: (B,), float32, peak signal-to-noise ratio in dB, of a peak of 1.
+        psnr: (B,), float32, peak signal-to-noise ratio in dB, for a peak of 1.
     """
 
     l1: Tensor
@@ -65,7 +60,7 @@ class Coder:
     """
 
     def __init__(self, vae: VAE, device: torch.device, precision: str) -> None:
-        # In the layout of training, so that a checkpoint's mu and a published one's agree.
+        # In the memory layout of training: the same network gives the same mu as during training.
         self._vae: VAE = vae.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device, self._precision = device, precision
 
@@ -119,6 +114,6 @@ def reconstruct(
     with keep_freed_memory(where):
         decoded = [
             coder.decode(coder.encode(coder.load(batch))[0]).squeeze(1).cpu().numpy()
-            for batch in in_batches(images, PICTURE_BATCH)
+            for batch in in_batches(images, RECONSTRUCTION_BATCH)
         ]
     return np.concatenate(decoded)

@@ -4,59 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cxrmodel.config import LatentsConfig
 from cxrmodel.data.images.batches import iterate_batches
 from cxrmodel.errors import DataError
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAE
-from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.storage.layout import SPLIT_FILE
-from cxrmodel.training.batches import MORE_DATA, in_batches, read_split
+from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import LATENTS_FILE, SPLIT_FILE, VAE_WEIGHTS_FILE
 from cxrmodel.training.devices import (
     deterministic_kernels,
     keep_freed_memory,
     resolve_device,
     resolve_precision,
 )
-from cxrmodel.training.encoding import (
-    VAE_WEIGHTS_FILE,
-    Coder,
-    image_quality,
-    load_vae,
-    reconstruct,
-)
-from cxrmodel.training.parts import TableInParts
+from cxrmodel.training.encoding import Coder, image_quality, load_vae
+from cxrmodel.training.image_batches import MORE_DATA, in_batches, read_split
+from cxrmodel.training.speed import ProgressMeter
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-__all__ = ["extract_latents", "latent_columns", "reconstruct"]
-
-LATENTS_FILE = "latents.parquet"
 PART_IMAGES = 1024
 QUALITY = ("l1", "psnr", "ssim", "ms_ssim")
-REPORT_EVERY_S = 1.0
 
 EncodedParts = Iterator[tuple[range, pa.Table]]
-
-
-def latent_columns(moment: str, latent_dim: int) -> list[str]:
-    """Name the columns of `mu` or `logvar`: `mu_00`, `mu_01` and so on."""
-    return [f"{moment}_{dim:02d}" for dim in range(latent_dim)]
 
 
 def extract_latents(
@@ -74,8 +60,8 @@ def extract_latents(
     """Encode every image of the split, and measure its reconstruction from the posterior mean.
 
     Memory does not grow with the number of images. Finished parts are kept, so that a killed
-    extraction goes on where it was. Structural similarity costs as much as the rest of an image's
-    work, and the report judges by test images: it is measured for those alone.
+    extraction continues where it was. Structural similarity is measured for test images alone, by
+    which the report judges: it costs as much as everything else that is done with an image.
 
     Args:
         config: Batch size and precision.
@@ -87,10 +73,10 @@ def extract_latents(
         parts: Folder for finished parts, kept from one attempt to the next.
         encoder: What encodes them; by default this process, on `device`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        report: Told how many images are done.
+        report: Called with the number of images that are done.
 
     Returns:
-        Number of images, and the means of L1 and PSNR over them.
+        Number of images, the means of L1 and PSNR over them, precision and device.
 
     Raises:
         ValueError: There is no such device, or the images have another side than the network.
@@ -113,12 +99,12 @@ def extract_latents(
 
 @dataclass(frozen=True)
 class PartEncoder:
-    """What encodes parts of the images, and in which arithmetic.
+    """Encodes parts of the images, in this process or in others.
 
     Attributes:
-        device: Its type, as in `cuda`.
+        device: Type of the device, such as `cuda`.
         precision: Resolved arithmetic of the network.
-        encode_parts: From the images and the rows of each part to the parts, each with its rows.
+        encode_parts: Takes the images and the rows of each part; yields the parts and their rows.
     """
 
     device: str
@@ -131,52 +117,49 @@ def _encoder_here(
 ) -> PartEncoder:
     where = resolve_device(device)
     precision = resolve_precision(config.precision, where)
-    coder = Coder(network, where, precision)
-    extraction = Extraction(coder, pixels, config.batch_size, report)
+    measurement = LatentMeasurement(Coder(network, where, precision), pixels, config.batch_size)
 
     def encode_parts(images: pd.DataFrame, parts: list[range]) -> EncodedParts:
+        done = len(images) - sum(len(rows) for rows in parts)
+        meter = ProgressMeter("latents", len(images), "images", report)
         with deterministic_kernels(where), keep_freed_memory(where):
-            yield from extraction.encode_parts(images, parts)
+            for rows in parts:
+                yield rows, measurement.measure(images.iloc[rows.start : rows.stop], meter, done)
+                done += len(rows)
 
     return PartEncoder(where.type, precision, encode_parts)
 
 
-class Extraction:
-    """The loop over batches, and what it tells of itself.
+class LatentMeasurement:
+    """Encodes images and scores their reconstructions, batch by batch.
 
     Args:
         coder: The network, on its device.
         pixels: The images.
-        batch_size: Images a batch.
-        report: Told how many images are done.
+        batch_size: Images per batch.
     """
 
-    def __init__(
-        self, coder: Coder, pixels: Pixels, batch_size: int, report: ReportProgress = silent
-    ) -> None:
+    def __init__(self, coder: Coder, pixels: Pixels, batch_size: int) -> None:
         self._coder, self._pixels, self._batch_size = coder, pixels, batch_size
-        self._report, self._reported_at, self._reported = report, time.monotonic(), 0
 
-    def encode_parts(self, images: pd.DataFrame, parts: list[range]) -> EncodedParts:
-        """Encode and score parts of the images one after another."""
-        done = len(images) - sum(len(rows) for rows in parts)
-        self._reported = done
-        for rows in parts:
-            tell = partial(self._tell, before=done, total=len(images))
-            yield rows, self.measure(images.iloc[rows.start : rows.stop], tell)
-            done += len(rows)
+    def measure(self, images: pd.DataFrame, meter: ProgressMeter, done: int = 0) -> pa.Table:
+        """Return a row of latents and quality per image.
 
-    def measure(
-        self, images: pd.DataFrame, tell: Callable[[int], None] = lambda _: None
-    ) -> pa.Table:
-        """Encode and score some images, telling how many are done."""
+        Args:
+            images: Columns `image` and `split`.
+            meter: Reports the progress.
+            done: Images that were done before.
+        """
         rows = self._pixels.rows_of(images["image"].tolist())
         is_test = in_batches((images["split"] == "test").to_numpy(), self._batch_size)
-        measured = []
+        measured: list[Tensor] = []
         with closing(iterate_batches(self._pixels, in_batches(rows, self._batch_size))) as batches:
-            for number, ((_, pixels), judged) in enumerate(zip(batches, is_test, strict=True), 1):
-                measured.append(self._measure_batch(pixels, judged))
-                tell(min(number * self._batch_size, len(rows)))
+            for (_, pixels), is_scored in zip(meter.waiting(batches), is_test, strict=True):
+                measured.append(self._measure_batch(pixels, is_scored))
+                meter.count(len(pixels))
+                done += len(pixels)
+                if meter.is_due() or done == meter.total:
+                    meter.tell(done)
         values = torch.cat(measured).cpu().numpy()  # (N, 2 Z + 4)
         columns = [images[name].tolist() for name in ("image", "split")]
         return pa.Table.from_arrays(
@@ -187,30 +170,89 @@ class Extraction:
             schema=_schema((values.shape[1] - len(QUALITY)) // 2),
         )
 
-    def _measure_batch(self, pixels: NDArray[np.uint8], judged: NDArray[np.bool_]) -> torch.Tensor:
+    @torch.inference_mode()
+    def _measure_batch(self, pixels: NDArray[np.uint8], is_scored: NDArray[np.bool_]) -> Tensor:
         image = self._coder.load(pixels)
         mu, logvar = self._coder.encode(image)
         reconstruction = self._coder.decode(mu)
         quality = image_quality(reconstruction, image)
-        alike = torch.full((len(pixels), 2), torch.nan, device=mu.device)
-        if judged.any():
-            rows = torch.tensor(judged, device=mu.device)
+        similarity = torch.full((len(pixels), 2), torch.nan, device=mu.device)
+        if is_scored.any():
+            rows = torch.tensor(is_scored, device=mu.device)
             scores = structural_similarity(reconstruction[rows], image[rows])
-            alike[rows] = torch.stack(scores, dim=1)
-        return torch.cat([mu, logvar, torch.stack(quality, dim=1), alike], dim=1)
+            similarity[rows] = torch.stack(scores, dim=1)
+        return torch.cat([mu, logvar, torch.stack(quality, dim=1), similarity], dim=1)
 
-    def _tell(self, done_here: int, before: int, total: int) -> None:
-        now, done = time.monotonic(), before + done_here
-        if now - self._reported_at >= REPORT_EVERY_S or done == total:
-            rate = (done - self._reported) / (now - self._reported_at)
-            self._report(Progress("latents", done, total, metrics={"images_per_s": rate}))
-            self._reported_at, self._reported = now, done
+
+class TableInParts:
+    """A long table whose rows are computed some at a time, each part a Parquet file.
+
+    Args:
+        directory: Folder of the parts; made when first written to.
+        schema: Columns; one is `image`.
+        images: (N,), names of the images, one per row.
+        part_rows: Rows per part; the last may have fewer.
+    """
+
+    def __init__(
+        self, directory: Path, schema: pa.Schema, images: pd.Series[str], part_rows: int
+    ) -> None:
+        self._directory, self._schema = directory, schema
+        self._images = images.tolist()
+        self._part_rows = part_rows
+
+    def unfinished(self) -> Iterator[range]:
+        """Yield the rows of each part that is missing or damaged."""
+        for rows in self._parts():
+            if not self._is_finished(rows):
+                yield rows
+
+    def write(self, rows: range, table: pa.Table) -> None:
+        """Keep a finished part; it appears whole or not at all."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._path(rows)
+        unfinished = path.with_suffix(".partial")
+        pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
+        unfinished.replace(path)
+
+    def concatenate(self, path: Path) -> None:
+        """Write all parts as one file, a row group per part, one at a time in memory."""
+        with pq.ParquetWriter(path, self._schema, compression="zstd") as writer:
+            for rows in self._parts():
+                writer.write_table(self._read(rows))
+
+    def means(self, columns: list[str]) -> dict[str, float]:
+        """Return the mean of some columns over all parts."""
+        sums = dict.fromkeys(columns, 0.0)
+        for rows in self._parts():
+            table = self._read(rows)
+            for column in columns:
+                sums[column] += pc.sum(table[column].cast(pa.float64())).as_py()
+        return {column: total / len(self._images) for column, total in sums.items()}
+
+    def _parts(self) -> Iterator[range]:
+        for start in range(0, len(self._images), self._part_rows):
+            yield range(start, min(start + self._part_rows, len(self._images)))
+
+    def _path(self, rows: range) -> Path:
+        return self._directory / f"{rows.start:09d}.parquet"
+
+    def _read(self, rows: range) -> pa.Table:
+        return pq.read_table(self._path(rows), page_checksum_verification=True)
+
+    def _is_finished(self, rows: range) -> bool:
+        try:
+            table = self._read(rows)
+        except (OSError, pa.ArrowException):
+            return False
+        names = self._images[rows.start : rows.stop]
+        return bool(table.schema.equals(self._schema)) and table["image"].to_pylist() == names
 
 
 def _schema(latent_dim: int) -> pa.Schema:
-    names = [*latent_columns("mu", latent_dim), *latent_columns("logvar", latent_dim), *QUALITY]
+    moments = [f"{moment}_{dim:02d}" for moment in ("mu", "logvar") for dim in range(latent_dim)]
     texts = [("image", pa.string()), ("split", pa.string())]
-    return pa.schema([*texts, *((name, pa.float32()) for name in names)])
+    return pa.schema([*texts, *((name, pa.float32()) for name in (*moments, *QUALITY))])
 
 
 def _check_fit(network: VAE, pixels: Pixels, images: pd.DataFrame, split: Path) -> None:

@@ -1,1 +1,1 @@
-"""What all stages share: their decorator and cache key, Prefect's records, progress, preview."""
+"""What all stages share: decorator, cache key, Prefect's records, progress, provenance, preview."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cxrmodel.config import ImagesConfig, RuntimeConfig
 from cxrmodel.data.images.pixels import Pixels, open_pixels
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import IMAGES_FILE, LISTING_FILE
 from cxrmodel.storage.store import Artifact, Store
 
 
@@ -18,7 +19,7 @@ class PixelSource:
         root: Folder or URL of the data set.
         config: How files become pixels.
         index: Artifact of the index stage; its listing names the files.
-        images: Artifact of the images stage; holds a checksum an image.
+        images: Artifact of the images stage; holds a checksum per image.
     """
 
     root: str
@@ -28,22 +29,22 @@ class PixelSource:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of every image's name, status and checksum."""
-        return self.images.only("images.parquet").fingerprint
-
-    def undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
-        """Open the pixels without decoding any: an image is decoded when it is read."""
-        source = replace(self, config=self.config.model_copy(update={"cache": False}))
-        return source.open(store, runtime, silent)
+        """Digest of the name, status and checksum of every image."""
+        return self.images.only(IMAGES_FILE).fingerprint
 
     def open(self, store: Store, runtime: RuntimeConfig, report: ReportProgress) -> Pixels:
         """Open the decoded pixels, decoding them again where scratch has lost them."""
         return open_pixels(
             self.config,
             self.root,
-            store.directory(self.index.only("listing.parquet")),
+            store.directory(self.index.only(LISTING_FILE)),
             store.directory(self.images),
             scratch=store.scratch,
             num_workers=runtime.num_workers,
             report=report,
         )
+
+    def open_undecoded(self, store: Store, runtime: RuntimeConfig) -> Pixels:
+        """Open the pixels without decoding any: an image is decoded when it is read."""
+        source = replace(self, config=self.config.model_copy(update={"cache": False}))
+        return source.open(store, runtime, silent)

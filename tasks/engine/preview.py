@@ -8,26 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
-import pandas as pd
-from prefect.results import ResultStore
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
-from cxrmodel.config import SplitConfig
-from cxrmodel.data.source import Source
-from cxrmodel.data.splits import split_images
 from cxrmodel.progress import silent
-from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, OK
 from cxrmodel.storage.store import Artifact, Store
+from tasks.engine.pixels import PixelSource
 from tasks.engine.records import has_record, look_up
-from tasks.engine.stage import PLANNER, StagePolicy, StageRun, StageTask
+from tasks.engine.stage import PLANNER, StageRun, StageTask
 
-CACHED: Literal["cached"] = "cached"
-WOULD_RUN: Literal["would run"] = "would run"
-UNKNOWN: Literal["unknown"] = "unknown"
-
-# Their results are tables made of tables, within seconds: with them the rest can be known.
-PREVIEWED = ("index", "split")
+State = Literal["cached", "would run", "unknown"]
+CACHED: State = "cached"
+WOULD_RUN: State = "would run"
+UNKNOWN: State = "unknown"
 
 
 @dataclass(frozen=True)
@@ -38,40 +32,45 @@ class Step:
         stage: Its name.
         state: `cached`, `would run`, or `unknown`: it depends on what an earlier stage makes.
         reason: Why, for people; may be empty.
+        reads_pixels: It works on decoded images.
     """
 
     stage: str
-    state: Literal["cached", "would run", "unknown"]
+    state: State
     reason: str = ""
+    reads_pixels: bool = False
 
 
-class UnknownResultError(Exception):
-    """A key cannot be computed before the stage of that name has run."""
+@dataclass(frozen=True)
+class Unknown:
+    """Stands for an artifact, or a data set, that is not there yet.
 
+    Attributes:
+        waits_for: The stage that has to run first.
+        root: Of the data set.
+    """
 
-class Pending(Artifact):
-    """Reference to a result that is not there yet; `stage` is what has to run first."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Raise an UnknownResultError: the content is not known."""
-        raise UnknownResultError(self.stage)
+    waits_for: str
+    root: str = ""
 
     def only(self, *names: str) -> Self:
-        """Return itself."""
+        """Return itself: no file is known yet."""
         return self
 
 
-class UnknownSource(Source):
-    """A data set that is to be made first, as synthetic films are."""
-
-    def __init__(self, root: str) -> None:
-        object.__setattr__(self, "root", root)
-
-    @property
-    def fingerprint(self) -> str:
-        """Raise an UnknownResultError: the content is not known."""
-        raise UnknownResultError("source")
+def missing_input(inputs: dict[str, Any]) -> str | None:
+    """Return the stage that has to run before these inputs are known, None where they all are."""
+    for _, value in sorted(inputs.items()):
+        found = None
+        if isinstance(value, Unknown):
+            found = value.waits_for
+        elif isinstance(value, PixelSource):
+            found = missing_input({"images": value.images, "index": value.index})
+        elif isinstance(value, dict):
+            found = missing_input(value)
+        if found:
+            return found
+    return None
 
 
 class PlannedStore(Store):
@@ -91,7 +90,7 @@ class PlannedStore(Store):
 
 
 class Plan:
-    """Stands in for Prefect while the pipeline is walked; computes index and split, runs no other.
+    """Stands in for Prefect while the pipeline is walked; runs none but the previewed stages.
 
     Args:
         records: The cache records of the store.
@@ -100,14 +99,17 @@ class Plan:
 
     Attributes:
         steps: What would become of each stage, in the order of the pipeline.
-        results: Reference of each stage's result, `Pending` where it is not known.
-        is_estimate: The split supposes that every image can be decoded.
+        results: Reference of each stage's result, as far as it is known.
     """
 
-    def __init__(self, records: ResultStore, store: PlannedStore, refresh: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        records: LocalFileSystem | RemoteFileSystem,
+        store: PlannedStore,
+        refresh: tuple[str, ...],
+    ) -> None:
         self.steps: list[Step] = []
-        self.results: dict[str, Artifact] = {}
-        self.is_estimate = False
+        self.results: dict[str, Artifact | Unknown] = {}
         self._records, self._store, self._refresh = records, store, refresh
         self._running = ("", "")
 
@@ -119,14 +121,16 @@ class Plan:
         finally:
             PLANNER.reset(token)
 
-    def visit(self, task: StageTask[..., Any], inputs: dict[str, Any]) -> Artifact:
+    def visit(self, task: StageTask[..., Any], inputs: dict[str, Any]) -> Artifact | Unknown:
         """Note what would become of a stage, and return its result as far as it is known."""
-        try:
-            key = cast("StagePolicy", task.cache_policy).key(task.fn, inputs)
-        except UnknownResultError as error:
-            result = self._not_known(task, inputs, str(error))
+        missing = missing_input(inputs)
+        if missing:
+            state, reason = self._without_inputs(task, missing)
+            result: Artifact | Unknown = Unknown(missing)
         else:
-            result = self._looked_up(task, inputs, key)
+            state, reason, result = self._look_up(task, inputs)
+        reads_pixels = any(isinstance(value, PixelSource) for value in inputs.values())
+        self.steps.append(Step(task.name, state, reason, reads_pixels))
         self.results[task.name] = result
         return result
 
@@ -138,35 +142,21 @@ class Plan:
             work = self._store.scratch / "work"
             yield StageRun(draft.directory, work, silent, draft, {}, time.monotonic())
 
-    def _looked_up(self, task: StageTask[..., Any], inputs: dict[str, Any], key: str) -> Artifact:
+    def _look_up(
+        self, task: StageTask[..., Any], inputs: dict[str, Any]
+    ) -> tuple[State, str, Artifact | Unknown]:
+        key = task.key(inputs)
         found = look_up(self._records, self._store, key)
         if found.artifact is not None and task.name not in self._refresh:
-            self.steps.append(Step(task.name, CACHED))
-            return found.artifact
-        refreshed = "asked by --refresh" if found.artifact is not None else ""
-        self.steps.append(Step(task.name, WOULD_RUN, found.problem or refreshed))
-        if task.name not in PREVIEWED:
-            return Pending(stage=task.name, key="", files={})
+            return CACHED, "", found.artifact
+        reason = found.problem or ("asked by --refresh" if found.artifact else "")
+        if not task.is_previewed:
+            return WOULD_RUN, reason, Unknown(task.name)
         self._running = (task.name, key)
-        return cast("Artifact", task.fn(**inputs))
+        return WOULD_RUN, reason, task.fn(**inputs)
 
-    def _not_known(
-        self, task: StageTask[..., Any], inputs: dict[str, Any], waits_for: str
-    ) -> Artifact:
+    def _without_inputs(self, task: StageTask[..., Any], missing: str) -> tuple[State, str]:
         never_ran = not has_record(self._records, task.name)
-        state = WOULD_RUN if never_ran or task.name in self._refresh else UNKNOWN
-        reason = f"until {waits_for} has run" if state == UNKNOWN else ""
-        self.steps.append(Step(task.name, state, reason))
-        can_split = task.name == "split" and not isinstance(inputs["index"], Pending)
-        summary = self._estimated_split(inputs) if can_split else {}
-        return Pending(stage=waits_for, key="", files={}, summary=summary)
-
-    def _estimated_split(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Split the index as if every image could be decoded; return the summary."""
-        self.is_estimate = True
-        config: SplitConfig = inputs["config"]
-        index, folder = self._store.directory(inputs["index"]), self._store.scratch / "estimate"
-        folder.mkdir()
-        names = pd.read_parquet(index / INDEX_FILE, columns=["image"])
-        names.assign(crc32=0, status=OK).to_parquet(folder / IMAGES_FILE)
-        return split_images(config, index, folder, folder)
+        if never_ran or task.name in self._refresh:
+            return WOULD_RUN, ""
+        return UNKNOWN, f"until {missing} has run"

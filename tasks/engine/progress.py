@@ -33,7 +33,7 @@ from cxrmodel.progress import Progress, ReportProgress
 
 LOGGED_PACKAGES = ("cxrmodel", "tasks")
 ARTIFACT_EVERY_S = 5.0
-CLOSE_S = 3.0  # a server that is down must hold up neither the end of a stage nor a cancellation
+CLOSE_S = 3.0  # a server that is down must not delay the end of a stage or a cancellation
 LOG_EVERY_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _is_within_run(_: logging.LogRecord) -> bool:
 
 @contextmanager
 def progress_reporter(stage: str) -> Iterator[ReportProgress]:
-    """Give a callable that shows progress as a bar or log lines, and as a Prefect artifact."""
+    """Give a callable that shows progress as a bar or as log lines, and as a Prefect artifact."""
     artifact = _ProgressArtifact(stage)
     terminal = _TerminalBar() if sys.stderr.isatty() else _LogLines()
 
@@ -76,7 +76,7 @@ def _metrics(progress: Progress) -> str:
 
 
 class _TerminalBar:
-    """One bar that takes the colour of the terminal and leaves no trace."""
+    """A bar per stage, gone when the work is done."""
 
     def __init__(self) -> None:
         self._bar = Bar(
@@ -134,7 +134,7 @@ class _LogLines:
 class _ProgressArtifact:
     """A progress bar in the UI of Prefect; outside a task run, nothing.
 
-    The server is told from a thread of its own: one that is slow or down must not stop a training.
+    A thread of its own tells the server: one that is slow or down must not stop a training.
     """
 
     def __init__(self, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""Where Prefect keeps its cache records: beside the artifacts, so that both move together."""
+"""Where Prefect keeps its cache records, beside the artifacts, and which of them may be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from prefect.filesystems import LocalFileSystem as LocalRecords
 from prefect.filesystems import RemoteFileSystem, WritableFileSystem
-from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
@@ -22,10 +21,10 @@ from prefect.settings import (
 )
 from pydantic import ValidationError
 
-from cxrmodel.config import StoreConfig
+from cxrmodel.config import RECORDS_FOLDER, StoreConfig
 from cxrmodel.storage.store import Artifact, Store
 
-FOLDER = "_results"
+BLOCK_TYPE = RemoteFileSystem.get_block_type_slug()
 SERIALIZER = JSONSerializer().model_dump()
 ARTIFACT = "cxrmodel.storage.store.Artifact"
 
@@ -34,12 +33,17 @@ def records_url(root: str) -> str:
     """Return the folder or URL of the records of a store."""
     file_system, path = fsspec.core.url_to_fs(root)
     place = path if isinstance(file_system, LocalFileSystem) else root
-    return f"{place.rstrip('/')}/{FOLDER}"
+    return f"{place.rstrip('/')}/{RECORDS_FOLDER}"
 
 
 def block_name(url: str) -> str:
     """Return the name of the saved block that points at records in a bucket."""
     return f"cxrmodel-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+def block_reference(url: str) -> str:
+    """Return type and name of that block, as Prefect's settings refer to it."""
+    return f"{BLOCK_TYPE}/{block_name(url)}"
 
 
 @contextmanager
@@ -55,17 +59,14 @@ def records_beside(store: StoreConfig) -> Iterator[None]:
             yield
         return
     RemoteFileSystem(basepath=url).save(block_name(url), overwrite=True)
-    block = f"{RemoteFileSystem.get_block_type_slug()}/{block_name(url)}"
-    with temporary_settings(updates={PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK: block}):
+    with temporary_settings(updates={PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK: block_reference(url)}):
         yield
 
 
-def open_records(root: str) -> ResultStore:
-    """Return the records of a store for reading, without a server of Prefect."""
+def open_records(root: str) -> LocalRecords | RemoteFileSystem:
+    """Return the records of a store for reading, without a Prefect server."""
     url = records_url(root)
-    remote = "://" in url
-    place = RemoteFileSystem(basepath=url) if remote else LocalRecords(basepath=url)
-    return ResultStore(result_storage=place, serializer=JSONSerializer())
+    return RemoteFileSystem(basepath=url) if "://" in url else LocalRecords(basepath=url)
 
 
 @dataclass(frozen=True)
@@ -81,57 +82,51 @@ class Found:
     problem: str = ""
 
 
-def look_up(records: ResultStore, store: Store, key: str) -> Found:
-    """Find the usable result of a key: a record of ours, and all its files in the store."""
-    content = raw_record(records, key)
+def look_up(records: WritableFileSystem, store: Store, key: str) -> Found:
+    """Find the usable result of a key: a record of ours, and all its files in the store.
+
+    Nothing in a record that is not ours is loaded, and nothing is written.
+    """
+    content = _read(records, key)
     if content is None:
         return Found()
-    if not is_ours(content):
+    if not _is_ours(content):
         return Found(problem=f"its record {key} is not one of ours")
-    result = json.loads(json.loads(content)["result"])
-    if result is None:
-        return Found()  # expired
     try:
-        artifact = Artifact.model_validate(result["data"])
+        artifact = Artifact.model_validate(json.loads(json.loads(content)["result"])["data"])
     except ValidationError:
         return Found(problem=f"its record {key} was written by another version")
-    if not records.exists(key):
-        return Found()  # expired
     problems = store.problems(artifact)
     return Found(problem="; ".join(problems)) if problems else Found(artifact)
 
 
-def has_record(records: ResultStore, stage: str) -> bool:
+def has_record(records: LocalRecords | RemoteFileSystem, stage: str) -> bool:
     """Say whether a stage has ever been recorded, whatever became of the record."""
-    place = cast("LocalRecords | RemoteFileSystem", records.result_storage)
-    file_system, path = fsspec.core.url_to_fs(place.basepath)
+    file_system, path = fsspec.core.url_to_fs(records.basepath)
     return bool(file_system.glob(f"{path}/{stage}-*"))
 
 
-def raw_record(records: ResultStore, key: str) -> bytes | None:
-    """Return a cache record as it is stored, or None where there is none."""
-    storage = cast("WritableFileSystem", records.result_storage)
+def _read(records: WritableFileSystem, key: str) -> bytes | None:
+    """Return a record as it is stored, or None where there is none."""
     try:
-        return cast("bytes", storage.read_path(key))
-    except (FileNotFoundError, ValueError):  # local storage says a missing file by ValueError
+        return cast("bytes", records.read_path(key))
+    except (FileNotFoundError, ValueError):  # local storage raises ValueError for a missing file
         return None
 
 
-def is_ours(content: bytes) -> bool:
-    """Say whether a record is one that this pipeline writes, before anything in it is loaded.
+def _is_ours(content: bytes) -> bool:
+    """Say whether a record is one that this pipeline writes.
 
     Loading a record calls whatever it names: a serializer, a decoder, and each `__class__`.
     """
     try:
         record = json.loads(content)
         result = json.loads(record["result"])
-        trusted = bool(record["metadata"]["serializer"] == SERIALIZER)
+        is_json = bool(record["metadata"]["serializer"] == SERIALIZER)
     except (ValueError, KeyError, TypeError):
         return False
-    if result is None:  # an expired record
-        return trusted
     return (
-        trusted
+        is_json
         and isinstance(result, dict)
         and result.keys() == {"__class__", "data"}
         and result["__class__"] == ARTIFACT

@@ -1,44 +1,44 @@
-"""What every stage shares: its cache policy, its retries, its draft in the store."""
+"""What every stage shares: its place in the cache, its retries, its draft in the store."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import aiohttp
 import botocore.exceptions  # type: ignore[import-untyped]
-from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.tasks import Task, exponential_backoff
+from prefect.filesystems import WritableFileSystem
+from prefect.results import ResultStore, get_result_store
+from prefect.runtime import flow_run
+from prefect.tasks import Task
 from prefect.transactions import get_transaction
-from prefect.types._datetime import DateTime
 from prefect.utilities.callables import get_call_parameters
 
-from cxrmodel.code_digest import code_digest
-from cxrmodel.config import Stage
+from cxrmodel.cluster.session import Workers, connected, divide
+from cxrmodel.config import RuntimeConfig, Stage
 from cxrmodel.progress import ReportProgress
 from cxrmodel.storage.store import Artifact, Draft, Store
 from cxrmodel.storage.work_folder import own_work_folder
+from tasks.engine.cache import StagePolicy
 from tasks.engine.progress import progress_reporter
-from tasks.engine.provenance import identify, provenance
-from tasks.engine.records import look_up
+from tasks.engine.provenance import provenance
+from tasks.engine.records import Found, look_up
 
 TRANSIENT = (OSError, aiohttp.ClientError, botocore.exceptions.HTTPClientError,
              botocore.exceptions.ConnectionError)  # fmt: skip
 PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError,
              IsADirectoryError)  # fmt: skip
+RETRY_DELAYS_S = (10, 20, 40)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,69 +46,8 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class StagePolicy(CachePolicy):
-    """Caches a stage by its version, its code, its inputs' content and its own settings.
-
-    Attributes:
-        stage: Name of the stage.
-        version: Raised by hand when something outside the code changes the meaning of a result.
-    """
-
-    stage: str = ""
-    version: int = 1
-    error: Exception | None = field(default=None, compare=False)
-
-    def compute_key(
-        self,
-        task_ctx: TaskRunContext,
-        inputs: dict[str, Any],
-        flow_parameters: dict[str, Any],
-        **_: Any,
-    ) -> str:
-        """Return the key, after expiring a record that must not be used.
-
-        Prefect goes on without a key where this raises; the error is kept for `stage_run`.
-        """
-        self.error = None
-        try:
-            key = self.key(task_ctx.task.fn, inputs)
-            refresh = flow_parameters.get("refresh") or ()
-            self._expire_unusable(task_ctx, inputs["store"], key, refresh)
-        except Exception as error:
-            self.error = error
-            raise
-        return key
-
-    def key(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> str:
-        """Return the key of a call, whether or not its result is there."""
-        parts = {
-            "stage": self.stage,
-            "version": self.version,
-            "code": code_digest(function.__module__),
-            "inputs": identify(inputs),
-        }
-        text = json.dumps(parts, sort_keys=True)
-        return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()}"
-
-    def _expire_unusable(
-        self, task_ctx: TaskRunContext, store: Store, key: str, refresh: tuple[str, ...]
-    ) -> None:
-        records = task_ctx.result_store
-        found = look_up(records, store, key)
-        if found.problem:
-            logger.warning("%s: runs again, for %s", self.stage, found.problem)
-        elif found.artifact is not None and self.stage in refresh:
-            logger.info("%s: refreshed as asked", self.stage)
-        else:
-            return
-        past = cast("DateTime", datetime.now(UTC) - timedelta(days=1))
-        records.write(key=key, obj=None, expiration=past)
-
-
-def is_transient(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
+def is_transient(error: object) -> bool:
     """Say whether a failure is worth another attempt: input and output only, nothing permanent."""
-    error = state.result(raise_on_failure=False)
     return (
         isinstance(error, TRANSIENT)
         and not isinstance(error, PERMANENT)
@@ -116,15 +55,29 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
     )
 
 
+def has_failed_transiently(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
+    """Say whether a task run is worth another attempt, as Prefect asks for it."""
+    return is_transient(state.result(raise_on_failure=False))
+
+
+RETRIES: dict[str, Any] = {
+    "retries": len(RETRY_DELAYS_S),
+    "retry_delay_seconds": list(RETRY_DELAYS_S),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": has_failed_transiently,
+}
+"""Options of a task that is tried again after a transient failure."""
+
+
 class Planner(Protocol):
     """What is asked instead of Prefect where a run is only planned."""
 
-    def visit(self, task: StageTask[..., Any], inputs: dict[str, Any]) -> Artifact:
+    def visit(self, task: StageTask[..., Any], inputs: dict[str, Any]) -> Any:
         """Return what a stage would return, as far as that is known."""
         ...
 
     def stage_run(self, store: Store) -> AbstractContextManager[StageRun]:
-        """Give a stage that runs to see its result a place that leaves no trace."""
+        """Give a stage that runs to preview its result a place that leaves no trace."""
         ...
 
 
@@ -132,35 +85,83 @@ PLANNER: ContextVar[Planner | None] = ContextVar("planner", default=None)
 
 
 class StageTask(Task[P, R]):
-    """A task of the pipeline; where a run is only planned, a call asks the planner instead."""
+    """A task of the pipeline; where a run is only planned, a call asks the planner instead.
+
+    Attributes:
+        is_previewed: A plan computes the result, with which the stages after it can be planned.
+    """
+
+    is_previewed = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the stage, or return what it would return."""
+        inputs = get_call_parameters(self.fn, args, kwargs)
         planner = PLANNER.get()
-        if planner is None:
-            return super().__call__(*args, **kwargs)
-        return planner.visit(self, get_call_parameters(self.fn, args, kwargs))
+        if planner is not None:
+            return planner.visit(self, inputs)
+        if self.must_refresh(inputs):
+            return self.with_options(refresh_cache=True)(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def key(self, inputs: dict[str, Any]) -> str:
+        """Return the cache key of a call with these inputs."""
+        return cast("StagePolicy", self.cache_policy).key(self.fn, inputs)
+
+    def must_refresh(self, inputs: dict[str, Any]) -> bool:
+        """Say whether the stage has to run although Prefect has a record of its result."""
+        found = self._look_up(inputs)
+        if found.problem:
+            logger.warning("%s: runs again, for %s", self.name, found.problem)
+            return True
+        asked = self.name in (flow_run.parameters.get("refresh") or ())
+        if found.artifact is not None and asked:
+            logger.info("%s: refreshed as asked", self.name)
+            return True
+        return False
+
+    def _look_up(self, inputs: dict[str, Any]) -> Found:
+        """Look the result up; a store out of reach is asked again after the delays of a retry.
+
+        Prefect would take an error here for a missing record.
+        """
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                results = cast("ResultStore", get_result_store().update_for_task(self))
+                records = cast("WritableFileSystem", results.result_storage)
+                return look_up(records, inputs["store"], self.key(inputs))
+            except TRANSIENT as error:
+                if delay_s is None or not is_transient(error):
+                    raise
+                logger.warning("%s: %s; trying again in %d s", self.name, error, delay_s)
+                time.sleep(delay_s)
+        raise AssertionError("the last attempt returns or raises")
 
 
-def stage(name: Stage, *, version: int = 1) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def stage(
+    name: Stage, *, version: int = 1, is_previewed: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a cached, retried Prefect task of the pipeline.
 
-    It has no tags: for each, Prefect asks its server for a concurrency slot, a second a run.
+    It has no tags: for each, Prefect asks its server for a concurrency slot, a second per run.
+
+    Args:
+        name: Of the stage.
+        version: Raised by hand when something outside the code changes the meaning of a result.
+        is_previewed: It makes tables of tables within seconds, so a dry run computes it too.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        return StageTask(
+        task = StageTask(
             function,
             name=name,
             task_run_name=name,
             cache_policy=StagePolicy(stage=name, version=version),
             persist_result=True,
             result_serializer="json",
-            retries=3,
-            retry_delay_seconds=exponential_backoff(10),
-            retry_jitter_factor=0.5,
-            retry_condition_fn=is_transient,
+            **RETRIES,
         )
+        task.is_previewed = is_previewed
+        return task
 
     return decorate
 
@@ -196,9 +197,8 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     """Give the running stage its folders and its progress reporter.
 
     Raises:
-        RuntimeError: This is not the run of a stage.
-        Exception: What went wrong in computing the cache key, without which the result would be
-            silently lost; a store out of reach is then retried like any other.
+        RuntimeError: This is not the run of a stage, or it has no cache key: Prefect goes on where
+            it cannot compute one, and the result would be lost.
     """
     planner = PLANNER.get()
     if planner is not None:
@@ -209,8 +209,7 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     if context is None or transaction is None:
         raise RuntimeError("stage_run is only for the body of a task made by `stage`")
     if transaction.key is None:
-        policy = cast("StagePolicy", context.task.cache_policy)
-        raise policy.error or RuntimeError("this stage has no cache key")
+        raise RuntimeError("this stage has no cache key; the log above says why")
     name, key = context.task.name, transaction.key
     made_by, started = provenance(context.task.fn, context.parameters), time.monotonic()
     with (
@@ -219,3 +218,18 @@ def stage_run(store: Store) -> Iterator[StageRun]:
         progress_reporter(name) as report,
     ):
         yield StageRun(draft.directory, work, report, draft, made_by, started)
+
+
+@contextmanager
+def ray_workers(runtime: RuntimeConfig, device: str) -> Iterator[Workers | None]:
+    """Join the Ray cluster of the settings for a while and divide it; give None without one.
+
+    Args:
+        runtime: The settings.
+        device: Of the workers: `auto`, `cpu` or `cuda`.
+    """
+    if not runtime.ray_address:
+        yield None
+        return
+    with connected(runtime.ray_address):
+        yield divide(device, runtime.ray_workers)

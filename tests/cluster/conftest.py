@@ -25,7 +25,7 @@ class Prepared:
 
     @property
     def root(self) -> str:
-        return str(self.folder / "films")
+        return str(self.folder / "data")
 
     @property
     def split(self) -> Path:

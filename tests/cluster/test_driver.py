@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import LatentsConfig, RuntimeConfig, VAEConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.progress import silent
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.vae.fit import fit_vae
-from tasks import latents
+from tasks.engine import stage
 from tasks.engine.pixels import PixelSource
 from tasks.engine.stage import PLANNER, StageRun
+from tasks.latents import encode_images
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
@@ -43,20 +44,20 @@ def test_only_the_workers_decode_what_they_encode(cluster, prepared, tmp_path, m
     fit_vae(vae, pixels, prepared.split, folder, checkpoints=tmp_path / "c", device="cpu")
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
     made = {
-        stage: published(store, stage, prepared.folder / stage)
-        for stage in ("index", "images", "split")
+        name: published(store, name, prepared.folder / name)
+        for name in ("index", "images", "split")
     }
     source = PixelSource(prepared.root, prepared.images, made["index"], made["images"])
 
     def refuse(*_):
         raise AssertionError("this process decodes")
 
-    monkeypatch.setattr(ImageCache, "build", refuse)  # the workers are other processes
-    monkeypatch.setattr(latents, "connected", lambda _: nullcontext())  # the fixture is already
+    monkeypatch.setattr(PixelCache, "build", refuse)  # the workers are other processes
+    monkeypatch.setattr(stage, "connected", lambda _: nullcontext())  # the fixture is already
     runtime = RuntimeConfig(device="cpu", ray_address="auto", ray_workers=1)
     token = PLANNER.set(WithoutPrefect())
     try:
-        result = latents.encode_images.fn(
+        result = encode_images.fn(
             LatentsConfig(batch_size=8),
             published(store, "vae", folder),
             source,

@@ -97,7 +97,7 @@ def undisturbed(cluster, prepared, tmp_path_factory):
 
 
 @pytest.mark.parametrize("happens", [die, be_parted])
-def test_workers_that_lose_one_another_start_again_and_go_on(
+def test_workers_that_lose_each_other_start_again_and_continue(
     cluster, prepared, undisturbed, tmp_path, happens
 ):
     cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
@@ -109,7 +109,7 @@ def test_workers_that_lose_one_another_start_again_and_go_on(
     assert (tmp_path / "vae.safetensors").read_bytes() == undisturbed
 
 
-def test_a_divergence_is_the_error_it_is(cluster, prepared, tmp_path):
+def test_a_divergence_keeps_its_error(cluster, prepared, tmp_path):
     config = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
     with pytest.raises(DivergedError, match=r"Lower vae\.lr"):
         fit_vae_on_cluster(
@@ -147,7 +147,7 @@ class Slowly:
         return pixels
 
 
-def test_a_cancelled_training_stops_with_a_checkpoint_and_goes_on(
+def test_a_cancelled_training_stops_with_a_checkpoint_and_continues(
     cluster, prepared, undisturbed, tmp_path
 ):
     cluster.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])

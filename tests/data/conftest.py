@@ -30,10 +30,10 @@ def encode(pixels: np.ndarray, mode: str = "L") -> bytes:
 
 @pytest.fixture(scope="session")
 def real_sample() -> Path:
-    """Return a folder of 400 real films of NIH with the whole CSV, where one is at hand."""
+    """Return a folder of 400 real images of NIH with the whole CSV, where one is at hand."""
     root = Path(os.environ.get("CHESTXRAY14_SAMPLE", ""))
     if not (root / "images").is_dir():
-        pytest.skip("set CHESTXRAY14_SAMPLE to a folder of 400 real films with the whole CSV")
+        pytest.skip("set CHESTXRAY14_SAMPLE to a folder of 400 real images with the whole CSV")
     return root
 
 
@@ -49,7 +49,7 @@ def png() -> Callable[..., bytes]:
 
 @pytest.fixture
 def damage() -> Callable[[Path, bytes], None]:
-    """Return a function that gives a file other bytes and its old time, as a bad disk does."""
+    """Return a function that changes a file's bytes but not its time, like a bad disk."""
 
     def write(path: Path, data: bytes) -> None:
         modified = path.stat().st_mtime_ns
@@ -115,16 +115,16 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint, monkeypatch) -> Iterator[S3FileSystem]:
-    """Return a file system on a real HTTP object store with an empty bucket `films`."""
+    """Return a file system on a real HTTP object store with an empty bucket `images`."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     S3FileSystem.clear_instance_cache()
     fs = S3FileSystem()
-    fs.mkdir("films")
+    fs.mkdir("xrays")
     yield fs
     S3FileSystem.clear_instance_cache()
     fs = S3FileSystem(endpoint_url=s3_endpoint, key="testing", secret="testing")
-    fs.rm("films", recursive=True)
+    fs.rm("xrays", recursive=True)
     S3FileSystem.clear_instance_cache()

@@ -3,7 +3,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.index import INDEX_COLUMNS, build_index
 from cxrmodel.data.ledger import Reason
 from cxrmodel.data.source import scan_source

@@ -10,9 +10,8 @@ import pytest
 from benchmarks.data_plane import make_root
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.pixel_cache import ImageCache
-from cxrmodel.data.images.reader import Decoded, ImageReader
-from cxrmodel.data.images.records import RECORD
+from cxrmodel.data.images.pixel_cache import PixelCache
+from cxrmodel.data.images.reader import RECORD, Decoded, ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 from cxrmodel.data.splits import split_images
@@ -47,7 +46,7 @@ def room_taken(cache):
 
 def test_a_memory_map_of_117_gb_takes_no_room_until_it_is_filled(index, tmp_path):
     config = ImagesConfig(size=1024)
-    cache = ImageCache(config, index, NUM_IMAGES, tmp_path)
+    cache = PixelCache(config, index, NUM_IMAGES, tmp_path)
     reader = NumberReader(config, str(tmp_path), index, 1)
     try:
         cache.build(reader, np.array([0, NUM_IMAGES - 1]))
@@ -59,7 +58,7 @@ def test_a_memory_map_of_117_gb_takes_no_room_until_it_is_filled(index, tmp_path
 
 
 def test_resuming_at_the_last_thousand_rows_reads_states_and_not_pixels(index, tmp_path):
-    cache = ImageCache(TINY, index, NUM_IMAGES, tmp_path)
+    cache = PixelCache(TINY, index, NUM_IMAGES, tmp_path)
     reader = NumberReader(TINY, str(tmp_path), index, 1)
     cache.build(reader, np.arange(0))
     records = np.zeros(NUM_IMAGES, RECORD)
@@ -124,7 +123,7 @@ def test_a_drawn_share_costs_the_images_drawn(tmp_path):
     build_index(config, scan_source(config, tmp_path), tmp_path)
     reader = NumberReader(TINY, str(root), tmp_path, 1)
     assert len(reader.names) == 24
-    cache = ImageCache(TINY, tmp_path, 24, tmp_path)
+    cache = PixelCache(TINY, tmp_path, 24, tmp_path)
     cache.build(reader, np.arange(24))
     assert sorted(reader.decoded) == list(range(24))
     assert (cache.directory / "pixels.u8").stat().st_size == 24 * 64**2

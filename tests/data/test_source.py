@@ -197,12 +197,12 @@ class TestErrors:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         S3FileSystem.clear_instance_cache()
-        with pytest.raises(DataError, match=r"Cannot list s3://films: .*Credentials come from"):
-            scan("s3://films", tmp_path)
+        with pytest.raises(DataError, match=r"Cannot list s3://xrays: .*Credentials come from"):
+            scan("s3://xrays", tmp_path)
 
     def test_refused_credentials(self, refusing_s3, tmp_path):
-        with pytest.raises(DataError, match=r"Cannot list s3://films: access is denied.*AWS_END"):
-            scan("s3://films", tmp_path)
+        with pytest.raises(DataError, match=r"Cannot list s3://xrays: access is denied.*AWS_END"):
+            scan("s3://xrays", tmp_path)
 
 
 REFUSAL = b"<Error><Code>InvalidAccessKeyId</Code><Message>unknown key</Message></Error>"
@@ -232,14 +232,14 @@ def refusing_s3(s3, monkeypatch):
 def test_scans_a_bucket_in_one_listing(s3, make_root, tmp_path):
     local = make_root(4)
     for path in local.rglob("*.*"):
-        s3.put_file(str(path), f"films/nih/{path.relative_to(local)}")
-    s3.pipe_file("films/nih-old/images/00000009_000.png", b"not below the root")
-    source = scan("s3://films/nih/", tmp_path)
+        s3.put_file(str(path), f"xrays/nih/{path.relative_to(local)}")
+    s3.pipe_file("xrays/nih-old/images/00000009_000.png", b"not below the root")
+    source = scan("s3://xrays/nih/", tmp_path)
     listing = listed(source)
     assert listing["uri"].tolist() == listed(scan(local, tmp_path))["uri"].tolist()
     assert listing["version"].str.fullmatch("[0-9a-f]{32}").all()  # ETags, without quotes
-    s3.pipe_file("films/nih/images/00000001_000.png", b"another image")
-    assert scan("s3://films/nih/", tmp_path).fingerprint != source.fingerprint
+    s3.pipe_file("xrays/nih/images/00000001_000.png", b"another image")
+    assert scan("s3://xrays/nih/", tmp_path).fingerprint != source.fingerprint
 
 
 def test_many_files_are_listed_quickly(make_root, tmp_path):

@@ -5,21 +5,16 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
-from cxrmodel.config import STORE_FOLDERS, Stage
 from cxrmodel.storage.store import Store
 from deployments import garbage
 from deployments.__main__ import main
-from tasks.engine.records import FOLDER
-from tasks.vae import CHECKPOINTS
+from tests.servers.s3 import client_of, s3_server
 
 OLD_DAYS = 40
 RECORD_KEY = "vae-" + "a" * 64
@@ -274,28 +269,19 @@ def test_the_error_is_one_line(store, capsys):
 
 
 def test_a_bucket_is_collected_like_a_folder(tmp_path, monkeypatch):
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="cxr-garbage")
-    store = Store("s3://cxr-garbage/store", tmp_path)
-    live, dead = publish(store, "live"), publish(store, "dead")
-    s3.upload_file(str(record(tmp_path, live)), "cxr-garbage", f"store/_results/{RECORD_KEY}")
-    assert garbage.Garbage(store.root, timedelta(days=1)).find() == []
-    everything_is_old = garbage.Garbage(store.root, timedelta(days=-1))
-    found = everything_is_old.find()
-    for entry in found:
-        everything_is_old.remove(entry)
-    left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr-garbage")["Contents"]]
-    server.stop()
+    with s3_server() as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        s3 = client_of(env)
+        s3.create_bucket(Bucket="cxr-garbage")
+        store = Store("s3://cxr-garbage/store", tmp_path)
+        live, dead = publish(store, "live"), publish(store, "dead")
+        s3.upload_file(str(record(tmp_path, live)), "cxr-garbage", f"store/_results/{RECORD_KEY}")
+        assert garbage.Garbage(store.root, timedelta(days=1)).find() == []
+        everything_is_old = garbage.Garbage(store.root, timedelta(days=-1))
+        found = everything_is_old.find()
+        for entry in found:
+            everything_is_old.remove(entry)
+        left = [item["Key"] for item in s3.list_objects_v2(Bucket="cxr-garbage")["Contents"]]
     assert [entry.path for entry in found] == [f"cxr-garbage/store/vae/{dead.key}"]
     assert {key.split("/")[2] for key in left if "/vae/" in key} == {live.key}
-
-
-def test_the_settings_know_every_folder_that_the_store_makes():
-    assert {FOLDER, CHECKPOINTS, *get_args(Stage)} == set(STORE_FOLDERS)

@@ -69,7 +69,7 @@ def test_it_is_small_labelled_and_not_of_root(image):
 def test_flags_go_to_the_pipeline_and_words_are_commands(image):
     assert "--vae.kl_weight float" in inside(image, "--help")
     assert inside(image, "prefect", "--version").strip() == version("prefect")
-    code = "from deployments.release import version; print(version())"
+    code = "from deployments.definitions import version; print(version())"
     assert inside(image, "python", "-c", code).strip() == f"{version('cxrmodel')}+abc1234"
 
 

@@ -16,8 +16,8 @@ from tests.servers.postgres import Postgres, find_programs
 from tests.servers.prefect_server import PrefectServer, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
-SERVER_OUTAGE_S = 60
-STORE_OUTAGE_S = 30
+SERVER_OUTAGE_S = 30
+STORE_OUTAGE_S = 20
 # Some seconds of training at full speed. During the outages it rests after each step that is seen,
 # so that they find it in the middle on any machine; then it is let run, and is soon at its end.
 EPOCHS = 30

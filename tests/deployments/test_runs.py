@@ -5,16 +5,16 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from prefect.states import Cancelling
 
 from deployments.automations import AutomationResource, dead_runs
 from tests.deployments.site import SMALL, STAGES, Api, Site, descendants
 from tests.servers.prefect_server import running, wait_until
+from tests.servers.s3 import client_of, s3_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("runs")]
 BUCKET = "cxr"
@@ -23,27 +23,11 @@ GRACE_S = 30
 
 
 @pytest.fixture(scope="module")
-def cloud() -> dict[str, str]:
+def cloud() -> Iterator[dict[str, str]]:
     """Environment of a client of an S3 server with one empty bucket."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    env = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=env["AWS_ENDPOINT_URL"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        region_name=env["AWS_DEFAULT_REGION"],
-    )
-    s3.create_bucket(Bucket=BUCKET)
-    yield env
-    server.stop()
+    with s3_server() as env:
+        client_of(env).create_bucket(Bucket=BUCKET)
+        yield env
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +103,10 @@ def test_an_evicted_pod_hands_its_run_back_and_one_elsewhere_goes_on(api, site):
 def test_a_run_whose_machine_dies_is_found_dead_and_goes_on_by_hand(api, site):
     soon = AutomationResource(dead_runs(after=timedelta(seconds=60)))
     soon.write(api.client)
+    before = set(site.checkpoints())
     with site.worker() as worker:
         run = api.trigger("train", env={"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}, **LONG)
-        wait_until(site.checkpoints, "a checkpoint is written")
+        wait_until(lambda: set(site.checkpoints()) - before, "a checkpoint is written")
         time.sleep(35)  # until a heartbeat has armed the automation
         for process in (worker.pid, *descendants(worker.pid)):
             os.kill(process, signal.SIGKILL)

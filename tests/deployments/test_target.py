@@ -5,9 +5,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cxrmodel.config import PipelineConfig
 from deployments.__main__ import main
-from deployments.release import PROJECT
-from deployments.results import environment
-from deployments.target import Target, placed
+from deployments.pools import records_environment
+from deployments.target import PROJECT, Target, placed
 
 PROCESS = Target(pool_type="process")
 DOCKER = Target(pool_type="docker", image="cxrmodel:1")
@@ -33,7 +32,9 @@ def test_a_local_store_is_where_it_was_said_to_be(monkeypatch, written, folder):
     config = placed(config_of(root=written, scratch=f"{written.rstrip('/')}-scratch"), PROCESS)
     assert config.store.root == folder
     assert config.store.scratch == f"{folder}-scratch"
-    assert environment(config.store.root) == {"PREFECT_LOCAL_STORAGE_PATH": f"{folder}/_results"}
+    assert records_environment(config.store.root) == {
+        "PREFECT_LOCAL_STORAGE_PATH": f"{folder}/_results"
+    }
 
 
 def test_relative_places_are_those_of_the_machine_that_runs_the_job():

@@ -56,9 +56,8 @@ def test_the_version_before_stays_usable_beside_the_new_one(api, site, project):
         assert completed(api, "train-old") == dict.fromkeys(STAGES, "Completed")
         # Of the same content as before, the changed stage's result leaves the report cached.
         assert completed(api, "train") == {**cached, "baselines": "Completed"}
-        assert completed(api, "train-old") == cached
         of_an_older_schema(site.folder / "store", "split")
-        assert completed(api, "train") == {**cached, "split": "Completed"}
+        assert completed(api, "train-old") == {**cached, "split": "Completed"}
 
     deploy(site, project, NEW, "--suffix=old", "--delete")
     names = {each.name for each in api.client.read_deployments()}

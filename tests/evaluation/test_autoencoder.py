@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.evaluation.autoencoder import evaluate_autoencoder, kl_to_prior
+from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 
 
 def test_kl_by_hand():
@@ -27,7 +28,7 @@ def test_scores_by_hand():
             "ms_ssim": [None, None, 0.9, 1.0],
         }
     )
-    found = evaluate_autoencoder(latents, np.array([0, 1]))
+    found = evaluate_autoencoder(latents, PatientBootstrap(np.array([0, 1])))
     values = {name: metric.value for name, metric in found.metrics.items()}
     assert values == pytest.approx(
         {
@@ -44,10 +45,10 @@ def test_scores_by_hand():
     assert found.kl_per_dim == pytest.approx([1, 0.000025])
     bounds = {"test_l1": (0.1, 0.3), "test_psnr": (20, 30), "test_ssim": (0.8, 0.9)}
     for name, interval in (bounds | {"test_ms_ssim": (0.9, 1.0)}).items():
-        assert found.intervals[name] == pytest.approx(interval)
+        assert found.metrics[name].interval == pytest.approx(interval)
 
 
-def test_small_films_have_one_scale_alone():
+def test_small_images_have_one_scale_alone():
     latents = pd.DataFrame(
         {
             "image": list("ab"),
@@ -60,12 +61,12 @@ def test_small_films_have_one_scale_alone():
             "ms_ssim": pd.array([None, None], dtype="Float32"),
         }
     )
-    found = evaluate_autoencoder(latents, np.array([0, 1]))
+    found = evaluate_autoencoder(latents, PatientBootstrap(np.array([0, 1])))
     assert found.metrics["test_ssim"].value == pytest.approx(0.6)
     assert found.metrics["test_ms_ssim"].reason == (
         "images of less than 161 px a side are too small for five scales"
     )
-    assert "test_ms_ssim" not in found.intervals
+    assert found.metrics["test_ms_ssim"].interval is None
 
 
 def test_without_test_images_everything_of_test_is_undefined():
@@ -81,7 +82,7 @@ def test_without_test_images_everything_of_test_is_undefined():
             "ms_ssim": [None],
         }
     )
-    found = evaluate_autoencoder(latents, np.zeros(0, np.int64))
+    found = evaluate_autoencoder(latents, PatientBootstrap(np.zeros(0, np.int64)))
     undefined = {name for name, metric in found.metrics.items() if metric.value is None}
     assert undefined == {"kl_nats", "active_units", "aggregate_kl_nats"} | {
         f"test_{name}" for name in ("l1", "psnr", "ssim", "ms_ssim")
@@ -91,11 +92,11 @@ def test_without_test_images_everything_of_test_is_undefined():
         "no train image",
         "fewer than two test images",
     }
-    assert found.intervals == {}
+    assert {score.interval for score in found.metrics.values()} == {None}
 
 
 def test_one_image_has_no_active_unit_to_count():
     columns = ("mu_00", "logvar_00", "l1", "psnr", "ssim", "ms_ssim")
     latents = pd.DataFrame({"image": ["a"], "split": "test", **dict.fromkeys(columns, 0.5)})
-    found = evaluate_autoencoder(latents, np.array([0]))
+    found = evaluate_autoencoder(latents, PatientBootstrap(np.array([0])))
     assert found.metrics["active_units"].reason == "fewer than two test images"

@@ -5,8 +5,9 @@ import pytest
 from scipy.special import expit
 from scipy.stats import norm
 
-from cxrmodel.evaluation.audit.estimates import PatientDraws
 from cxrmodel.evaluation.evaluate import evaluate
+from cxrmodel.evaluation.metrics import estimate_auroc
+from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
 
 NUM_DATA_SETS = 400
@@ -26,10 +27,16 @@ def draw(rng, separation, num_patients=300):
 
 def holds(sample, units, truth):
     """Say whether the interval holds the truth when some units of images are drawn."""
-    drawn = PatientDraws(units, num_resamples=150)
+    bootstrap = PatientBootstrap(units, num_resamples=150)
     everything = np.ones(sample.num_images, dtype=bool)
-    found = drawn.auroc(sample.labels[:, 0], sample.probabilities[:, 0], everything)
+    columns = sample.labels[:, 0], sample.probabilities[:, 0]
+    found = estimate_auroc(bootstrap, *columns, everything)
     return found.interval[0] <= truth <= found.interval[1]
+
+
+def auroc_interval(sample, num_resamples):
+    bootstrap = PatientBootstrap(sample.patients, num_resamples=num_resamples)
+    return evaluate(sample, sample, bootstrap).macro["auroc"].interval
 
 
 @pytest.mark.parametrize("separation", [0.0, 1.0])
@@ -58,7 +65,7 @@ def test_intervals_of_permuted_labels_are_around_one_half():
         of_patient[skilled.patients] = skilled.labels[:, 0]
         labels = of_patient[order][skilled.patients][:, None]  # patients swap their labels
         permuted = Predictions(("A",), labels, skilled.probabilities, skilled.patients)
-        assert evaluate(skilled, skilled, num_resamples=50).intervals["auroc"][0] > 0.5
-        low, high = evaluate(permuted, permuted, num_resamples=100).intervals["auroc"]
+        assert auroc_interval(skilled, 50)[0] > 0.5
+        low, high = auroc_interval(permuted, 100)
         held += low <= 0.5 <= high
     assert held >= 36

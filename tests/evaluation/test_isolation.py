@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.evaluation.baselines import predict_from_metadata, remember_patients
 from cxrmodel.evaluation.calibration import fit_calibrators
-from cxrmodel.evaluation.label_baselines import predict_from_metadata, remember_patients
+from cxrmodel.evaluation.evaluate import fit_thresholds
 from cxrmodel.evaluation.predictions import read_predictions
-from cxrmodel.evaluation.thresholds import fit_thresholds
 from cxrmodel.training.classifier.fit import fit_classifier
 
 SETTINGS = {"epochs": 6, "batch_size": 16, "standardize": True}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cxrmodel.phantom import write_phantoms
+from tests.flows.preloaded import Preloaded
 from tests.flows.processes import answer_of, files_below, start
 from tests.servers.prefect_server import open_server
 
@@ -63,13 +64,24 @@ class Run:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The pipeline of one copy of the project, on one store and scratch."""
+    """The pipeline of one copy of the project, on one store and scratch.
+
+    Attributes:
+        project: The copy.
+        data: Root of the data set.
+        folder: Of store and scratch.
+        env: Environment of a run, beside that of the tests.
+        store_url: Of a store elsewhere.
+        preloaded: Process with the imports of this copy and environment, to fork runs from;
+            without it each run is a process of its own from the start.
+    """
 
     project: Path
     data: str
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
     store_url: str | None = None
+    preloaded: Preloaded | None = None
 
     @property
     def store(self) -> Path:
@@ -90,11 +102,15 @@ class Pipeline:
             *arguments,
         ]
 
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **self.env, "PYTHONPATH": str(self.project)}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a run in a process of its own, as a user does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return subprocess.Popen(
             self.command(*arguments),
-            env={**os.environ, **self.env, "PYTHONPATH": str(self.project)},
+            env=self.environment(),
             cwd=self.folder,
             text=True,
             stdout=subprocess.PIPE,
@@ -102,6 +118,10 @@ class Pipeline:
         )
 
     def run(self, *arguments: str, timeout_s: float = 180) -> Run:
+        if self.preloaded is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            words, env = self.command(*arguments)[2:], self.environment()
+            return Run(*self.preloaded.run(words, env, self.folder, timeout_s))
         process = self.start(*arguments)
         stdout, stderr = process.communicate(timeout=timeout_s)
         return Run(process.returncode, stdout, stderr)
@@ -115,21 +135,24 @@ def prefect_env(tmp_path_factory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory) -> Path:
-    """Ninety small synthetic films in NIH's layout."""
-    root = tmp_path_factory.mktemp("films")
+def images(tmp_path_factory) -> Path:
+    """Ninety small synthetic images in NIH's layout."""
+    root = tmp_path_factory.mktemp("data")
     write_phantoms(root, 90, size_px=64)
     return root
 
 
 @pytest.fixture(scope="session")
-def pipeline_of(prefect_env, films, tmp_path_factory) -> Callable[[Path], Pipeline]:
-    """The pipeline on the small films and the server, keeping its results in a given folder."""
+def pipeline_of(prefect_env, images, tmp_path_factory) -> Iterator[Callable[[Path], Pipeline]]:
+    """The pipeline on the small images and the server, keeping its results in a given folder."""
     project = tmp_path_factory.mktemp("project")
     for package in ("cxrmodel", "flows", "tasks"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / package, project / package, ignore=ignored)
-    return lambda folder: Pipeline(project, str(films), folder, prefect_env)
+    env = Pipeline(project, str(images), project, prefect_env).environment()
+    preloaded = Preloaded(project / "flows" / "main.py", env, tmp_path_factory.mktemp("output"))
+    yield lambda folder: Pipeline(project, str(images), folder, prefect_env, preloaded=preloaded)
+    preloaded.kill()
 
 
 @pytest.fixture(scope="session")
@@ -142,16 +165,16 @@ def finished(pipeline_of, tmp_path_factory) -> tuple[Pipeline, Run]:
 
 
 @pytest.fixture(scope="session")
-def small_films(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("small-films")
+def few_images(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("few")
     write_phantoms(root, 40, size_px=64)
     return root
 
 
 @pytest.fixture(scope="session")
-def undisturbed(small_films, tmp_path_factory) -> tuple[dict[str, Any], float, set[Path]]:
+def undisturbed(few_images, tmp_path_factory) -> tuple[dict[str, Any], float, set[Path]]:
     """Return what a small run tells that nobody disturbs, its seconds, and its files."""
     for name in ("warm", "undisturbed"):  # the first one waits for the imports
         folder, started = tmp_path_factory.mktemp(name), time.monotonic()
-        answer = answer_of(start(small_films, folder), folder)
+        answer = answer_of(start(few_images, folder), folder)
     return answer, time.monotonic() - started, files_below(folder)

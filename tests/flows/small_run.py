@@ -1,4 +1,4 @@
-"""The pipeline's stages on a few small films, in one process and without Prefect.
+"""The pipeline's stages on a few small images, in one process and without Prefect.
 
 What Prefect adds is a record of each finished stage: a file that names the published artifact, so
 that the next run starts after it. It is written here like there, after the stage is published.

@@ -1,4 +1,4 @@
-"""Caching by content, in fresh processes against a real Prefect server."""
+"""Caching by content, each run in a process of its own against a real Prefect server."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.storage.store import MANIFEST
+from cxrmodel.storage.layout import MANIFEST_FILE
 
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
 
@@ -27,7 +27,7 @@ def pipeline(finished, tmp_path):
 def editable(pipeline, tmp_path):
     """The same with a copy of the code that a test may edit."""
     shutil.copytree(pipeline.project, tmp_path / "code")
-    return replace(pipeline, project=tmp_path / "code")
+    return replace(pipeline, project=tmp_path / "code", preloaded=None)
 
 
 def append(path: Path, text: str) -> None:
@@ -46,25 +46,16 @@ def test_nothing_changed_everything_is_cached(pipeline, finished):
     assert run.metrics == finished[1].metrics
 
 
-def test_a_setting_reruns_its_stage_and_what_follows(pipeline):
-    assert pipeline.run("--classifier.lr=0.01").ran == {"classifier", "report"}
-
-
 def test_where_and_on_what_it_runs_is_not_in_the_key(pipeline):
     arguments = ("--runtime.num_workers=1", "--vae.checkpoint_every_s=1", "--images.cache=false")
     assert pipeline.run(*arguments).ran == set()
 
 
-def test_a_comment_a_docstring_or_another_stage_edited_reruns_nothing_else(editable):
+def test_an_edit_without_effect_reruns_its_stage_alone_and_a_comment_reruns_nothing(editable):
     library = editable.project / "cxrmodel"
-    append(library / "training" / "vae.py", "\n# a comment\n")
-    append(library / "models" / "vae.py", '\n"""A bare string."""\n')
-    append(library / "report" / "html.py", "\nEDITED = True\n")
-    assert editable.run().ran == {"report"}
-
-
-def test_an_edit_without_effect_reruns_its_stage_alone(editable):
-    append(editable.project / "cxrmodel" / "training" / "vae.py", "\nEDITED = True\n")
+    append(library / "training" / "classifier" / "fit.py", "\n# a comment\n")
+    append(library / "models" / "classifier.py", '\n"""A bare string."""\n')
+    append(library / "training" / "vae" / "fit.py", "\nEDITED = True\n")
     assert editable.run().ran == {"vae"}
 
 
@@ -76,23 +67,22 @@ def test_an_edit_with_effect_reruns_what_its_content_reaches(editable):
     assert editable.run().ran == {"vae", "latents", "classifier", "report"}
 
 
-@pytest.mark.parametrize("stage, name", [("vae", "vae.safetensors"), ("split", MANIFEST)])
-def test_a_deleted_file_reruns_its_stage_with_a_warning(pipeline, stage, name):
-    path = artifact_file(pipeline.store, stage, name)
-    path.unlink()
+def test_a_deleted_or_truncated_file_reruns_its_stage_with_a_warning(pipeline):
+    deleted = {"vae": "vae.safetensors", "split": MANIFEST_FILE}
+    paths = [artifact_file(pipeline.store, stage, name) for stage, name in deleted.items()]
+    for path in paths:
+        path.unlink()
+    truncated = artifact_file(pipeline.store, "latents", "latents.parquet")
+    truncated.write_bytes(truncated.read_bytes()[:100])
     run = pipeline.run()
-    assert run.ran == {stage}
-    assert f"{stage}: runs again, for" in run.stderr
-    assert f"{name} is missing" in run.stderr
-    assert path.is_file()
-
-
-def test_a_truncated_file_reruns_its_stage_with_a_warning(pipeline):
-    path = artifact_file(pipeline.store, "latents", "latents.parquet")
-    path.write_bytes(path.read_bytes()[:100])
-    run = pipeline.run()
-    assert run.ran == {"latents"}
+    assert run.ran == {*deleted, "latents"}
+    for stage, name in deleted.items():
+        assert f"{stage}: runs again, for" in run.stderr
+        assert f"{name} is missing" in run.stderr
+    assert "latents: runs again, for" in run.stderr
     assert "has 100 bytes instead of" in run.stderr
+    assert all(path.is_file() for path in paths)
+    assert truncated.stat().st_size > 100
 
 
 def test_an_emptied_scratch_reruns_nothing(pipeline):
@@ -110,11 +100,11 @@ def test_refresh_forces_a_stage(pipeline):
 
 
 def test_a_changed_image_reruns_what_saw_it(pipeline, tmp_path):
-    films = tmp_path / "films"
-    shutil.copytree(pipeline.data, films)
-    copied = replace(pipeline, data=str(films))
+    images = tmp_path / "images"
+    shutil.copytree(pipeline.data, images)
+    copied = replace(pipeline, data=str(images))
     assert copied.run().ran == set()  # the copy keeps the times of the files
-    first, second = sorted((films / "images").glob("*.png"))[:2]
+    first, second = sorted((images / "images").glob("*.png"))[:2]
     shutil.copyfile(first, second)
     assert copied.run().ran == STAGES
 
@@ -140,13 +130,14 @@ def forged_pickle(record, command):
     return {"metadata": {**record["metadata"], "serializer": serializer}, "result": payload}
 
 
-@pytest.mark.parametrize("forge", [forged_class, forged_pickle])
-def test_a_forged_record_runs_nothing_and_is_replaced(pipeline, tmp_path, forge):
-    (path,) = pipeline.store.glob("_results/split-*")
-    sprung = tmp_path / "sprung"
-    path.write_text(json.dumps(forge(json.loads(path.read_text()), f"touch {sprung}")))
+def test_a_forged_record_runs_nothing_and_is_replaced(pipeline, tmp_path):
+    forgers, sprung = {"split": forged_class, "classifier": forged_pickle}, tmp_path / "sprung"
+    for stage, forge in forgers.items():
+        (path,) = pipeline.store.glob(f"_results/{stage}-*")
+        path.write_text(json.dumps(forge(json.loads(path.read_text()), f"touch {sprung}")))
     run = pipeline.run()
     assert not sprung.exists()
-    assert run.ran == {"split"}
-    assert "split: runs again, for its record" in run.stderr
+    assert run.ran == forgers.keys()
+    for stage in forgers:
+        assert f"{stage}: runs again, for its record" in run.stderr
     assert pipeline.run().ran == set()

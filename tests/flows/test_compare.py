@@ -9,13 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxrmodel.evaluation.evaluate import HEADLINE_METRICS
-from cxrmodel.report.comparison import (
-    compare_runs,
-    differing_settings,
-    letters_of,
-    read_finished_run,
-)
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
+from cxrmodel.report.comparison.differences import compare_runs
+from cxrmodel.report.comparison.finished_run import read_finished_run
+from cxrmodel.report.comparison.page import differing_settings, letters_of
 from flows.compare import main
 
 NAMES = ("Edema", "Mass")
@@ -42,7 +39,7 @@ def write_report(folder, *, skill, seed=0, count=160, lr=1e-3, other_images=Fals
         "vae": {"test_l1": float(table["l1"].mean())},
         "split": {"num_test": count},
         "provenance": {"code": "<abc>"},
-        "config": {"vae": {"lr": lr, "epochs": 3}, "data": {"root": "films"}},
+        "config": {"vae": {"lr": lr, "epochs": 3}, "data": {"root": "images"}},
     }
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -58,7 +55,7 @@ def reports(tmp_path):
 def test_differences_are_paired_on_the_same_images_whatever_their_order(reports):
     first, other = (read_finished_run(url) for url in reports)
     found = compare_runs(first, other)
-    assert found.is_paired
+    assert found.unpaired == ""
     entries = [run.metrics["classifier"]["per_class"] for run in (first, other)]
     assert found.auroc["Mass"].value == entries[1]["Mass"]["auroc"] - entries[0]["Mass"]["auroc"]
     for difference in (found.macro["auroc"], found.auroc["Mass"], found.l1):
@@ -72,7 +69,7 @@ def test_differences_are_paired_on_the_same_images_whatever_their_order(reports)
 def test_other_images_give_no_interval(reports, tmp_path):
     strange = write_report(tmp_path / "c", skill=2.0, other_images=True)
     found = compare_runs(read_finished_run(reports[0]), read_finished_run(strange))
-    assert not found.is_paired
+    assert found.unpaired
     assert found.macro["auroc"].value > 0
     assert found.macro["auroc"].interval is found.l1.interval is None
 
@@ -87,11 +84,22 @@ def test_the_command_writes_one_page_that_needs_nothing(reports, tmp_path, capsy
     assert main([reports[0], f"{reports[1]}/report.html", "--output", str(page)]) == 0
     assert capsys.readouterr().out == f"comparison: {page}\n"
     text = page.read_text(encoding="utf-8")
-    assert "better than chance allows" in text
+    assert "better than chance explains" in text
     assert "<code>vae.lr</code>" in text
     assert "vae.epochs" not in text
     assert "&lt;abc&gt;" in text
     assert "http" not in text.split("</style>")[1]
+
+
+def test_a_report_without_images_is_named(reports, tmp_path, capsys):
+    assert main([*reports, "--output", str(tmp_path / "page")]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    expected = [
+        (url, file) for url in reports for file in ("viewer.parquet", "figures/samples.png")
+    ]
+    assert len(notes) == len(expected)
+    for note, (url, file) in zip(notes, expected, strict=True):
+        assert note.startswith(f"note: {url} has no {file}, so its images are not shown")
 
 
 def test_urls_are_read_as_folders_are(reports, tmp_path):
@@ -102,7 +110,7 @@ def test_urls_are_read_as_folders_are(reports, tmp_path):
 def test_what_is_no_report_is_named(reports, tmp_path, capsys, missing):
     (tmp_path / "b" / missing).unlink()
     assert main([*reports, "--output", str(tmp_path / "page")]) == 2
-    assert f"{reports[1]} has no {missing}, so it is not the folder" in capsys.readouterr().err
+    assert f"{reports[1]} has no {missing}, so it is " in capsys.readouterr().err
 
 
 def change(report, edit):
@@ -123,20 +131,23 @@ def refusal(arguments, capsys):
 @pytest.mark.parametrize(
     ("edit", "place"),
     [
-        (lambda m: m["classifier"].pop("macro_auroc"), "classifier.macro_auroc: Field required"),
-        (lambda m: m["classifier"]["per_class"]["Mass"].pop("threshold"), "Mass.threshold"),
-        (lambda m: m.pop("vae"), "vae: Field required"),
-        (lambda m: m.pop("provenance"), "provenance: Field required"),
-        (lambda m: m["split"].pop("num_test"), "split.num_test: Field required"),
+        (lambda m: m["classifier"].pop("macro_auroc"), "it has no classifier.macro_auroc"),
+        (
+            lambda m: m["classifier"]["per_class"]["Mass"].pop("threshold"),
+            "it has no classifier.per_class.Mass.threshold",
+        ),
+        (lambda m: m.pop("vae"), "it has no vae"),
+        (lambda m: m.pop("provenance"), "it has no provenance"),
+        (lambda m: m["split"].pop("num_test"), "it has no split.num_test"),
         (lambda m: m.update(classifier=None), "classifier: Input should be"),
         (lambda m: m["vae"].update(test_l1="low"), "vae.test_l1: Input should be a valid number"),
-        (lambda m: m["config"].update(data=["films"]), "config.data: Input should be"),
+        (lambda m: m["config"].update(data=["images"]), "config.data: Input should be"),
     ],
 )
 def test_metrics_of_another_version_are_named_by_file_and_field(reports, capsys, edit, place):
     change(reports[1], edit)
     line = refusal([*reports], capsys)
-    assert f"{reports[1]}/metrics.json is not of this version" in line
+    assert f"{reports[1]}/metrics.json was written by another version" in line
     assert place in line
     assert line.endswith("run the pipeline again with the same settings.")
 
@@ -150,10 +161,10 @@ def test_metrics_that_are_no_json_are_named(reports, capsys, content):
 @pytest.mark.parametrize("content", ["[]", "3", "null"])
 def test_json_that_is_no_object_is_refused(reports, capsys, content):
     (Path(reports[1]) / "metrics.json").write_text(content)
-    assert "metrics.json is not of this version" in refusal([*reports], capsys)
+    assert "metrics.json was written by another version" in refusal([*reports], capsys)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "test_predictions.parquet", "films.parquet"])
+@pytest.mark.parametrize("name", ["metrics.json", "test_predictions.parquet", "viewer.parquet"])
 def test_a_folder_in_the_place_of_a_file_is_named(reports, capsys, name):
     (Path(reports[1]) / name).unlink(missing_ok=True)
     (Path(reports[1]) / name).mkdir()
@@ -161,12 +172,12 @@ def test_a_folder_in_the_place_of_a_file_is_named(reports, capsys, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["test_predictions.parquet", "films.parquet", "figures/samples.png"]
+    "name", ["test_predictions.parquet", "viewer.parquet", "figures/samples.png"]
 )
 def test_a_damaged_file_is_named(reports, capsys, name):
     path = Path(reports[1]) / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"neither a table nor a picture")
+    path.write_bytes(b"neither a table nor an image")
     assert f"{reports[1]}/{name} cannot be read" in refusal([*reports], capsys)
 
 
@@ -232,7 +243,7 @@ def test_runs_of_other_labels_show_them_all_and_say_so(reports, tmp_path):
     for name in ("Edema", "Mass", "Hernia"):
         assert f'<th scope="row">{name}</th>' in text
     found = compare_runs(*(read_finished_run(url) for url in reports))
-    assert not found.is_paired
+    assert found.unpaired
     assert list(found.auroc) == ["Edema"]
 
 

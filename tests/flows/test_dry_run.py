@@ -1,17 +1,33 @@
 """What `--dry-run` says, and that the run which follows does just that."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from cxrmodel.config import DataConfig, ImagesConfig, PipelineConfig, StoreConfig
+from cxrmodel.config import (
+    DataConfig,
+    ImagesConfig,
+    PipelineConfig,
+    RuntimeConfig,
+    StoreConfig,
+    VAEConfig,
+)
 from cxrmodel.errors import DataError
+from cxrmodel.models.vae import VAE
 from cxrmodel.phantom import write_phantoms
-from flows.dry_run import describe_run
+from cxrmodel.storage.layout import LISTING_FILE
+from flows.dry_run import Reading, describe_run, reading, training
 from flows.main import run_stages
+from tasks.engine.preview import Step
 
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results.json"
 STEP = re.compile(r"^(\w+) +(cached|would run|unknown)(?:: (.*))?$", re.MULTILINE)
 STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
 
@@ -73,7 +89,9 @@ def test_after_a_run_and_after_changes_and_damage(finished, tmp_path):
     assert plan["classifier"] == ("unknown", "until latents has run")
     assert plan["report"][0] == "unknown"
     assert plan["index"][0] == plan["images"][0] == plan["vae"][0] == "cached"
-    agree(plan, pipeline.run(*changes))
+    run = pipeline.run(*changes)
+    agree(plan, run)
+    assert run.ran == {"split", "latents", "baselines", "classifier", "report"}
 
 
 def settings(folder, root, **sections) -> PipelineConfig:
@@ -85,25 +103,71 @@ def settings(folder, root, **sections) -> PipelineConfig:
     )
 
 
-def test_synthetic_films_not_drawn_yet_are_not_drawn(tmp_path):
+def test_synthetic_images_not_drawn_yet_are_not_drawn(tmp_path):
     text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
     assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
     assert "60 synthetic ones, to be drawn first" in text
     assert not list(tmp_path.iterdir())
 
 
-def test_synthetic_films_that_are_drawn_are_planned_for_like_others(tmp_path):
-    films = tmp_path / "scratch" / "phantom" / "60"
-    write_phantoms(films, 60, size_px=64)
+def test_synthetic_images_that_are_drawn_are_planned_for_like_others(tmp_path):
+    drawn = tmp_path / "scratch" / "phantom" / "60"
+    write_phantoms(drawn, 60, size_px=64)
     text = describe_run(settings(tmp_path, "phantom"), (), run_stages)
     assert [state for _, state, _ in STEP.findall(text)] == ["would run"] * len(STAGES)
     assert "images      60 in phantom" in text
     assert "scratch     240.0 KiB for pixels" in text  # 60 images of 64 * 64 bytes
     assert not (tmp_path / "store").exists()
-    assert sorted((tmp_path / "scratch").iterdir()) == [films.parent]
+    assert sorted((tmp_path / "scratch").iterdir()) == [drawn.parent]
 
 
 def test_a_data_set_that_is_not_there_is_the_error_of_a_run(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         describe_run(settings(tmp_path, str(tmp_path / "nowhere")), (), run_stages)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_driver_without_a_gpu_can_plan_for_a_cluster_that_has_some(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    runtime = RuntimeConfig(device="cuda", ray_address="head:6379")
+    vae = VAEConfig(batch_size="auto", precision="auto")
+    config = PipelineConfig(vae=vae, images=ImagesConfig(size=64), runtime=runtime)
+    needs = training(config)
+    assert (needs.device, needs.precision) == ("cuda, of a Ray cluster", "auto")
+    assert (needs.batch_size, needs.bytes_there) == (1, None)
+
+
+def test_memory_is_near_what_the_benchmark_measured():
+    vae = VAEConfig(batch_size=8, precision="bfloat16")
+    needs = training(PipelineConfig(vae=vae, runtime=RuntimeConfig(device="cpu")))
+    peak_gib = json.loads(MEASURED.read_text())["training"]["peak_memory_gib_batch_8"]
+    assert needs.bytes / 2**30 == pytest.approx(peak_gib, rel=0.25)
+    weights = 4 * sum(weight.numel() for weight in VAE(1024, 64).parameters())
+    assert needs.checkpoint_bytes == 10 * weights
+    assert (needs.device, needs.precision, needs.batch_size) == ("cpu", "bfloat16", 8)
+
+
+@pytest.fixture
+def index(tmp_path) -> Path:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    pd.DataFrame({"bytes": np.array([10, 20, 30], np.int64)}).to_parquet(folder / LISTING_FILE)
+    return folder
+
+
+def config(tmp_path: Path, **images) -> PipelineConfig:
+    store = StoreConfig(root=str(tmp_path / "store"), scratch=str(tmp_path / "scratch"))
+    return PipelineConfig(images=ImagesConfig(size=64, **images), store=store)
+
+
+def test_only_what_a_stage_needs_is_read(tmp_path, index):
+    cached = [
+        Step("images", "cached"),
+        Step("vae", "cached", reads_pixels=True),
+        Step("classifier", "would run"),
+    ]
+    assert reading(config(tmp_path), cached, index) == Reading(0, 0, is_repeated=False)
+    due = [*cached, Step("report", "unknown", reads_pixels=True)]
+    assert reading(config(tmp_path), due, index) == Reading(3, 60, is_repeated=False)
+    on_the_fly = reading(config(tmp_path, cache=False), due, index)
+    assert on_the_fly == Reading(3, 60, is_repeated=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrmodel.storage.store import MANIFEST
+from cxrmodel.config import RECORDS_FOLDER
+from cxrmodel.storage.layout import MANIFEST_FILE
 from deployments.garbage import Garbage, old_scratch
-from tasks.engine.records import FOLDER
 from tests.flows.processes import answer_of, files_below, start
 
 
@@ -38,7 +38,7 @@ def was_killed(process, delay_s):
 
 @pytest.mark.parametrize(("draws", "num_kills"), [("operations", 13), ("seconds", 7)])
 def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
-    draws, num_kills, small_films, undisturbed, tmp_path
+    draws, num_kills, few_images, undisturbed, tmp_path
 ):
     (expected, seconds, files), folder = undisturbed, tmp_path / "run"
     draw = random.Random(num_kills)
@@ -52,22 +52,22 @@ def test_killed_at_random_and_run_again_all_is_as_if_nothing_had_happened(
     while num_kills:
         by_operation = draws == "operations"
         kill_at = draw.randint(1, expected["operations"]) if by_operation else 0
-        process = start(small_films, folder, kill_at=kill_at)
+        process = start(few_images, folder, kill_at=kill_at)
         if was_killed(process, 60 if by_operation else draw.uniform(0, seconds)):
             num_kills -= 1
             continue
         check(process)  # it was through before its instant came: the next starts from nothing
         shutil.rmtree(folder)
-    check(start(small_films, folder))
+    check(start(few_images, folder))
 
 
 def finished_stages(pipeline):
-    return len(list(pipeline.store.glob(f"*/*/{MANIFEST}")))
+    return len(list(pipeline.store.glob(f"*/*/{MANIFEST_FILE}")))
 
 
 def kept(store):
     """The files of a store, but for the report: it tells how long the stages took."""
-    return {path for path in files_below(store) if path.parts[0] not in ("report", FOLDER)}
+    return {path for path in files_below(store) if path.parts[0] not in ("report", RECORDS_FOLDER)}
 
 
 def test_a_flow_killed_twice_leaves_nothing_that_gc_does_not_take(finished, pipeline_of, tmp_path):

@@ -1,17 +1,17 @@
 """The pipeline as a user starts it: results, errors in plain words, kills, a bucket."""
 
 import json
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from safetensors.numpy import load_file
 
 from cxrmodel.config import (
@@ -20,12 +20,15 @@ from cxrmodel.config import (
     ImagesConfig,
     PipelineConfig,
     ReportConfig,
+    SplitConfig,
     StoreConfig,
     VAEConfig,
 )
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.storage.store import Store
 from flows.main import train_pipeline
+from tests.flows.conftest import Pipeline, Run
+from tests.servers.s3 import client_of, s3_server
 
 METRICS = {
     "data": {"num_images", "num_excluded", "fingerprint"},
@@ -47,7 +50,7 @@ PER_CLASS = {"auroc", "average_precision", "f1", "f1_at_0_5", "threshold", "num_
 
 def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
     served = pipeline_of(tmp_path / "run")
-    alone = replace(served, env={"PREFECT_HOME": str(tmp_path / "prefect")})
+    alone = replace(served, env={"PREFECT_HOME": str(tmp_path / "prefect")}, preloaded=None)
     run = alone.run()
     assert run.code == 0, run.stderr
     assert run.report.is_file()
@@ -60,14 +63,6 @@ def test_a_run_without_a_server_from_any_directory(pipeline_of, tmp_path):
     assert run.metrics["split"]["leaking_test_fraction"] == 0
     assert not any((alone.scratch / "drafts").iterdir())
     assert not any((alone.scratch / "work").iterdir())
-
-
-def test_the_row_split_leaks_and_says_so(pipeline_of, tmp_path):
-    run = pipeline_of(tmp_path).run("--split.method=rows")
-    assert run.code == 0, run.stderr
-    share = run.metrics["split"]["leaking_test_fraction"]
-    assert share > 0
-    assert f"{100 * share:.1f} % of the test images are of a patient" in run.stderr
 
 
 def test_a_root_that_does_not_exist_is_named_last(pipeline_of, tmp_path):
@@ -94,27 +89,30 @@ def test_divergence_is_named_last(pipeline_of, tmp_path):
 
 def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
     whole, killed = pipeline_of(tmp_path / "whole"), pipeline_of(tmp_path / "killed")
-    arguments = ("--vae.epochs=40", "--vae.checkpoint_every_s=0.05")
-    expected = whole.run(*arguments)
-    assert expected.code == 0, expected.stderr
-
-    process = killed.start(*arguments)
-    deadline = time.monotonic() + 120
-    while not list(killed.scratch.glob("work/vae-*/*.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    run_until(whole, "store/vae/*/manifest.json")
+    run_until(killed, "scratch/work/vae-*/*.safetensors", then_s=0.5)
     assert list(killed.scratch.glob("work/vae-*/*.safetensors")), "it had finished before the kill"
 
-    run = killed.run(*arguments)
-    assert run.code == 0, run.stderr
-    assert {"index", "images", "split"}.isdisjoint(run.ran)
+    run = run_until(killed, "store/vae/*/manifest.json")
+    assert "Training goes on after step" in run.stderr
+    assert [run.states[stage] for stage in ("index", "images", "split")] == ["Cached"] * 3
     resumed, unbroken = weights(killed.store), weights(whole.store)
     assert resumed.keys() == unbroken.keys()
     for name, tensor in resumed.items():
         assert (tensor == unbroken[name]).all(), name
+
+
+def run_until(pipeline: Pipeline, made: str, then_s: float = 0.0) -> Run:
+    """Kill a run some time after a file is there."""
+    process = pipeline.start("--vae.epochs=10", "--vae.checkpoint_every_s=0.05")
+    deadline = time.monotonic() + 300
+    while not list(pipeline.folder.glob(made)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(then_s)
+    process.kill()
+    stdout, stderr = process.communicate()
+    return Run(process.returncode, stdout, stderr)
 
 
 def weights(store: Path):
@@ -122,61 +120,53 @@ def weights(store: Path):
     return load_file(path)
 
 
-@pytest.fixture(scope="module")
-def harness():
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+@pytest.fixture
+def within_server(prefect_env):
+    settings = {PREFECT_API_URL: prefect_env["PREFECT_API_URL"]}
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 
-def small_config(root: str, folder: Path) -> PipelineConfig:
-    return PipelineConfig(
-        data=DataConfig(root=root),
+def test_the_flow_is_a_plain_function_call_and_a_split_by_rows_leaks_and_says_so(
+    within_server, images, tmp_path, caplog
+):
+    config = PipelineConfig(
+        data=DataConfig(root=str(images)),
         images=ImagesConfig(size=64),
+        split=SplitConfig(method="rows"),
         vae=VAEConfig(epochs=1, batch_size=8, lr=1e-3),
         classifier=ClassifierConfig(epochs=2),
         report=ReportConfig(num_reconstructions=1, tsne_points=50),
-        store=StoreConfig(root=str(folder / "store"), scratch=str(folder / "scratch")),
+        store=StoreConfig(root=str(tmp_path / "store"), scratch=str(tmp_path / "scratch")),
     )
-
-
-def test_the_flow_is_a_plain_function_call_under_a_server(harness, films, tmp_path):
-    config = small_config(str(films), tmp_path)
     report = train_pipeline(config)
     folder = Store(config.store.root, config.store.scratch).directory(report)
-    assert json.loads((folder / "metrics.json").read_text())["data"]["num_images"] == 90
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["data"]["num_images"] == 90
+    share = metrics["split"]["leaking_test_fraction"]
+    assert share > 0
+    assert f"{100 * share:.1f} % of the test images are of a patient" in caplog.text
 
 
 @pytest.fixture
-def bucket(films, tmp_path, monkeypatch):
-    """The films in a bucket of an S3 server over HTTP; returns the bucket's URL and environment."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    env = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="cxr-films")
-    for path in films.rglob("*"):
-        if path.is_file():
-            key = f"films/{path.relative_to(films).as_posix()}"
-            client.upload_file(str(path), "cxr-films", key)
-    yield "s3://cxr-films"
-    server.stop()
+def bucket(images, monkeypatch):
+    """URL of a bucket that holds the images, on an S3 server over HTTP."""
+    with s3_server() as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        client = client_of(env)
+        client.create_bucket(Bucket="cxr-images")
+        for path in images.rglob("*"):
+            if path.is_file():
+                key = f"data/{path.relative_to(images).as_posix()}"
+                client.upload_file(str(path), "cxr-images", key)
+        yield "s3://cxr-images"
 
 
-def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, tmp_path):
-    local = pipeline_of(tmp_path / "local").run()
+def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, finished, tmp_path):
+    _, local = finished
     remote = replace(
-        pipeline_of(tmp_path / "remote"), data=f"{bucket}/films", store_url=f"{bucket}/store"
+        pipeline_of(tmp_path / "remote"), data=f"{bucket}/data", store_url=f"{bucket}/store"
     )
     run = remote.run()
     assert run.code == 0, run.stderr

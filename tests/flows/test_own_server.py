@@ -9,8 +9,7 @@ from prefect import __version__
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.companion import beside_proxies
-from flows.own_server import own_server
+from flows.own_server import beside_proxies, own_server
 
 
 @pytest.fixture(autouse=True)

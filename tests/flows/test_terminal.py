@@ -241,7 +241,7 @@ def alone(pipeline_of, tmp_path_factory) -> Pipeline:
     (folder / "tmp").mkdir()
     env = {"HOME": "/proc/nowhere", "TMPDIR": str(folder / "tmp"), "COLUMNS": "40"}
     env |= {"NO_COLOR": "1", "TERM": "dumb", "PREFECT_HOME": "/proc/nowhere/prefect"}
-    return replace(pipeline_of(folder), env=env)
+    return replace(pipeline_of(folder), env=env, preloaded=None)
 
 
 def start_run(pipeline: Pipeline) -> Terminal:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cxrmodel.models import convolutions, plain_convolutions
-from cxrmodel.models.convolutions import Convolutions, doubling, halving
+from cxrmodel.models.convolutions import Convolutions, double, doubling, halve, halving
 
 CHANNELS = (1, 4, 8, 8)
 
@@ -22,7 +22,7 @@ def layers_of(make, *, normed=False):
 
 
 def gradients(network, image):
-    """Return what a network makes of an image, and the gradients of everything."""
+    """Return the output for an image, and all gradients."""
     network.zero_grad()
     given = image.clone().requires_grad_()
     output = network(given)
@@ -31,7 +31,7 @@ def gradients(network, image):
 
 
 def assert_alike(found, expected, share):
-    """Differences are small beside the largest value; a gradient may be zero but for rounding."""
+    """Differences are small compared with the largest value; a gradient may be nearly zero."""
     zero = 1e-6 * max(tensor.abs().max().item() for tensor in expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
@@ -41,7 +41,7 @@ def assert_alike(found, expected, share):
 
 @pytest.fixture
 def try_again():
-    """Forget what the operators were found to be, before and after."""
+    """Try the operators anew, before and after."""
     convolutions._is_usable.cache_clear()
     yield
     convolutions._is_usable.cache_clear()
@@ -63,7 +63,7 @@ def memory_format(request):
 
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("make", [halving, doubling])
-def test_they_are_what_they_are_one_by_one(make, normed, memory_format):
+def test_fused_layers_equal_the_plain_ones(make, normed, memory_format):
     torch.manual_seed(0)
     network = Convolutions(*layers_of(make, normed=normed)).to(memory_format=memory_format)
     features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
@@ -72,7 +72,7 @@ def test_they_are_what_they_are_one_by_one(make, normed, memory_format):
 
 
 @pytest.mark.parametrize("make", [halving, doubling])
-def test_in_bfloat16_they_are_so_but_for_a_rounding(make, memory_format):
+def test_fused_layers_in_bfloat16_differ_by_a_rounding_alone(make, memory_format):
     torch.manual_seed(0)
     network = Convolutions(*layers_of(make)).to(memory_format=memory_format)
     features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
@@ -83,7 +83,7 @@ def test_in_bfloat16_they_are_so_but_for_a_rounding(make, memory_format):
     assert_alike(found, plain, share=0.02)
 
 
-def test_what_has_no_such_kernel_goes_through_the_layers(monkeypatch, image):
+def test_where_there_is_no_fused_kernel_the_plain_layers_run(monkeypatch, image):
     network = Convolutions(*layers_of(halving)).double()
     expected = nn.Sequential(*network)(image.double())
     monkeypatch.setattr(convolutions, "_in_one_kernel", refuse)
@@ -92,7 +92,7 @@ def test_what_has_no_such_kernel_goes_through_the_layers(monkeypatch, image):
     assert network.float()(image).dtype == torch.float32
 
 
-def test_one_kernel_stands_for_a_convolution_and_its_activation(monkeypatch, image):
+def test_one_kernel_computes_a_convolution_and_its_activation(monkeypatch, image):
     slopes = []
     in_one_kernel = convolutions._in_one_kernel
 
@@ -204,3 +204,41 @@ def test_a_compiler_takes_the_trial_as_it_is(image, caplog, try_again):
         assert torch.equal(compiled(image), network(image))
     assert [record for record in caplog.records if record.name.startswith("cxrmodel")] == []
     assert convolutions._is_usable(torch.float32)
+
+
+def weight_gradients(layer, output):
+    layer.zero_grad()
+    (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    return [parameter.grad.clone() for parameter in layer.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("make", "apply", "channels"),
+    [(halving, halve, (1, 5)), (doubling, double, (5, 1))],
+)
+@pytest.mark.parametrize("side", [2, 8, 14])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_on_blocks_of_pixels_it_is_the_convolution(make, apply, channels, side, layout):
+    torch.manual_seed(0)
+    layer = make(*channels).double().to(memory_format=layout)
+    features = torch.randn(3, channels[0], side, side, dtype=torch.float64)
+    features = features.to(memory_format=layout).requires_grad_()
+    expected, found = layer(features), apply(layer, features)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(
+        weight_gradients(layer, found), weight_gradients(layer, expected), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    ours, theirs = (
+        torch.autograd.grad(output.square().sum(), features)[0]
+        for output in (apply(layer, features), layer(features))
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_on_blocks_autocast_lowers_the_precision():
+    layer = halving(1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = halve(layer, torch.rand(2, 1, 8, 8))
+        expected = layer(torch.rand(2, 1, 8, 8))
+    assert found.dtype == expected.dtype == torch.bfloat16

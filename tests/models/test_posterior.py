@@ -4,8 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from cxrmodel.models.posterior import AggregatePosterior
+from cxrmodel.models.posterior import AggregatePosterior, kl_by_dimension
+
+
+def test_the_kl_of_the_prior_is_zero():
+    assert not kl_by_dimension(torch.zeros(3, 4), torch.zeros(3, 4)).any()
 
 
 def test_the_prior_is_no_distance_from_itself():

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import (
 from cxrmodel.models.similarity import structural_similarity
 
 
-def films(side, count=3):
+def smooth_images(side, count=3):
     noise = torch.rand(
         count, 1, side + 16, side + 16, generator=torch.Generator().manual_seed(side)
     )
@@ -20,7 +20,7 @@ def films(side, count=3):
 @pytest.mark.parametrize("side", [64, 128, 192, 320])
 @pytest.mark.parametrize("error", [0.0, 0.02, 0.3])
 def test_equals_torchmetrics(side, error):
-    image = films(side)
+    image = smooth_images(side)
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
     other = (image + error * noise).clamp(0, 1)
     found = structural_similarity(other, image)
@@ -43,8 +43,25 @@ def test_flat_images_differ_in_luminance_alone():
 
 
 def test_a_negative_has_no_multiscale_similarity():
-    image = films(192, 1)
+    image = smooth_images(192, 1)
     spread = (image - image.mean()) * 8 + 0.5
     found = structural_similarity(spread, 1 - spread)
     assert found.ssim.item() < 0
     assert found.ms_ssim.item() == 0
+
+
+@pytest.mark.parametrize("side", [64, 192])
+def test_gradients_flow_even_after_a_call_that_wanted_none(side):
+    image, target = smooth_images(side), smooth_images(side).flip(3)
+    with torch.inference_mode():
+        expected = structural_similarity(image, target)
+    image.requires_grad_()
+    found = structural_similarity(image, target)
+    assert torch.equal(found.ssim, expected.ssim)
+    score = found.ssim.mean() if side < 161 else found.ms_ssim.mean()
+    score.backward()
+    step = 1e-3 * image.grad / image.grad.abs().max()
+    with torch.no_grad():
+        better = structural_similarity(image + step, target)
+    new_score = better.ssim.mean() if side < 161 else better.ms_ssim.mean()
+    assert (new_score - score).item() == pytest.approx((step * image.grad).sum().item(), rel=0.1)

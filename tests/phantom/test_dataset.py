@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.phantom import write_phantoms
 from cxrmodel.phantom.population import sample_entries
 
@@ -58,7 +58,7 @@ def test_same_bytes_and_times_on_every_run(phantoms: Path, tmp_path: Path, worke
     assert times == {1504224000.0}  # 2017-09-01T00:00:00Z
 
 
-def test_another_seed_gives_other_films(phantoms: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(phantoms: Path, tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, seed=1, size_px=SIZE_PX)
     name = "images/00000001_000.png"
     assert contents(tmp_path)[name] != contents(phantoms)[name]
@@ -88,7 +88,7 @@ def test_some_rows_lack_their_image_and_no_image_lacks_its_row(phantoms: Path) -
     assert image_names(phantoms) < listed
 
 
-def test_films_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
+def test_images_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
     modes: Counter[str] = Counter()
     for path in (phantoms / "images").iterdir():
         with Image.open(path) as image:
@@ -103,7 +103,7 @@ def test_films_are_grey_but_for_a_few_opaque_rgba_files(phantoms: Path) -> None:
     assert 1 <= modes["RGBA"] <= 0.05 * NUM_IMAGES
 
 
-def test_boxes_are_inside_films_that_carry_their_label(phantoms: Path) -> None:
+def test_boxes_are_inside_images_that_carry_their_label(phantoms: Path) -> None:
     labels = {row[0]: row[1].replace("Infiltration", "Infiltrate") for row in entry_rows(phantoms)}
     boxes = box_rows(phantoms)
     assert len(boxes) > 10
@@ -130,25 +130,25 @@ def test_lists_are_complete_and_disjoint_by_patient(phantoms: Path) -> None:
 def test_all_findings_are_in_a_small_set(seed: int) -> None:
     entries = sample_entries(240, seed)
     assert sum(not entry.missing for entry in entries) == 240
-    counts = Counter(finding for entry in entries for finding in entry.film.findings)
+    counts = Counter(finding for entry in entries for finding in entry.spec.findings)
     assert min(counts[finding] for finding in PATHOLOGIES) >= 2
-    healthy = sum(not entry.film.findings for entry in entries) / len(entries)
+    healthy = sum(not entry.spec.findings for entry in entries) / len(entries)
     assert 0.35 < healthy < 0.6
-    lying = sum(entry.film.view == "AP" for entry in entries) / len(entries)
+    lying = sum(entry.spec.view == "AP" for entry in entries) / len(entries)
     assert 0.3 < lying < 0.55
-    assert 2 <= max(len(entry.film.findings) for entry in entries) <= 4
+    assert 2 <= max(len(entry.spec.findings) for entry in entries) <= 4
 
 
 def test_a_patient_keeps_the_sex_and_never_grows_younger() -> None:
     entries = sample_entries(240, seed=0)
-    later = [(a.film, b.film) for a, b in pairwise(entries)]
+    later = [(a.spec, b.spec) for a, b in pairwise(entries)]
     same = [(a, b) for a, b in later if a.patient_id == b.patient_id]
     assert len(same) > 50
     assert all(a.sex == b.sex and a.age <= b.age for a, b in same)
     assert all(b.follow_up == a.follow_up + 1 for a, b in same)
 
 
-def test_a_film_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+def test_an_image_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 6, size_px=SIZE_PX)
     before = contents(tmp_path)
     kept, *_, lost = sorted((tmp_path / "images").iterdir())
@@ -193,7 +193,7 @@ def test_report_counts_to_the_total(tmp_path: Path) -> None:
         ({"size_px": 100}, r"size_px must be a positive multiple of 64, got 100"),
         ({"size_px": 0}, r"size_px must be a positive multiple of 64, got 0"),
         ({"seed": -1}, r"seed must be 0 or more, got -1"),
-        ({"workers": 0}, r"workers must be 1 or more, or None for one a core, got 0"),
+        ({"workers": 0}, r"workers must be 1 or more, or None for one per core, got 0"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
@@ -205,6 +205,6 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], mess
 def test_a_folder_with_another_set_is_refused(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2, size_px=SIZE_PX)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=r"root must be empty or hold films of this seed and size"):
+    with pytest.raises(ValueError, match=r"root must be empty or hold images of this seed"):
         write_phantoms(tmp_path, 2, seed=1, size_px=SIZE_PX)
     assert contents(tmp_path) == before

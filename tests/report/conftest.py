@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.inputs import RunInputs, RunRecord
+from cxrmodel.report.measure import measure
+from cxrmodel.report.run import RunInputs, RunRecord, read_run
 from cxrmodel.report.write import write_report
-from cxrmodel.storage.layout import BOX_GRID_PX
-from cxrmodel.training.published import contiguous_state, write_config, write_weights
+from cxrmodel.training.network_files import contiguous_state, write_config, write_weights
 
 SIZE = 64
 LATENT_DIM = 8
@@ -106,7 +107,7 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
 
 
 def write_boxes(directory: Path, names: list[str]) -> None:
-    """A box a film, of three pathologies in turn."""
+    """A box per image, of three pathologies in turn."""
     corners = np.random.default_rng(5).uniform(0, BOX_GRID_PX / 2, (2, len(names)))
     boxes = pd.DataFrame({"image": names, "pathology": np.resize(PATHOLOGIES[:3], len(names))})
     boxes["x"], boxes["y"] = corners.astype(np.float32)
@@ -150,7 +151,7 @@ def write_models(
     latents["psnr"] = rng.uniform(22, 28, count).astype(np.float32)
     similarity = rng.uniform(0.6, 0.9, count).astype(np.float32)
     latents["ssim"] = np.where(table["split"] == "test", similarity, np.float32("nan"))
-    latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the films are small
+    latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the images are small
     latents.to_parquet(directory / "latents/latents.parquet", index=False)
     predictions = table[["image", "split"]].copy()
     for column, name in enumerate(PATHOLOGIES):
@@ -214,6 +215,18 @@ def make_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def made_run(make_run) -> MadeRun:
     return make_run()
+
+
+@pytest.fixture(scope="session")
+def run(made_run):
+    """What is read of the made run."""
+    return read_run(made_run.inputs, made_run.record)
+
+
+@pytest.fixture(scope="session")
+def results(run, made_run):
+    """The numbers of the made run."""
+    return measure(run, made_run.pixels, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.report.run import FITTED_BASELINES
 from cxrmodel.report.write import write_report
 
 SMALL_REPORT = ReportConfig(num_reconstructions=1, tsne_points=60)
@@ -106,7 +107,7 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
         ("split", "split"),
         ("latents", "latents"),
         ("classifier", "predictions"),
-        ("baselines", "pca_logistic"),
+        *(("baselines", name) for name in FITTED_BASELINES),
     ):
         path = getattr(run.inputs, stage) / f"{name}.parquet"
         table = pd.read_parquet(path)
@@ -116,7 +117,7 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
     assert len(images) == 8
     assert all(value is None for value in summary.values())
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "The films are synthetic" in page.words
+    assert "The images are synthetic" in page.words
     assert "There is no test image to show." in page.words
     assert "NIH" not in page.words
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -130,7 +131,7 @@ def test_probabilities_that_were_scaled_before_are_said_to_be(make_run, report, 
     words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     sentences = (
-        ("loss (balanced) does not aim at probabilities: what it publishes", words, page.words),
+        ("loss (balanced) does not aim at probabilities, so the probabilities", words, page.words),
         (
             "loss (balanced) does not aim at probabilities, so they are published after Platt",
             card,

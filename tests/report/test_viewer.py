@@ -1,138 +1,86 @@
-"""The viewer of films, by mouse and by keyboard."""
+import base64
+import io
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.servers.browser import visit
+from cxrmodel.report.figures.reconstructions import Selection, make_example
+from cxrmodel.report.viewer import (
+    ErrorScale,
+    grey,
+    make_strips,
+    outline,
+    read_examples,
+    view_example,
+    write_examples,
+)
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def page(browser, report):
-    with visit(browser, (report[0] / "report.html").as_uri(), height=800) as visited:
-        yield visited.page
-        assert visited.errors == []
-        assert visited.refused == []
-
-
-@pytest.fixture
-def viewer(page):
-    return page.get_by_role("dialog")
+CYAN = (0, 229, 255)
 
 
-def sources(page, film):
-    """The pictures of a film in the page."""
-    return (
-        page.locator("button.film")
-        .nth(film)
-        .locator("img")
-        .evaluate_all("all => all.map((one) => one.src)")
-    )
+def ramp(size=64):
+    return np.linspace(0, 1, size * size, dtype=np.float32).reshape(size, size)
 
 
-def shown(viewer):
-    return viewer.locator(".stage img").get_attribute("src")
+def pixels(url):
+    head, data = url.split(",")
+    assert head == "data:image/jpeg;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
-def test_by_mouse_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
-    first, second = sources(page, 0), sources(page, 1)
-    assert len(set(first)) == 3
-    assert not viewer.is_visible()
-    page.locator("button.film").first.click()
-    assert shown(viewer) == first[0]
-    for view, name in enumerate(("Original", "Reconstruction", "Error")):
-        button = viewer.get_by_role("button", name=name, exact=True)
-        button.click()
-        assert shown(viewer) == first[view]
-        assert button.get_attribute("aria-pressed") == "true"
-    pressed = viewer.locator("[aria-pressed=true]")
-    assert pressed.all_inner_texts() == ["Error"]
-    picture = viewer.locator(".stage img")
-    width = picture.bounding_box()["width"]
-    viewer.get_by_role("button", name="Zoom in").click()
-    assert viewer.locator(".stage img").bounding_box()["width"] == pytest.approx(
-        1.5 * width, rel=0.05
-    )
-    viewer.get_by_role("button", name="Next film").click()
-    assert shown(viewer) == second[2]  # the same view of the next film
-    viewer.get_by_role("button", name="Close").click()
-    assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement.className") == "film"
+def test_an_image_has_three_views_and_its_error_the_colours_of_the_scale():
+    example = make_example(Selection("a.png", 0.5, "Mass"), ramp(), np.zeros((64, 64), np.float32))
+    shown = view_example(example, ErrorScale(0.5), max_view_bytes=100_000)
+    assert shown.lines == ["Mass", "a", "L1 0.5000"]
+    assert [view.label for view in shown.views] == ["Original", "Reconstruction", "Error"]
+    original, decoded, error = (pixels(view.url) for view in shown.views)
+    assert original[-1, -1].min() > 250
+    assert decoded.max() < 5
+    assert error[0].max() < 30  # no error is black
+    assert error[-1].min(axis=0).tolist() == pytest.approx([252, 253, 191], abs=15)  # magma's end
+    assert error[40] == pytest.approx(error[-1], abs=15)  # beyond the scale
 
 
-def test_by_keyboard_it_opens_flips_zooms_moves_on_and_closes(page, viewer):
-    first, last = sources(page, 0), sources(page, 2)
-    page.locator("button.film").first.focus()
-    page.keyboard.press("Enter")
-    assert viewer.is_visible()
-    for key, expected in (
-        ("ArrowDown", first[1]),
-        ("ArrowDown", first[2]),
-        ("ArrowDown", first[0]),
-        ("ArrowUp", first[2]),
-        ("2", first[1]),
-        ("ArrowLeft", last[1]),  # round the strip, which has three films
-        ("ArrowRight", first[1]),
-        ("9", first[1]),  # there is no such view
-    ):
-        page.keyboard.press(key)
-        assert shown(viewer) == expected, key
-    fit = viewer.get_by_role("button", name="Fit")
-    for key, zoom in (
-        ("+", "150 %"),
-        ("+", "200 %"),
-        ("-", "150 %"),
-        ("0", "100 %"),
-        ("-", "100 %"),
-    ):
-        page.keyboard.press(key)
-        assert fit.inner_text() == zoom, key
-    page.keyboard.press("Escape")
-    assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement === document.querySelector('button.film')")
+def test_views_are_shrunk_to_the_bytes_they_may_have():
+    noise = np.random.default_rng(0).random((256, 256), dtype=np.float32)
+    example = make_example(Selection("a.png", 0.25), noise, noise / 2)
+    for view in view_example(example, ErrorScale(0.5), max_view_bytes=8_000).views:
+        assert len(view.url) < 8_000 * 4 / 3 + 30
+        assert pixels(view.url).shape[0] < 256
 
 
-def test_what_changes_is_said_aloud(page, viewer):
-    film = page.locator("button.film").nth(1)
-    title = film.get_attribute("data-title")
-    film.click()
-    said = viewer.locator("[aria-live]")
-    page.keyboard.press("ArrowDown")
-    assert said.inner_text() == f"Reconstruction, film 2 of 3, {title}"
-    page.keyboard.press("+")
-    assert said.inner_text() == "Zoom 150 %"
-    assert viewer.locator(".stage img").get_attribute("alt") == f"Reconstruction, {title}"
-    assert viewer.get_by_role("img", name="Colour scale of the error maps").is_visible()
+def test_what_is_written_is_read_again_once_an_image(tmp_path):
+    examples = [
+        make_example(Selection(name, l1, "why"), ramp(), ramp() * np.float32(1 - 2 * l1))
+        for name, l1 in (("a.png", 0.05), ("b.png", 0.25))
+    ]
+    path = tmp_path / "viewer.parquet"
+    write_examples([examples, examples[:1]], 0.25, path)
+    first, second = read_examples(path.read_bytes())
+    assert [one.selection.image for one in (first, second)] == ["a.png", "b.png"]
+    assert [one.selection.l1 for one in (first, second)] == [0.05, 0.25]
+    assert second.original == pytest.approx(ramp(), abs=0.02)
+    assert first.reconstruction == pytest.approx(0.9 * ramp(), abs=0.02)
+    assert second.error == pytest.approx(np.minimum(ramp() / 2, 0.25), abs=0.01)
 
 
-def test_a_zoomed_film_keeps_its_middle_and_is_dragged_by_the_mouse(page, viewer):
-    page.locator("button.film").first.click()
-    stage = viewer.locator(".stage")
-    for _ in range(2):
-        page.keyboard.press("+")
-    middle = "one => (one.scrollLeft + one.clientWidth / 2) / one.scrollWidth"
-    assert stage.evaluate(middle) == pytest.approx(0.5, abs=0.01)
-    box = stage.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    before = stage.evaluate("one => [one.scrollLeft, one.scrollTop]")
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x - 60, y - 40, steps=4)
-    page.mouse.up()
-    after = stage.evaluate("one => [one.scrollLeft, one.scrollTop]")
-    assert after == pytest.approx([before[0] + 60, before[1] + 40], abs=2)
-    page.keyboard.press("2")  # a flip stays where it is
-    assert stage.evaluate("one => [one.scrollLeft, one.scrollTop]") == pytest.approx(after, abs=1)
+def test_strips_share_one_error_scale_and_without_an_image_there_is_none():
+    examples = [
+        make_example(Selection("a.png", l1), ramp(), ramp() * np.float32(1 - l1))
+        for l1 in (0.1, 0.8)
+    ]
+    strips = make_strips({"one": examples[:1], "two": examples[1:]})
+    assert list(strips.images) == ["one", "two"]
+    assert strips.scale == ErrorScale(0.8)
+    assert make_strips({}).scale is None
 
 
-def test_on_a_telephone_the_viewer_fits_the_screen(browser, report):
-    url = (report[0] / "report.html").as_uri()
-    with visit(browser, url, width=400, height=800) as visited:
-        visited.page.locator("button.film").first.click()
-        box = visited.page.get_by_role("dialog").bounding_box()
-        assert (box["x"], box["width"]) == (0, 400)
-        assert box["height"] <= 800
-        for name in ("Zoom in", "Next film", "Close"):
-            control = visited.page.get_by_role("button", name=name).bounding_box()
-            assert control["x"] + control["width"] <= 400
-            assert control["height"] >= 24
+def test_a_box_is_drawn_where_it_lies_and_nowhere_else():
+    image = grey(np.zeros((101, 101), dtype=np.float32))
+    drawn = np.asarray(outline(image, np.array([[0.1, 0.2, 0.5, 0.6]])))
+    for row, column in ((20, 10), (20, 50), (60, 10), (60, 50), (40, 10)):
+        assert tuple(drawn[row, column]) == CYAN
+    assert not drawn[30:50, 20:40].any()
+    assert not drawn[62:].any()
+    assert outline(image, np.zeros((0, 4))) is image

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.report.write import write_report
 
 CONFIG = ReportConfig(num_reconstructions=3, tsne_points=60)
@@ -13,7 +13,7 @@ FIGURES = {
     "cooccurrence.png",
     "extremes.png",
     "neighbours.png",
-    "one_a_class.png",
+    "one_per_pathology.png",
     "samples.png",
     "traversals.png",
     "auroc.png",
@@ -33,7 +33,7 @@ MACROS = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
     written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
-    written |= {"test_predictions.parquet", "films.parquet"}
+    written |= {"test_predictions.parquet", "viewer.parquet"}
     assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
 

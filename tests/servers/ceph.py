@@ -123,7 +123,7 @@ class Ceph:
         try:
             self._make_keys()
             self._start_cluster()
-            self.credentials = self.add_user("films")
+            self.credentials = self.add_user("xrays")
             self.start_gateway()
         except BaseException:
             self.stop()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
@@ -49,15 +49,15 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
-def films(tmp_path):
-    write_phantoms(tmp_path / "films", 60, size_px=64)
-    return DataConfig(root=str(tmp_path / "films"))
+def images(tmp_path):
+    write_phantoms(tmp_path / "xrays", 60, size_px=64)
+    return DataConfig(root=str(tmp_path / "xrays"))
 
 
 @pytest.fixture
-def index(films, tmp_path):
+def index(images, tmp_path):
     (tmp_path / "index").mkdir()
-    build_index(films, scan_source(films, tmp_path / "elsewhere"), tmp_path / "index")
+    build_index(images, scan_source(images, tmp_path / "elsewhere"), tmp_path / "index")
     return tmp_path / "index"
 
 
@@ -115,23 +115,23 @@ class TestStore:
         assert store.problems(self.commit(store)) == []
 
 
-def test_a_snapshot_that_does_not_fit_leaves_nothing(small_disk, films):
+def test_a_snapshot_that_does_not_fit_leaves_nothing(small_disk, images):
     small_disk.fill(leave=BLOCK)
     with pytest.raises(DiskFullError, match=r"store\.scratch: .*/disk/sources/"):
-        scan_source(films, small_disk.folder)
+        scan_source(images, small_disk.folder)
     assert files_below(small_disk.folder) == ["ballast"]
     small_disk.free()
-    assert scan_source(films, small_disk.folder).directory.is_dir()
+    assert scan_source(images, small_disk.folder).directory.is_dir()
 
 
 class TestDecodedImages:
     @pytest.fixture
-    def reader(self, films, index):
-        return ImageReader(CONFIG, films.root, index, 1)
+    def reader(self, images, index):
+        return ImageReader(CONFIG, images.root, index, 1)
 
     @pytest.fixture
     def cache(self, index, small_disk):
-        return ImageCache(CONFIG, index, 60, small_disk.folder)
+        return PixelCache(CONFIG, index, 60, small_disk.folder)
 
     def test_are_refused_before_the_first_where_they_do_not_fit(self, cache, reader, small_disk):
         small_disk.fill(leave=40 * BLOCK)

@@ -66,5 +66,5 @@ def test_what_is_final_is_not(error):
 def test_patience_ends_with_an_error_that_says_what_was_done(monkeypatch):
     monkeypatch.setattr(retry, "PATIENCE_S", 0.05)
     store = Store(*[TimeoutError("no answer")] * 1000)
-    with pytest.raises(ConnectionError, match="Reading s3://films/x failed: no answer"):
-        patiently("Reading s3://films/x", store.ask)
+    with pytest.raises(ConnectionError, match="Reading s3://xrays/x failed: no answer"):
+        patiently("Reading s3://xrays/x", store.ask)

@@ -10,7 +10,8 @@ from botocore.exceptions import NoCredentialsError
 
 from cxrmodel.errors import DamagedArtifactError, StoreError
 from cxrmodel.storage import retry
-from cxrmodel.storage.store import MANIFEST, Artifact, Store
+from cxrmodel.storage.layout import MANIFEST_FILE
+from cxrmodel.storage.store import Artifact, Store
 
 
 @pytest.fixture(params=["folder", "remote"])
@@ -41,7 +42,7 @@ def test_published_files_come_back(store):
 
 def test_manifest_holds_the_reference_and_its_provenance(store):
     artifact = publish(store)
-    with fsspec.open(store.uri(artifact, MANIFEST)) as stream:
+    with fsspec.open(store.uri(artifact, MANIFEST_FILE)) as stream:
         manifest = json.load(stream)
     assert manifest.pop("provenance") == {"code": "abc"}
     assert Artifact.model_validate(manifest) == artifact
@@ -72,7 +73,7 @@ def test_only_narrows_the_reference(store):
     assert store.problems(narrowed) == []
 
 
-@pytest.mark.parametrize("name", ["a.txt", MANIFEST])
+@pytest.mark.parametrize("name", ["a.txt", MANIFEST_FILE])
 def test_a_deleted_file_is_a_problem_named(store, name):
     artifact = publish(store)
     delete(store, artifact, name)

@@ -1,39 +1,17 @@
-"""What the UI of Prefect is given to show, beyond what a run of the flow tests."""
+"""The results in Prefect's page, where its server is away."""
 
 import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
-import pandas as pd
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from cxrmodel.data.ledger import LEDGER_FILE, Reason, ledger
+from cxrmodel.data.ledger import Reason, ledger
+from cxrmodel.storage.layout import EXCLUDED_FILE
 from cxrmodel.storage.store import Store
-from tasks.results import ledger_table, show_results
+from tasks.results import show_results
 from tests.servers.prefect_server import free_port
-
-
-def test_the_ledger_is_a_row_a_reason_with_its_meaning_and_three_examples():
-    missing = ledger([f"{n}.png" for n in range(5)], Reason.IMAGE_MISSING, [""] * 5)
-    damaged = ledger(["bad.png"], Reason.DAMAGED_IMAGE, ["cut short"])
-    first, second = ledger_table(pd.concat([damaged, missing]))
-    assert first == {
-        "reason": "image_missing",
-        "meaning": "The CSV has a row for it, and no such file is there.",
-        "images": 5,
-        "examples": "0.png, 1.png, 2.png",
-    }
-    assert (second["reason"], second["images"], second["examples"]) == (
-        "damaged_image",
-        1,
-        "bad.png",
-    )
-
-
-def test_a_ledger_without_rows_says_so():
-    (row,) = ledger_table(ledger([], Reason.IMAGE_MISSING, []))
-    assert row == {"reason": "none", "meaning": "No image is left out.", "images": 0}
 
 
 class Unavailable(BaseHTTPRequestHandler):
@@ -69,7 +47,7 @@ def finished(tmp_path):
         (draft.directory / "report.html").write_text("report")
         report = draft.commit({"macro_auroc": 0.5}, {})
     with store.write("index", "0" * 16) as draft:
-        ledger([], Reason.IMAGE_MISSING, []).to_parquet(draft.directory / LEDGER_FILE)
+        ledger([], Reason.IMAGE_MISSING, []).to_parquet(draft.directory / EXCLUDED_FILE)
         index = draft.commit({}, {})
     return report, index, store
 

@@ -1,4 +1,4 @@
-"""Small films in memory, and the folders of the stages before training."""
+"""Small images in memory, and the folders of the stages before training."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.training.vae.fit import fit_vae
 
 NARROW = (1, 4, 4, 8, 8, 8, 8)
@@ -37,7 +37,7 @@ class MemoryPixels:
         return self.images[rows]
 
 
-def draw_films(num_images: int, size: int = 64, seed: int = 0) -> MemoryPixels:
+def draw_discs(num_images: int, size: int = 64, seed: int = 0) -> MemoryPixels:
     """Bright discs of different places and radii on a dark ground."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
@@ -66,13 +66,13 @@ def small_work(monkeypatch):
 
 
 @pytest.fixture
-def films():
-    return draw_films(24)
+def pixels():
+    return draw_discs(24)
 
 
 @pytest.fixture
-def split(tmp_path, films):
-    return write_split(tmp_path / "split", films)
+def split(tmp_path, pixels):
+    return write_split(tmp_path / "split", pixels)
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def labels():
 
 
 @pytest.fixture
-def fit(tmp_path, films, split, device):
-    """Train the films into a folder, with checkpoints beside it."""
+def fit(tmp_path, pixels, split, device):
+    """Train on the images into a folder, with checkpoints beside it."""
 
     def run(
         name="vae",
         config=TINY_VAE,
-        pixels=films,
+        pixels=pixels,
         checkpoints="checkpoints",
         where=device,
         **options,
@@ -114,4 +114,4 @@ def fit(tmp_path, films, split, device):
 
 @pytest.fixture
 def report_every_step(monkeypatch):
-    monkeypatch.setattr("cxrmodel.training.vae.loop.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrmodel.config import VAEConfig
-from cxrmodel.storage.remote_folder import RemoteFolder
+from cxrmodel.storage.remote import RemoteFolder
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 
@@ -38,7 +38,7 @@ def save(checkpoints, *steps):
         checkpoints.save(checkpoint(step), ends_attempt=True)  # waits for the copy
 
 
-def test_another_machine_goes_on_from_the_copy(store, tmp_path):
+def test_another_machine_continues_from_the_copy(store, tmp_path):
     save(folder(tmp_path / "one", store), 3, 7)
     found = folder(tmp_path / "other", store).load()
     assert found.step == 7

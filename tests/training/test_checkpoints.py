@@ -72,7 +72,7 @@ def test_a_checkpoint_of_other_settings_is_refused(folder, caplog):
     folder.save(checkpoint_of(1))
     with caplog.at_level(logging.WARNING):
         assert CheckpointFolder(folder.directory, "another run").load() is None
-    assert "it is of a training with other settings or data" in caplog.text
+    assert "it belongs to a training with other settings or data" in caplog.text
     assert "No checkpoint in" in caplog.text
 
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_of_another_format_is_refused(folder, caplog):
     save_file({"a": torch.ones(1)}, folder.last, {"checkpoint": json.dumps(header)})
     with caplog.at_level(logging.WARNING):
         assert folder.load() is None
-    assert "its format is 99, and this version writes 2" in caplog.text
+    assert "its format is 99, and this version reads 2" in caplog.text
 
 
 def test_a_pickle_is_not_run(folder, caplog, tmp_path):

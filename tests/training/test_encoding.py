@@ -6,14 +6,14 @@ from safetensors.torch import load_file, save_file
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.training.vae.fit import load_vae
+from cxrmodel.training.encoding import load_vae
 
 pytestmark = pytest.mark.gpu
 
 CONFIG = VAEConfig(epochs=2, batch_size=4, latent_dim=4, lr=1e-3)
 
 
-def test_the_loaded_network_is_the_trained_one(fit, films, monkeypatch):
+def test_the_loaded_network_is_the_trained_one(fit, pixels, monkeypatch):
     directory, _ = fit()
     vae = load_vae(directory)
     assert not vae.training

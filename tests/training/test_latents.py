@@ -10,9 +10,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.errors import DamagedArtifactError, DataError
 from cxrmodel.training import latents as stage
-from cxrmodel.training.encoding import image_quality
-from cxrmodel.training.latents import extract_latents, reconstruct
-from cxrmodel.training.vae.fit import fit_vae, load_vae
+from cxrmodel.training.encoding import image_quality, load_vae, reconstruct
+from cxrmodel.training.latents import extract_latents
+from cxrmodel.training.vae.fit import fit_vae
 
 pytestmark = pytest.mark.gpu
 
@@ -25,19 +25,21 @@ COLUMNS = [
 
 
 @pytest.fixture
-def vae(tmp_path, films, split, device):
+def vae(tmp_path, pixels, split, device):
     directory = tmp_path / "vae"
     directory.mkdir()
     config = VAEConfig(epochs=2, batch_size=4, latent_dim=3, lr=1e-2)
-    fit_vae(config, films, split, directory, checkpoints=tmp_path / "checkpoints", device=device)
+    fit_vae(config, pixels, split, directory, checkpoints=tmp_path / "checkpoints", device=device)
     return directory
 
 
 @pytest.fixture
-def extract(tmp_path, films, split, vae, monkeypatch, device):
+def extract(tmp_path, pixels, split, vae, monkeypatch, device):
     monkeypatch.setattr(stage, "PART_IMAGES", 5)
 
-    def run(name="latents", batch_size=1, precision="float32", pixels=films, parts="parts", **more):
+    def run(
+        name="latents", batch_size=1, precision="float32", pixels=pixels, parts="parts", **more
+    ):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         config = LatentsConfig(batch_size=batch_size, precision=precision)
@@ -49,7 +51,7 @@ def extract(tmp_path, films, split, vae, monkeypatch, device):
     return run
 
 
-def test_a_row_an_image_in_the_splits_order(extract, split):
+def test_a_row_per_image_in_the_splits_order(extract, split):
     path, summary = extract()
     table = pd.read_parquet(path)
     expected = pd.read_parquet(split / "split.parquet")
@@ -61,10 +63,10 @@ def test_a_row_an_image_in_the_splits_order(extract, split):
     assert summary["psnr"] == pytest.approx(table["psnr"].mean())
 
 
-def test_the_values_are_those_of_the_network(extract, films, vae, near_the_cpu):
+def test_the_values_are_those_of_the_network(extract, pixels, vae, near_the_cpu):
     path, _ = extract(batch_size=4)
     table, network = pd.read_parquet(path), load_vae(vae)
-    image = torch.from_numpy(films.images).float().div(255).unsqueeze(1)
+    image = torch.from_numpy(pixels.images).float().div(255).unsqueeze(1)
     mu, logvar = network.encoder(image)
     error = (network.decoder(mu) - image).flatten(1)
     np.testing.assert_allclose(table[COLUMNS[2:5]], mu, **near_the_cpu)
@@ -74,13 +76,13 @@ def test_the_values_are_those_of_the_network(extract, films, vae, near_the_cpu):
     np.testing.assert_allclose(table["psnr"], psnr, **near_the_cpu)
 
 
-def test_only_test_images_are_scored_for_similarity(extract, films, vae):
+def test_only_test_images_are_scored_for_similarity(extract, pixels, vae):
     path, _ = extract(batch_size=4)
     table, network = pd.read_parquet(path), load_vae(vae)
     rows = table.index[table["split"] == "test"]
     assert table["ssim"].notna().tolist() == (table["split"] == "test").tolist()
     assert table["ms_ssim"].isna().all()  # 64 px do not hold five scales
-    image = torch.from_numpy(films.images[rows]).float().div(255).unsqueeze(1)
+    image = torch.from_numpy(pixels.images[rows]).float().div(255).unsqueeze(1)
     expected = structural_similarity_index_measure(
         network.decoder(network.encoder(image)[0]), image, data_range=1.0, reduction="none"
     )
@@ -118,11 +120,11 @@ class Interrupting:
 
 
 @pytest.mark.parametrize("num_reads", [0, 3, 4, 7])
-def test_broken_off_and_resumed_equals_unbroken(extract, films, num_reads):
+def test_broken_off_and_resumed_equals_unbroken(extract, pixels, num_reads):
     unbroken, summary = extract("unbroken", batch_size=2, parts="a")
     with pytest.raises(OSError, match="the disk is gone"):
-        extract("broken", batch_size=2, pixels=Interrupting(films, num_reads), parts="b")
-    rest = Interrupting(films, 15 - num_reads // 3 * 3)  # 5 parts of 3 batches; whole ones count
+        extract("broken", batch_size=2, pixels=Interrupting(pixels, num_reads), parts="b")
+    rest = Interrupting(pixels, 15 - num_reads // 3 * 3)  # 5 parts of 3 batches; whole ones count
     resumed, again = extract("broken", batch_size=2, pixels=rest, parts="b")
     assert resumed.read_bytes() == unbroken.read_bytes()
     assert again == summary
@@ -138,18 +140,18 @@ def test_a_damaged_part_is_made_again(extract, tmp_path):
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_parts_of_another_network_are_not_used(extract, vae, tmp_path, films, split, device):
+def test_parts_of_another_network_are_not_used(extract, vae, tmp_path, pixels, split, device):
     first, _ = extract("first")
     shutil.rmtree(tmp_path / "checkpoints")
     config = VAEConfig(epochs=1, batch_size=4, latent_dim=3, seed=1)
-    fit_vae(config, films, split, vae, checkpoints=tmp_path / "checkpoints", device=device)
+    fit_vae(config, pixels, split, vae, checkpoints=tmp_path / "checkpoints", device=device)
     second, _ = extract("second")
     fresh, _ = extract("fresh", parts="other")
     assert second.read_bytes() == fresh.read_bytes() != first.read_bytes()
 
 
-def test_progress_is_told(extract, monkeypatch):
-    monkeypatch.setattr(stage, "REPORT_EVERY_S", 0.0)
+def test_progress_is_reported(extract, monkeypatch):
+    monkeypatch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)
     told = []
     extract(batch_size=2, report=told.append)
     assert [progress.done for progress in told] == [
@@ -167,8 +169,8 @@ def test_an_empty_split_is_refused(extract, split):
         extract()
 
 
-def test_images_of_another_size_are_refused(extract, films):
-    films.size = 128
+def test_images_of_another_size_are_refused(extract, pixels):
+    pixels.size = 128
     with pytest.raises(ValueError, match="trained on images of 64 px, and these have 128 px"):
         extract()
 
@@ -186,11 +188,11 @@ def test_image_quality_by_hand():
     assert quality.psnr.tolist() == pytest.approx([-10 * math.log10(0.05), 0.0])
 
 
-def test_reconstructions_are_decoded_from_mu(vae, films, device):
+def test_reconstructions_are_decoded_from_mu(vae, pixels, device):
     network = load_vae(vae)
-    pictures = reconstruct(network, films.images[:6], device=device)
+    pictures = reconstruct(network, pixels.images[:6], device=device)
     assert (pictures.shape, pictures.dtype) == ((6, 64, 64), np.float32)
-    image = torch.from_numpy(films.images[:6]).float().div(255).unsqueeze(1)
+    image = torch.from_numpy(pixels.images[:6]).float().div(255).unsqueeze(1)
     network = load_vae(vae)  # on the CPU
     expected = network.decoder(network.encoder(image)[0]).squeeze(1)
     np.testing.assert_allclose(pictures, expected, rtol=1e-4, atol=1e-6)

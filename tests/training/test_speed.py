@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
+from cxrmodel.progress import Progress, silent
 from cxrmodel.training import speed
-from cxrmodel.training.speed import BusyMachine, SpeedMeter, typical_speed
+from cxrmodel.training.speed import BusyMachine, ProgressMeter, typical_speed
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def clock(monkeypatch):
 
 
 def test_a_meter_tells_working_from_waiting(clock):
-    meter = SpeedMeter()
+    told = []
+    meter = ProgressMeter("vae", 3, "steps", told.append)
 
     def slow_reader():
         for batch in range(3):
@@ -41,10 +43,15 @@ def test_a_meter_tells_working_from_waiting(clock):
         meter.count(8)
     rates = meter.read().rates_since(began)
     assert rates == {"images_per_s": 2.0, "loader_wait": 0.25}
+    meter.tell(3, {"l1": 0.5})
+    assert told == [Progress("vae", 3, 3, "steps", {**rates, "l1": 0.5})]
+    assert not meter.is_due()
+    clock.now += 1.0
+    assert meter.is_due()
 
 
 def test_without_images_there_is_no_speed(clock):
-    meter = SpeedMeter()
+    meter = ProgressMeter("vae", 3, "steps", silent)
     began = meter.read()
     clock.now += 5.0
     assert meter.read().rates_since(began) == {}
@@ -61,7 +68,7 @@ def test_the_typical_speed_is_of_the_epochs_that_were_measured():
     assert typical_speed([{}]) == {"images_per_s": None, "loader_wait": None}
 
 
-def test_a_busy_machine_is_told_once(monkeypatch, caplog):
+def test_a_busy_machine_is_warned_of_once(monkeypatch, caplog):
     waited = iter([0.0, 0.1, 1.2, 2.3])
     monkeypatch.setattr(speed, "_waited_s", lambda: next(waited))
     times = iter([0.0, 3.0, 6.0, 9.0])

@@ -2,7 +2,7 @@
 
 Source: `BBox_List_2017.csv` of ChestX-ray14, 984 boxes of eight pathologies on 880 images
 (Wang et al., CVPR 2017), under a header that ends in `Bbox [x,y,w,h],,,`. The numbers are pixels of
-NIH's PNGs, 1024 a side: copies of another size come with the same list.
+NIH's PNGs of 1024 x 1024: copies of another size come with the same list.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from cxrmodel.data.datasets.delimited import (
 )
 from cxrmodel.data.datasets.labels import pathology_named
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, resolve_list
-from cxrmodel.storage.layout import BOX_GRID_PX
+
+BOX_LIST = "BBox_List_2017.csv"
+BOX_GRID_PX = 1024
+"""Boxes are in pixels of NIH's own PNGs of this side, whatever the size of a copy."""
 
 SIDES = ("x", "y", "width", "height")
 AXES = (("x", "width"), ("y", "height"))
@@ -46,11 +49,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_boxes(path: Path, images: pd.Series, match: NameMatch = AS_THEY_ARE) -> pd.DataFrame:
-    """Read the box list as far as it is of known images, in its order.
+    """Read the boxes of known images, in the order of the list.
 
-    Rows of other images, of unknown pathologies or without a box are left out and counted in
-    the log. So are, with an example, boxes that reach beyond the edge, of which only the part
-    within it counts.
+    Rows of other images, of unknown pathologies or without a box are left out and counted in the
+    log. Boxes that reach beyond the edge count only within it; the log names one.
 
     Args:
         path: The box list; it need not exist.
@@ -63,7 +65,7 @@ def read_boxes(path: Path, images: pd.Series, match: NameMatch = AS_THEY_ARE) ->
         there is no list.
 
     Raises:
-        DataError: The file is no table.
+        DataError: The file is not a table.
     """
     rows = _read_rows(path) if path.is_file() else pd.DataFrame(columns=list(BOX_COLUMNS))
     boxes = pd.DataFrame(
@@ -125,7 +127,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def _numbers(texts: pd.Series) -> pd.Series:
-    """Return numbers, NaN where there are none; a decimal comma is read as a point."""
+    """Return numbers, NaN where a text is not one; a decimal comma is read as a point."""
     return pd.to_numeric(texts.astype("str").str.replace(",", "."), errors="coerce")
 
 
@@ -143,7 +145,7 @@ def _is_box(boxes: pd.DataFrame) -> pd.Series:
 def _warn_of_no_boxes(name: str, rows: pd.DataFrame, num_rows: int) -> None:
     if len(rows):
         logger.warning(
-            "%d of %d rows of %s are left out: they have no pathology or no box that is known, for "
+            "%d of %d rows of %s are left out, since they name no known pathology or no box, for "
             "example %r",
             len(rows),
             num_rows,

@@ -1,4 +1,4 @@
-"""CheXpert: 224,316 films of 65,240 patients, with uncertain labels.
+"""CheXpert: 224,316 images of 65,240 patients, with uncertain labels.
 
 Source: Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert
 Comparison, AAAI 2019, https://stanfordmlgroup.github.io/competitions/chexpert/.
@@ -20,7 +20,7 @@ from functools import reduce
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.entries import (
+from cxrmodel.data.datasets.data_set import (
     LATERAL,
     DataSet,
     Entries,
@@ -29,7 +29,7 @@ from cxrmodel.data.datasets.entries import (
     parse_sex,
     parse_view,
 )
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.ledger import Reason
 
 PATHOLOGY_OF: Mapping[str, str] = {
@@ -50,10 +50,10 @@ OTHER_ABNORMAL = (
     "Lung Opacity",
     "Pleural Other",
 )
-"""Observations of disease or injury without a pathology here: they make a film abnormal."""
+"""Observations of disease or injury without a pathology here: they make an image abnormal."""
 
 NO_FINDING = "No Finding"
-SUPPORT_DEVICES = "Support Devices"  # a tube or a wire is neither disease nor health
+SUPPORT_DEVICES = "Support Devices"  # a tube or a wire says nothing of disease
 ABNORMAL = (*PATHOLOGY_OF, *OTHER_ABNORMAL)
 OBSERVATIONS = (*ABNORMAL, NO_FINDING, SUPPORT_DEVICES)
 

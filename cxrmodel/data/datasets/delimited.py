@@ -1,6 +1,6 @@
-"""Tables as text, in the encodings, separators and spellings that they circulate in.
+"""Tables as text, in the encodings, separators and spellings that occur in practice.
 
-Read are UTF-8 and UTF-16 with or without a byte order mark, and Latin-1 where a file is neither;
+This reads UTF-8 and UTF-16 with or without a byte order mark, and Latin-1 where a file is neither;
 commas, semicolons and tabs; any line ends; R's unnamed column of row names; and all of these
 compressed with gzip.
 """
@@ -61,7 +61,7 @@ NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
     b"{": ("JSON", "Write it as CSV"),
     b"[": ("JSON", "Write it as CSV"),
 }
-"""First bytes of files that are no tables, what they are, and what to do."""
+"""First bytes of files that are not tables, what they are, and what to do."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def header_of(head: bytes, columns: Columns) -> list[str]:
 
 
 def _encoding_of(content: bytes) -> str:
-    """Return the encoding that a mark tells, or else UTF-16's zeros; UTF-8 where neither does."""
+    """Return the encoding by byte order mark, or by the zeros of UTF-16; UTF-8 otherwise."""
     if content.startswith(_UTF_16):
         return "utf-16"
     low, high = content[0:HEAD_BYTES:2], content[1:HEAD_BYTES:2]
@@ -109,7 +109,7 @@ def _decoded_head(head: bytes) -> str:
 
 
 def separator_of(text: str, columns: Columns) -> str:
-    """Return what separates the fields of a table, as its header line tells."""
+    """Return what separates the fields of a table, judged by its header line."""
     return _header(text, columns)[1]
 
 
@@ -133,7 +133,7 @@ def decode_table(content: bytes, name: str) -> str:
         name: What to call it in an error or a log.
 
     Raises:
-        DataError: It is damaged, no text, or unbearably large once decompressed.
+        DataError: It is damaged, is not text, or is far too large once decompressed.
     """
     if content.startswith(_GZIP_MAGIC):
         content = _decompressed(content, name)
@@ -190,8 +190,8 @@ def read_columns(
         name: What to call it in an error or a log.
 
     Returns:
-        A column of text a field, empty where the table has none; and a sentence on what had to be
-        interpreted.
+        One text column per field, empty where the table has none; and a sentence on each thing that
+        had to be interpreted.
 
     Raises:
         DataError: A required column is missing or there twice, or the file is not a table.
@@ -218,7 +218,7 @@ def read_columns(
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Say of a file what a parser of CSV cannot read in it."""
+    """Turn a CSV parser's errors into a DataError that names the file."""
     try:
         yield
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
@@ -234,7 +234,7 @@ def readable(name: str) -> Iterator[None]:
 def _read_fields(
     text: str, separator: str, num_columns: int, wanted: list[int], name: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return a column a wanted position of the header, named by it, and what was interpreted."""
+    """Return one column per wanted position of the header, named by it, and notes."""
 
     def read(positions: list[int], names: list[int] | None = None) -> pd.DataFrame:
         return pd.read_csv(
@@ -254,7 +254,7 @@ def _read_fields(
         frame = read(sorted({0, num_columns, *shifted}), list(range(num_columns + 1)))
         counters, last = frame[0].str.strip(), frame[num_columns].str.strip()
         if counters.str.isdigit().all() and counters.is_unique and last.ne("").any():
-            file = name.rsplit("/", 1)[-1]  # where it lies must not change what is written
+            file = name.rsplit("/", 1)[-1]  # without its folder, which must not change the output
             note = (
                 f"The rows of {file} have one field more than its header, and begin with a number "
                 "that is never the same: these are read as R's row names, before the first column."
@@ -265,7 +265,7 @@ def _read_fields(
 
 
 def _may_have_row_names(text: str, separator: str, num_columns: int) -> bool:
-    """Tell by its first row whether R may have written a table with names of rows."""
+    """Tell by its first row whether R may have written a table with row names."""
     lines = csv.reader(io.StringIO(text[:HEAD_BYTES], newline=""), delimiter=separator)
     rows = [row for row in islice(lines, MAX_TITLE_LINES) if row]
     return len(rows) > 1 and len(rows[1]) == num_columns + 1 and rows[1][0].strip().isdigit()
@@ -277,7 +277,7 @@ def _twins(header: list[str], at: int) -> list[int]:
 
 
 def _check_twins(fields: pd.DataFrame, column: str, name: str) -> None:
-    """Refuse a column that is there twice and says two things: nothing tells which is right."""
+    """Refuse a column that occurs twice with different values: it is unclear which is right."""
     first = fields.iloc[:, 0]
     own, *others = fields.columns.astype(int).tolist()
     for other in others:

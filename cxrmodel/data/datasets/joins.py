@@ -1,15 +1,15 @@
-"""Joins the rows of a data set's tables with the files of its listing; every loser has a reason."""
+"""Joins the rows of a data set's tables with its files; whatever is left out has a reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.datasets.entries import LATERAL, Entries
+from cxrmodel.data.datasets.data_set import LATERAL, Entries
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.files.root import Root
 from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.errors import DataError
 
@@ -26,7 +26,7 @@ _HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
 def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
     r"""Return the last parts of each path, in Unicode's composed form.
 
-    A table from one system and files from another may spell the same accent differently. Some
+    A table from one system and files from another may encode the same accent differently. Some
     archives made on Windows have `\` between the parts.
     """
     names = uris.str.replace("\\", "/").str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
@@ -47,32 +47,25 @@ def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd
     repeated = listing[again]
     details = repeated["uri"] + " beside " + repeated["image"].map(files["uri"])
     twins = ~details.map(str.isascii)
-    details[twins] = details[twins].map(ascii)  # else two spellings of an accent look the same
+    details[twins] = details[twins].map(ascii)  # else two encodings of an accent look the same
     return files, ledger(repeated["image"], Reason.DUPLICATE_FILE, details)
 
 
-def refuse_clashes(
-    listing: pd.DataFrame,
-    images: pd.Series,
-    num_parts: int,
-    read: Callable[[str], bytes],
-    where: str,
-) -> None:
-    """Stop where folders hold different files of the same names, such as images and their masks.
+def refuse_clashes(listing: pd.DataFrame, images: pd.Series, num_parts: int, root: Root) -> None:
+    """Stop where folders hold different files of the same name, such as images and their masks.
 
-    Files of one name and one size are taken for copies, and the first of them is used; a few pairs
-    are read, because uncompressed images of different content have one size too. Different files of
-    one name stop the run if they are of more than 1 % of the images.
+    Files of the same name and size are taken for copies, and the first is used; a few pairs are
+    compared, since uncompressed images of different content have the same size too. Different files
+    of the same name stop the run if they concern more than 1 % of the images.
 
     Args:
         listing: Columns uri and bytes.
         images: Names of the images that the table asks for.
-        num_parts: Parts of a path that name an image.
-        read: Returns a file's bytes.
-        where: The root, for the message.
+        num_parts: How many parts of a path name an image.
+        root: Where the files lie.
 
     Raises:
-        DataError: Nothing tells which folder is meant.
+        DataError: It is unclear which folder is meant.
     """
     listing = listing.assign(image=image_names(listing["uri"], num_parts))
     listing = listing[listing["image"].isin(images)]
@@ -85,12 +78,12 @@ def refuse_clashes(
     other = named["uri"] != first["uri"]
     of_one_size = other & (named["bytes"] == first["bytes"])
     pairs = list(zip(named["uri"][of_one_size], first["uri"][of_one_size], strict=True))
-    if _are_copies(pairs, read):
+    if _are_copies(pairs, root):
         other &= ~of_one_size
     clashing = named[named["image"].isin(named["image"][other])]
     count, total = clashing["image"].nunique(), listing["image"].nunique()
     if count > FEW_CLASHES * total:
-        raise DataError(_clash(clashing, count, total, where))
+        raise DataError(_clash(clashing, count, total, root.root))
 
 
 def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
@@ -114,16 +107,19 @@ def _clash(files: pd.DataFrame, count: int, total: int, where: str) -> str:
     )
 
 
-def _are_copies(pairs: list[tuple[str, str]], read: Callable[[str], bytes]) -> bool:
+def _are_copies(pairs: list[tuple[str, str]], root: Root) -> bool:
     """Compare a few pairs of files, spread evenly over all."""
     if not pairs:
         return True
     drawn = np.unique(np.linspace(0, len(pairs) - 1, NUM_COMPARED).astype(int)).tolist()
-    return all(read(pairs[number][0]) == read(pairs[number][1]) for number in drawn)
+    return all(
+        root.read_required(pairs[number][0]) == root.read_required(pairs[number][1])
+        for number in drawn
+    )
 
 
 def table_names(entries: Entries) -> pd.Series:
-    """Return what the table calls its images, in Unicode's composed form."""
+    """Return the table's names of its images, in Unicode's composed form."""
     return entries.rows["image"].fillna("").str.normalize("NFC")
 
 
@@ -133,10 +129,10 @@ def join_rows(
     """Return the rows with their file's uri, and columns reason (empty if usable) and detail.
 
     Args:
-        entries: What the data set's module has read.
+        entries: The rows as the data set's module has read them.
         files: Listing by image name.
-        num_parts: Parts of a path that name an image.
-        match: Which file is meant where names differ in form.
+        num_parts: How many parts of a path name an image.
+        match: Resolves names that differ from the files' in form.
     """
     image = match.resolve(table_names(entries))
     rows = entries.rows.assign(image=image, uri=image.map(files["uri"]), reason="", detail="")
@@ -151,12 +147,12 @@ def join_rows(
 
 
 def is_dicom(uris: pd.Series) -> pd.Series:
-    """Tell which files have tags that may say what their table's row does not."""
+    """Tell which files are DICOM by name: their tags may say what the table does not."""
     return uris.str.casefold().str.endswith(".dcm", na=False)
 
 
 def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
-    """Exclude rows of no patient and of lateral views, where it is known which are."""
+    """Exclude rows without a patient and of lateral views, among those of the mask `where`."""
     exclude(rows, where & (rows["patient_id"] == ""), Reason.BAD_PATIENT_ID)
     exclude(rows, where & (rows["view"] == LATERAL), Reason.LATERAL_VIEW)
 
@@ -164,7 +160,7 @@ def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
 def exclude(
     rows: pd.DataFrame, where: pd.Series, reason: Reason, details: pd.Series | None = None
 ) -> None:
-    """Give a reason to rows that have none yet: the first that applies is the one recorded."""
+    """Give a reason to rows that have none yet: the first that applies is recorded."""
     new = where & (rows["reason"] == "")
     rows.loc[new, "reason"] = str(reason)
     if details is not None:
@@ -195,7 +191,7 @@ def _is_bad_name(images: pd.Series, num_parts: int) -> pd.Series:
 
 
 def _shown(text: str) -> str:
-    """Return untrusted text as printable characters, cut to a bearable length."""
+    """Return untrusted text as printable characters, cut to a reasonable length."""
     if len(text) <= MAX_NAME_CHARS and text.isprintable():
         return text
     return text[:MAX_NAME_CHARS].encode("unicode_escape").decode()

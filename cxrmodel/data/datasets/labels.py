@@ -1,4 +1,4 @@
-"""How a row's text names its pathologies."""
+"""The 14 pathologies of ChestX-ray14, and how the text of a row names them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
 from cxrmodel.data.ledger import Reason
+
+logger = logging.getLogger(__name__)
+
+PATHOLOGIES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""Named and ordered as everywhere in this project."""
 
 NO_FINDING = "No Finding"
 SEPARATOR = "|"
 SHOWN_CHARS = 80
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,7 @@ class LabelSet:
         findings: Names out of `PATHOLOGIES`, empty for `No Finding` and where there is a reason.
         reason: Why the row cannot be used; None where it can.
         detail: The offending text.
-        is_respelled: Whether its labels are joined by something else than `|`.
+        is_respelled: Whether its labels are joined by something other than `|`.
     """
 
     findings: frozenset[str]
@@ -43,8 +60,8 @@ def _canonical(label: str) -> str:
 
 _BY_CANONICAL = {_canonical(name): name for name in (*PATHOLOGIES, NO_FINDING)}
 
-# Signs that only ever join labels, as in `A;B`, `A, B` or `['A', 'B']`. A slash may mean `or`, and
-# a question mark doubt: those are not read.
+# Characters that only ever join labels, as in `A;B`, `A, B` or `['A', 'B']`. A slash may mean `or`
+# and a question mark doubt, so those are not read.
 _NAME = "|".join(map(re.escape, _BY_CANONICAL))
 _NAMES = re.compile(rf"\b(?:{_NAME})\b")
 _JOIN = r"[\s|;,+&\[\]'\"]"
@@ -61,7 +78,7 @@ def parse_labels(text: str) -> LabelSet:
     """Read one row's labels, such as `Mass|Pleural Thickening`.
 
     Case does not matter, and spaces and underscores are equal. A text that consists of known
-    labels and of signs that can only join them, such as `Mass; Hernia`, is read as well.
+    labels and of characters that can only join them, such as `Mass; Hernia`, is read as well.
     """
     parts = [part.strip() for part in text.split(SEPARATOR) if part.strip()]
     if not parts:
@@ -92,7 +109,7 @@ def label_matrix(texts: pd.Series) -> tuple[NDArray[np.uint8], pd.Series, pd.Ser
     respelled = np.flatnonzero([each.is_respelled for each in sets])
     if len(respelled):
         logger.warning(
-            "%d rows join their labels by other signs than %s, as in %r, and are read so",
+            "%d rows join their labels by other characters than %s, as in %r, and are read so",
             np.isin(codes, respelled).sum(),
             SEPARATOR,
             str(distinct[respelled[0]])[:SHOWN_CHARS],

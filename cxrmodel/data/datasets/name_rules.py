@@ -1,6 +1,6 @@
-"""Names in a table that differ from those of the files in form alone, such as case or folder.
+"""Names in a table that differ from those of the files only in form, such as case or folder.
 
-A rule turns a name into a key, and is applied only where that leaves no doubt: no two names of the
+A rule turns a name into a key. It is applied only where that leaves no doubt: no two names of the
 table and no two files share a key, and every name of the table has a file or every file a name.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -27,9 +27,9 @@ RULES: Mapping[str, Callable[[str, int], str]] = {
     "folder": _last_parts,
     "case": lambda name, _: name.casefold(),
     "ending": lambda name, _: _ENDING.sub("", name),
-    "leading zeros": lambda name, _: _LEADING_ZEROS.sub("", name),  # which spreadsheets take away
+    "leading zeros": lambda name, _: _LEADING_ZEROS.sub("", name),  # which spreadsheets remove
 }
-"""What of a name does not count, as it is said to people; combined in this order."""
+"""What is ignored in a name, in words for people; combined in this order."""
 
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NameMatch:
-    """How the names of a table become those of files.
+    """Maps the names of a table to those of files.
 
     Attributes:
-        rules: Those applied, out of `RULES`; none where names are compared as they are.
-        num_parts: Parts of a path that name an image.
-        files: The file of each key.
+        rules: Keys of `RULES` that were applied; empty where names are compared as they are.
+        num_parts: How many parts of a path name an image.
+        files: File by key.
         note: What was applied, with an example; empty where nothing was.
     """
 
@@ -52,7 +52,7 @@ class NameMatch:
     note: str = ""
 
     def resolve(self, names: pd.Series) -> pd.Series:
-        """Return the names of files; those that have none stay as they are."""
+        """Return the name of each file; a name without a file stays as it is."""
         if not self.rules:
             return names
         distinct = {name: self._file_of(str(name)) for name in names.unique()}
@@ -66,7 +66,7 @@ AS_THEY_ARE = NameMatch()
 
 
 def key_of(name: str, rules: Iterable[str], num_parts: int) -> str:
-    """Return what is left of a name."""
+    """Return what the rules leave of a name."""
     for rule in rules:
         name = RULES[rule](name, num_parts)
     return name
@@ -75,23 +75,22 @@ def key_of(name: str, rules: Iterable[str], num_parts: int) -> str:
 def match_names(
     names: Iterable[str], files: Iterable[str], num_parts: int, table: str = "table"
 ) -> NameMatch:
-    """Return the weakest rule that lets a table and a listing meet without any doubt.
+    """Return the weakest combination of rules that matches a table to a listing without doubt.
 
     Args:
         names: What the table calls its images, each once.
         files: Names of the files, each once.
-        num_parts: Parts of a path that name an image.
+        num_parts: How many parts of a path name an image.
         table: What to call the table in a note.
 
     Returns:
-        The rule; none where table and listing meet without one, or where none is beyond doubt.
+        The match; `AS_THEY_ARE` where no rule is needed, or where none is beyond doubt.
     """
     names, files = {name for name in names if name}, set(files)
     enough = min(len(names), len(files))
     if len(names & files) == enough:
         return AS_THEY_ARE
-    for rules in _combinations():
-        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+    for rules, of_names, of_files in _by_key(names, files, num_parts):
         met = of_names.keys() & of_files.keys()
         if len(of_names) == len(names) and len(of_files) == len(files) and len(met) == enough:
             pairs = [(of_names[key], of_files[key]) for key in met]
@@ -105,14 +104,14 @@ def match_names(
 
 
 def resolve_list(names: pd.Series, images: pd.Series, match: NameMatch, table: str) -> pd.Series:
-    """Return which images a list beside the table means, by the table's rule or one of its own.
+    """Return the images that a list beside the table names, by the table's rules or its own.
 
     Where it names none of the images, the log says how they differ.
 
     Args:
         names: What the list calls its images.
         images: Names of the images.
-        match: What was applied to the table.
+        match: The match of the table.
         table: What to call the list in the log.
     """
     names = match.resolve(names)
@@ -128,23 +127,22 @@ def resolve_list(names: pd.Series, images: pd.Series, match: NameMatch, table: s
 def explain_mismatch(
     names: Iterable[str], files: Iterable[str], num_parts: int, table: str = "table"
 ) -> str:
-    """Show a name and a file that do not meet, and the rule by which most would.
+    """Describe a name and a file that do not match, and the rules by which most would.
 
     Args:
-        names: What the table calls images that no file is named.
-        files: Names of files that the table does not name.
-        num_parts: Parts of a path that name an image.
+        names: Names in the table that no file has.
+        files: Names of files that the table lacks.
+        num_parts: How many parts of a path name an image.
         table: What to call the table.
 
     Returns:
-        One or two sentences; empty where no rule makes any meet.
+        One or two sentences; empty where no rule makes any match.
     """
     names, files = sorted({name for name in names if name}), sorted(set(files))
     if not names or not files:
         return ""
     met: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for rules in _combinations():
-        of_names, of_files = _unique(names, rules, num_parts), _unique(files, rules, num_parts)
+    for rules, of_names, of_files in _by_key(names, files, num_parts):
         met[rules] = [(of_names[key], of_files[key]) for key in of_names.keys() & of_files.keys()]
     best = max(met, key=lambda rules: len(met[rules]))
     if not met[best]:
@@ -157,8 +155,13 @@ def explain_mismatch(
     )
 
 
-def _combinations() -> Iterable[tuple[str, ...]]:
-    return (rules for count in range(1, len(RULES) + 1) for rules in combinations(RULES, count))
+def _by_key(
+    names: Iterable[str], files: Iterable[str], num_parts: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, str], dict[str, str]]]:
+    """Yield each combination of rules, the weakest first, with names and files by their key."""
+    for count in range(1, len(RULES) + 1):
+        for rules in combinations(RULES, count):
+            yield rules, _unique(names, rules, num_parts), _unique(files, rules, num_parts)
 
 
 def _unique(names: Iterable[str], rules: tuple[str, ...], num_parts: int) -> dict[str, str]:
@@ -178,6 +181,6 @@ def _said(rules: tuple[str, ...]) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a name as printable text of a bearable length, set off by backticks."""
+    """Return a name as printable text of a reasonable length, between backticks."""
     shown = name if name.isprintable() else name.encode("unicode_escape").decode()
     return f"`{shown[:SHOWN_CHARS]}`"

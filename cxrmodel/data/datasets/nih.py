@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: 112,120 films of 30,805 patients, and a CSV in several shapes.
+"""NIH ChestX-ray14: 112,120 images of 30,805 patients, a CSV in several shapes, two official lists.
 
 Source: Wang et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
 Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017,
@@ -10,10 +10,13 @@ split into more columns; a trailing comma; ages as `058Y`, or of 400 and more.
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.entries import (
+from cxrmodel.data.datasets.data_set import (
     DataSet,
     Entries,
     converted,
@@ -23,8 +26,11 @@ from cxrmodel.data.datasets.entries import (
     parse_sex,
     parse_view,
 )
-from cxrmodel.data.datasets.labels import label_matrix
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.delimited import decode_table
+from cxrmodel.data.datasets.labels import PATHOLOGIES, label_matrix
+from cxrmodel.data.datasets.name_rules import NameMatch, resolve_list
+
+logger = logging.getLogger(__name__)
 
 
 def read_nih(texts: pd.DataFrame, config: DataConfig) -> Entries:
@@ -68,3 +74,41 @@ NIH = DataSet(
     name_parts=1,
     read=read_nih,
 )
+
+
+TRAIN_VAL_LIST = "train_val_list.txt"
+TEST_LIST = "test_list.txt"
+
+
+def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.Series:
+    """Return `train_val`, `test`, or null where neither or both official lists name the image.
+
+    Args:
+        images: Names of images.
+        directory: Folder of the lists; either may be absent.
+        match: Which image is meant where names differ in form.
+
+    Raises:
+        DataError: A list is not a text file.
+    """
+    lists = {
+        part: _names_in(directory / name)
+        for part, name in (("train_val", TRAIN_VAL_LIST), ("test", TEST_LIST))
+        if (directory / name).is_file()
+    }
+    listed = pd.concat(lists, names=["part"]) if lists else pd.Series(dtype="str")
+    resolved = resolve_list(listed, images, match, "official lists")
+    named = {part: images.isin(resolved.get(part, [])) for part in lists}
+    official = pd.Series(None, index=images.index, dtype="str")
+    for part, member in named.items():
+        official[member] = part
+    if len(named) > 1:
+        both = named["train_val"] & named["test"]
+        official[both] = None
+        if both.any():
+            logger.warning("%d images are in both official lists, so in neither part", both.sum())
+    return official
+
+
+def _names_in(path: Path) -> pd.Series:
+    return pd.Series(decode_table(path.read_bytes(), path.name).split(), dtype="str")

@@ -18,9 +18,19 @@ from urllib.parse import quote, unquote
 import aiohttp
 import fsspec
 
-from cxrmodel.data.files.archives import ARCHIVES, UNPACK, archive_hint, is_compressed_tar
-from cxrmodel.data.files.oddities import Oddities, Oddity
+from cxrmodel.data.files.listing import Oddities, Oddity
 from cxrmodel.errors import ChecksumError, DataError, UnreadableFileError
+
+ARCHIVES = ("zip", "tar", "libarchive")
+UNPACK = "Unpack the archive into a folder and set data.root to that."
+
+IN_PLACE = {".zip": "zip", ".tar": "tar"}
+COMPRESSED_TAR = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
+    ".tar.lzma", ".tar.z",
+)  # fmt: skip
+OTHER = (*COMPRESSED_TAR, ".7z", ".rar")
+
 
 NUM_CONNECTIONS = 16
 FORBIDDEN, NOT_THERE = (401, 403), (404, 410)
@@ -36,9 +46,9 @@ CACHES = ("simplecache", "filecache", "blockcache", "cached")
 CONCURRENT = (*WEB, "gs", "gcs", "az", "abfs", "zip")
 """Protocols from which several threads may read at once.
 
-The network's send from one event loop, and `zipfile` has a lock. Nobody promises it of others, and
-`tarfile` and one connection of FTP give a thread the bytes that another one asked for: from those,
-one file is read at a time.
+Network file systems send from one event loop, and `zipfile` has a lock. No other protocol promises
+it, and `tarfile` and a connection of FTP give a thread the bytes that another one asked for: from
+those, one file is read at a time.
 """
 
 DAMAGED = (
@@ -51,7 +61,7 @@ NO_ARCHIVE = ". It is cut short, damaged or no such archive: copy it again."
 BAD_BZ2 = ("Invalid data stream",)
 
 DEAD_LINK = Oddity(
-    "Left out, as links of the web server that lead nowhere", "Mend its pages, or the files."
+    "Left out, as links of the web server that lead nowhere", "Repair its pages, or the files."
 )
 CLOSED = Oddity("Left out, as folders that may not be read", "Ask for the right to read them.")
 VANISHED = Oddity(
@@ -67,15 +77,15 @@ class FsspecPrefix:
     """Files below a URL, by names relative to it; safe to use from threads.
 
     Args:
-        url: As fsspec understands it, chains such as `zip::https://host/films.zip` included.
+        url: As fsspec understands it, chains such as `zip::https://host/images.zip` included.
         suffixes: Ends of the names, in lower case, of the files to list.
 
     Attributes:
         oddities: What the last listing left out or had to read.
 
     Raises:
-        DataError: The protocol is unknown or its package not installed, or an archive is none or
-            of a kind that cannot be read in place.
+        DataError: The protocol is unknown or its package not installed, or the archive is damaged
+            or of a kind that cannot be read in place.
         OSError: It cannot be reached.
     """
 
@@ -87,19 +97,19 @@ class FsspecPrefix:
         self._is_web, self._is_archive = protocol in WEB, protocol in ARCHIVES
         if protocol in CACHES:
             raise DataError(
-                f"{url} would be read from copies of which nobody knows whether they are still "
-                f"those of {inner}. Set data.root to {inner}: decoded images are kept in scratch."
+                f"{url} would be read from copies that are never compared with {inner}, "
+                f"which may change. Set data.root to {inner}: decoded images are kept in scratch."
             )
         if protocol == "tar" and is_compressed_tar(url):
             raise DataError(
-                f"{url} is compressed as a whole: no image in it can be read alone. {UNPACK}"
+                f"{url} is compressed as a whole: no image in it can be read by itself. {UNPACK}"
             )
-        # A cached archive would be the one that lay there when this process first opened it.
+        # fsspec would reuse the archive as it was when this process first opened it.
         options = {"skip_instance_cache": True} if self._is_archive else {}
         try:
             self._fs, self._path = fsspec.core.url_to_fs(url, **options)
             if self._is_archive:
-                self._fs.ls("")  # fsspec's table of members is not ready for threads before
+                self._fs.ls("")  # fills fsspec's table of members, which threads must not do
         except (ImportError, ValueError, *DAMAGED) as error:
             is_damaged = isinstance(error, DAMAGED)
             hint = NO_ARCHIVE if is_damaged else extra_hint(error, url) or archive_hint(url)
@@ -143,9 +153,9 @@ class FsspecPrefix:
             yield self._name(path), int(info["size"]), _version(info)
 
     def _found(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each file, by path."""
+        """Return the details of each file, by path."""
         is_walked = getattr(self._fs.find, "__func__", None) is fsspec.AbstractFileSystem.find
-        self._fs.invalidate_cache()  # fsspec remembers listings for as long as the process lives
+        self._fs.invalidate_cache()  # fsspec keeps listings as long as the process lives
         with web_errors(), self._turn:
             found: dict[str, dict[str, Any]] = (
                 self._walked()
@@ -156,7 +166,7 @@ class FsspecPrefix:
         return found
 
     def _walked(self) -> dict[str, dict[str, Any]]:
-        """List folder by folder: fsspec's own walk omits what it cannot list, without a word."""
+        """List folder by folder: fsspec's own walk silently omits what it cannot list."""
         found = {}
         folders, known = [self._path], {self._path.rstrip("/")}
         while folders:
@@ -181,7 +191,7 @@ class FsspecPrefix:
         return found
 
     def read(self, name: str, limit: int | None = None, *, version: str = "") -> bytes:
-        """Return a file's bytes, or the first `limit` of them, of whatever version.
+        """Return a file's bytes, or the first `limit` of them; the version is not compared.
 
         Raises:
             FileNotFoundError: It is gone.
@@ -212,7 +222,7 @@ class FsspecPrefix:
             raise UnreadableFileError(f"{error}. {UNPACK} ({name} of {self.url})") from error
 
     def exists(self) -> bool:
-        """Tell whether anything is still there."""
+        """Tell whether the root is still there."""
         self._fs.invalidate_cache()
         with self._turn:
             return bool(self._fs.exists(self._path))
@@ -245,6 +255,31 @@ class FsspecPrefix:
             return info
 
 
+def is_compressed_tar(url: str) -> bool:
+    """Tell by the name whether an archive can only be unpacked as a whole."""
+    return any(link.casefold().endswith(COMPRESSED_TAR) for link in url.split("::"))
+
+
+def archive_hint(root: str) -> str:
+    """Return what to do about an archive that is given as a root, after a space; else nothing.
+
+    Args:
+        root: Path or URL, as configured.
+    """
+    name = root.casefold().rstrip("/")
+    outer, is_chain, _ = name.partition("::")
+    if is_chain:
+        protocol = next((IN_PLACE[end] for end in IN_PLACE if outer.endswith(end)), "")
+        hint = f" It is an archive within an archive: set data.root to {protocol}::{root}"
+        return hint if protocol else ""
+    if name.startswith(tuple(f"{protocol}://" for protocol in ARCHIVES)):
+        return f" An archive is named after `::`, as in {name.partition(':')[0]}::/data/FILE."
+    for suffix, protocol in IN_PLACE.items():
+        if name.endswith(suffix):
+            return f" It is an archive: set data.root to {protocol}::{root.rstrip('/')}"
+    return f" It is an archive. {UNPACK}" if name.endswith(OTHER) else ""
+
+
 @contextmanager
 def web_errors() -> Iterator[None]:
     """Make the errors of a web client those of a file system."""
@@ -258,7 +293,7 @@ def web_errors() -> Iterator[None]:
 
 
 def extra_hint(error: Exception, url: str) -> str:
-    """Return which extra of this project to install, where that is what is missing."""
+    """Return which extra of this project to install, if one is missing."""
     if not isinstance(error, ImportError):
         return ""
     protocols = (link.partition("://")[0] for link in url.split("::"))

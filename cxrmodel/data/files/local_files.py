@@ -1,4 +1,4 @@
-"""A data set's folder on a disk: walked once, its links followed, and read."""
+"""A data set's folder on a disk: walked once, with its links, and read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cxrmodel.data.files.oddities import Oddities, Oddity
+from cxrmodel.data.files.listing import Oddities, Oddity
 from cxrmodel.errors import FileChangedError
 
 CLOSED = Oddity(
@@ -36,14 +36,14 @@ VANISHED = Oddity(
 )
 
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""Opening a pipe that nobody writes to would wait for ever; files do not care."""
+"""Opening a pipe that nobody writes to would wait for ever; it makes no difference for files."""
 
 
 class LocalFolder:
     """Files below a folder, by paths relative to it.
 
-    Links are followed, also out of the folder: whoever made them there decided what belongs to the
-    data set. Each folder that links lead to is walked once.
+    Links are followed, also out of the folder: whoever made them decided what belongs to the data
+    set. Each folder that links lead to is walked once.
 
     Args:
         path: The folder.
@@ -79,7 +79,7 @@ class LocalFolder:
     def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.path / prefix) as entries:
-                return sorted(entries, key=lambda entry: entry.name)  # links are met in this order
+                return sorted(entries, key=lambda entry: entry.name)  # links are followed in order
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             if not prefix:
                 raise
@@ -92,8 +92,8 @@ class LocalFolder:
         if not entry.is_symlink():
             return entry.is_dir(follow_symlinks=False)
         target = os.path.realpath(entry.path)
-        # What a link to a walked folder holds is met in that folder itself.
-        if not os.path.isdir(target) or any(  # noqa: PTH112 - of no use, rather than an error
+        # A folder that is walked anyway needs no second walk through a link.
+        if not os.path.isdir(target) or any(  # noqa: PTH112 - returns False where Path.is_dir raises
             _is_below(target, walked) for walked in (self._top, *self._outside)
         ):
             return False
@@ -110,9 +110,9 @@ class LocalFolder:
             status = entry.stat()
         except PermissionError:
             raise
-        except OSError:  # of a circle ELOOP, of a target's name that is too long ENAMETOOLONG
+        except OSError:  # ELOOP for a circle, ENAMETOOLONG for the target of a link
             if not is_link and Path(entry.path).exists():
-                raise  # the disk's own trouble, worth another try
+                raise  # trouble with the disk, worth another try
             self.oddities.add(DEAD_LINK if is_link else VANISHED, name)
             return
         if not entry.name.casefold().endswith(self.suffixes) or stat.S_ISDIR(status.st_mode):

@@ -8,7 +8,6 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
@@ -19,14 +18,13 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
-from cxrmodel.data.files.archives import archive_hint
-from cxrmodel.data.files.fsspec_files import FsspecPrefix, extra_hint, web_errors
+from cxrmodel.data.files.fsspec_files import FsspecPrefix, archive_hint, extra_hint, web_errors
+from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, Oddities
 from cxrmodel.data.files.local_files import LocalFolder
-from cxrmodel.data.files.oddities import Oddities
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
-from cxrmodel.errors import DataError
-from cxrmodel.storage.layout import IMAGE_SUFFIXES
+from cxrmodel.data.ledger import Reason
+from cxrmodel.errors import DataError, FileChangedError, ImageError, UnreadableFileError
 
 LOCAL_PROTOCOLS = ("file:", "local:")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
@@ -37,7 +35,7 @@ UNFORESEEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
     RuntimeError, TypeError, ValueError, BotoCoreError, ftplib.Error, struct.error, zlib.error,
 )  # fmt: skip
-"""What comes out of a file system that meets a server or file it was not made for."""
+"""Raised by a file system that meets a server or a file it was not made for."""
 
 UNFORESEEN_OF_PACKAGES = {
     "azure.core.exceptions": "AzureError",
@@ -46,28 +44,13 @@ UNFORESEEN_OF_PACKAGES = {
     "paramiko.ssh_exception": "SSHException",
     "smbprotocol.exceptions": "SMBException",
 }
-"""The same of packages that are not always installed, by module."""
+"""The same for packages that are not always installed: class by module."""
 
-ONLY_A_FOLDER = " Of a folder write the path alone, without what is before `::`."
+ONLY_A_FOLDER = " For a folder give the path alone, without what precedes `::`."
 CREDENTIALS = (
     "Credentials come from the cloud's own chain (for S3: environment, profile or role; "
     "AWS_ENDPOINT_URL for another endpoint)."
 )
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class ListedFile:
-    """One file of a listing.
-
-    Attributes:
-        uri: Path relative to the root, '/'-separated.
-        bytes: Size.
-        version: ETag, or modification time in nanoseconds, or whatever the store offers.
-    """
-
-    uri: str
-    bytes: int
-    version: str
 
 
 @contextmanager
@@ -96,7 +79,7 @@ def explained(location: str, action: str) -> Iterator[None]:
 
 
 def unforeseen() -> tuple[type[Exception], ...]:
-    """Return what file systems raise that nobody foresaw, of the packages loaded by now."""
+    """Return the unexpected errors of file systems, those of optional packages included."""
     loaded = ((sys.modules.get(module), name) for module, name in UNFORESEEN_OF_PACKAGES.items())
     return (*UNFORESEEN, *(getattr(module, name) for module, name in loaded if module))
 
@@ -154,7 +137,7 @@ class Root:
     @property
     def oddities(self) -> Oddities:
         """What the last listing left out or found elsewhere."""
-        return Oddities() if isinstance(self._files, S3Prefix) else self._files.oddities
+        return self._files.oddities
 
     def files(self) -> list[ListedFile]:
         """List the images, tables and lists below the root, sorted, in one sweep."""
@@ -179,7 +162,7 @@ class Root:
             FileNotFoundError: It is gone.
             FileChangedError: It has another version than the given one.
             UnreadableFileError: It keeps coming damaged, or cannot be unpacked.
-            DataError: The file system failed in a way that nobody foresaw.
+            DataError: The file system failed in an unexpected way.
             PermissionError: Access is refused.
             OSError: It cannot be reached.
         """
@@ -188,6 +171,38 @@ class Root:
         except unforeseen() as error:
             location = f"{self.root.rstrip('/')}/{uri}"
             raise DataError(_unforeseen(error, location, "read")) from error
+
+    def read_required(self, uri: str, limit: int | None = None) -> bytes:
+        """Read like `read` what the run cannot do without, such as a table.
+
+        Raises:
+            DataError: It is not there, or access is denied.
+            OSError: It cannot be reached.
+        """
+        with explained(f"{self.root.rstrip('/')}/{uri}", "read"):
+            return self.read(uri, limit)
+
+    def read_image(self, uri: str, limit: int, *, version: str = "") -> bytes:
+        """Read like `read`, but raise an ImageError for whatever costs this image alone.
+
+        Raises:
+            ImageError: The file is gone, replaced or unreadable.
+            OSError: The root as a whole cannot be reached; worth another try.
+        """
+        try:
+            return self.read(uri, limit, version=version)
+        except FileNotFoundError as error:
+            if not self.exists():
+                raise OSError(f"{self.root} is gone or out of reach: {error}") from error
+            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
+        except FileChangedError as error:
+            was = f"it was version {version} when it was listed" if version else str(error)
+            raise ImageError(Reason.REPLACED, was) from error
+        except UnreadableFileError as error:
+            raise ImageError(Reason.UNREADABLE, str(error)) from error
+        except OSError as error:
+            error.add_note(f"while reading {uri} of {self.root}")
+            raise
 
     def exists(self) -> bool:
         """Tell whether the root is still there."""

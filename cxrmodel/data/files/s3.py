@@ -1,4 +1,4 @@
-"""A prefix of an S3 bucket: listed by the thousand, read an object a request, and verified."""
+"""A prefix of an S3 bucket: listed by the thousand, read one object per request, and verified."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     PartialCredentialsError,
 )
 
+from cxrmodel.data.files.listing import Oddities
 from cxrmodel.errors import ChecksumError, DataError, FileChangedError
 from cxrmodel.storage.retry import NUM_READS, patiently, status_of
 
@@ -42,10 +43,13 @@ class S3Prefix:
     """What lies below `s3://bucket/prefix`; safe to use from threads, and after a fork.
 
     Endpoint, region and credentials come from AWS's own chain. A request that the store is too
-    busy for, or that breaks off, is repeated with growing waits; a refusal never.
+    busy for, or that breaks off, is repeated with growing waits; a refusal is not.
 
     Args:
         url: `s3://bucket/prefix`.
+
+    Attributes:
+        oddities: Always empty.
 
     Raises:
         DataError: The URL names no bucket.
@@ -56,6 +60,7 @@ class S3Prefix:
         if not self.bucket:
             raise DataError(f"{url} names no bucket: write s3://BUCKET/PREFIX.")
         self.prefix = f"{prefix.strip('/')}/".lstrip("/")
+        self.oddities = Oddities()  # a bucket has none
         self._clients: dict[int, Any] = {}
         self._client()
 
@@ -76,7 +81,7 @@ class S3Prefix:
         The version is the ETag, or the time of modification where the store sends no ETag.
 
         Raises:
-            DataError: The store does not say what a listing of S3 has to say.
+            DataError: The store's listing lacks what every listing of S3 has.
         """
         num_without_etag = 0
         for found in self._listed():
@@ -105,7 +110,7 @@ class S3Prefix:
             previous = more
             if "NextContinuationToken" in page:
                 more = {"ContinuationToken": page["NextContinuationToken"]}
-            else:  # the store knows version 1 of listings alone, which goes on after a key
+            else:  # the store only knows listings of version 1, which continue after a key
                 operation = "list_objects"
                 more = {
                     "Marker": page.get("NextMarker") or max((f["Key"] for f in found), default="")
@@ -122,14 +127,14 @@ class S3Prefix:
         )
 
     def read(self, name: str, limit: int | None = None, *, version: str = "") -> bytes:
-        """Return an object's bytes, or the first `limit` of them, in one request if all goes well.
+        """Return an object's bytes, or the first `limit` of them, normally in one request.
 
         Whole objects are verified against their MD5 where the ETag is one.
 
         Args:
             name: Relative to the prefix.
             limit: The most bytes to return.
-            version: Which it must have, whole, as listed.
+            version: The version it must have, as listed.
 
         Raises:
             FileNotFoundError: The object or the bucket is gone.
@@ -145,7 +150,7 @@ class S3Prefix:
         for _ in range(NUM_READS):
             try:
                 reply = self._request("get_object", Key=key, **asked)
-            except FlexibleChecksumError:  # one that the store keeps beside the ETag
+            except FlexibleChecksumError:  # the checksum that the store keeps beside the ETag
                 kind = "checksum than the store's"
             else:
                 body, md5 = bytes(reply["Body"]), _md5_of(reply, version)
@@ -175,7 +180,7 @@ class S3Prefix:
                 Bucket=self.bucket, **arguments
             )
             if "Body" in reply:
-                with closing(reply["Body"]) as stream:  # as a context it is the unchecked stream
+                with closing(reply["Body"]) as stream:  # its own context manager skips the checksum
                     reply["Body"] = stream.read()
             return reply
 
@@ -190,7 +195,7 @@ class S3Prefix:
 
 
 def _connect() -> Any:
-    # Retries are `patiently`'s: boto3's own do not cover the body, and stop after a count.
+    # `patiently` repeats requests: boto3 itself does not cover the body, and stops after a count.
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
@@ -202,7 +207,7 @@ def _connect() -> Any:
 
 def _condition(version: str) -> dict[str, Any]:
     """Return what makes the store refuse an object of another version."""
-    if MODIFIED.fullmatch(version):  # the header knows no fractions of a second
+    if MODIFIED.fullmatch(version):  # the header has no fractions of a second
         latest = datetime.fromisoformat(version) + timedelta(microseconds=999_999)
         return {"IfUnmodifiedSince": latest.astimezone(UTC)}
     return {"IfMatch": f'"{version}"'} if version else {}
@@ -211,14 +216,14 @@ def _condition(version: str) -> dict[str, Any]:
 def _md5_of(reply: dict[str, Any], version: str) -> str:
     """Return the MD5 of a whole object where its ETag, in the reply or as listed, is that."""
     etag = reply.get("ETag", version).strip('"')
-    # With a key of one's own the ETag looks like an MD5 and is not that of the content.
+    # With a customer's key the ETag looks like an MD5 but is not that of the content.
     keyed = "kms" in reply.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in reply
     is_md5 = MD5.fullmatch(etag) and not keyed and "ContentRange" not in reply
     return etag if is_md5 else ""
 
 
 def _explained(error: ClientError, action: str, where: str) -> Exception:
-    """Return what a refusal means, as an exception that says what was asked of which bucket."""
+    """Return a refusal as an exception that says what was asked of which bucket."""
     reply = error.response.get("Error", {})
     code = reply.get("Code", "")
     told = f"{code}: {reply.get('Message') or 'no reason given'}"

@@ -1,11 +1,11 @@
-"""Reads batches ahead of the loop that uses them."""
+"""Work done ahead on background threads, in order: batches read before the loop asks for them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,40 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 Batch = NDArray[np.uint8]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_workers: int,
+    limit: int,
+    name: str,
+) -> Generator[Result, None, None]:
+    """Yield the result of each item, in order, while threads work on the next ones.
+
+    `items` is advanced in the caller's thread.
+
+    Args:
+        function: Called with one item, on any thread.
+        items: What to work on.
+        num_workers: Threads.
+        limit: Results held or in progress at most, the next one to yield included.
+        name: Prefix of the threads' names.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix=name) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= limit:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # the loop ended early, or failed: do not start what nobody wants
+            pool.shutdown(cancel_futures=True)
 
 
 def iterate_batches(
@@ -39,25 +73,10 @@ def iterate_batches(
     """
     if prefetch < 1:
         raise ValueError(f"prefetch must be at least 1, got {prefetch}")
-    return _read_ahead(pixels, batches, prefetch)
-
-
-def _read_ahead(
-    pixels: Pixels, batches: Iterable[Rows], prefetch: int
-) -> Generator[tuple[Rows, Batch], None, None]:
-    waiting: deque[tuple[Rows, Future[Batch]]] = deque()
-    with ThreadPoolExecutor(prefetch, thread_name_prefix="read-ahead") as pool:
-        try:
-            for rows in batches:
-                waiting.append((rows, pool.submit(pixels.read, rows)))
-                if len(waiting) > prefetch:
-                    yield _next(waiting)
-            while waiting:
-                yield _next(waiting)
-        finally:  # the loop ended early, or failed: do not read what nobody wants
-            pool.shutdown(cancel_futures=True)
-
-
-def _next(waiting: deque[tuple[Rows, Future[Batch]]]) -> tuple[Rows, Batch]:
-    rows, batch = waiting.popleft()
-    return rows, batch.result()
+    return map_ahead(
+        lambda rows: (rows, pixels.read(rows)),
+        batches,
+        num_workers=prefetch,
+        limit=prefetch + 1,
+        name="read-ahead",
+    )

@@ -14,8 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images.formats import check_size, format_of, require_pydicom
 from cxrmodel.data.images.grey import count_codes, spread, used_levels
-from cxrmodel.data.images.header import check_size, format_of, require_pydicom
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
@@ -23,8 +23,8 @@ FILTER = Image.Resampling.BILINEAR  # Pillow widens the kernel when it reduces: 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_SCAN, MAX_JPEG_SCANS = b"\xff\xda", 64
 
-# What Pillow raises on bytes that are not what their header says, with words of its own; and what
-# Python does there, whose words say nothing of the file.
+# Raised for bytes that are not what their header says: by Pillow, with a message about the file,
+# and by Python, whose message says nothing of the file.
 _TOLD = (OSError, SyntaxError, ValueError)
 _UNTOLD = (
     ArithmeticError,
@@ -39,7 +39,7 @@ _UNTOLD = (
 
 
 class DecodedImage(NamedTuple):
-    """A decoded image, and how large it was in its file.
+    """A decoded image, and its size in the file.
 
     Attributes:
         pixels: (S, S) uint8, black 0.
@@ -57,12 +57,12 @@ class DecodedImage(NamedTuple):
 def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     """Decode a PNG, JPEG or DICOM file, told apart by content, and make it a square.
 
-    Colour becomes luminance (which for NIH's RGBA copies, of equal channels, is the grey value),
-    alpha is dropped, an animation is its still image, and an image that its EXIF tags say to lie
-    on its side is put upright. 16-bit grey, which in a PNG is seldom more than the 10 to 14 bits
-    of a detector, is spread from the least to the greatest value of the film, as a DICOM film
-    without a window is: see `grey.spread`. An image of config.size squared passes unchanged by
-    every fit. Thread-safe; leaves Pillow's global settings alone.
+    Colour becomes luminance (for NIH's RGBA copies, whose channels are equal, the grey value),
+    alpha is dropped, an animation becomes its still image, and an image that lies on its side by
+    its EXIF tags is put upright. 16-bit grey, in a PNG seldom more than the 10 to 14 bits of a
+    detector, is spread from the least to the greatest value of the image, like a DICOM image
+    without a window: see `grey.spread`. An image of config.size squared passes every fit
+    unchanged. Thread-safe; leaves Pillow's global settings alone.
 
     Args:
         data: The whole file.
@@ -90,7 +90,7 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
 
 
 def check_square(pixels: NDArray[np.uint8], size: int) -> None:
-    """Hold decoded pixels against their promise: one that is longer would overwrite its neighbours.
+    """Check the shape and type of decoded pixels: too many would overwrite the next image.
 
     Raises:
         ImageError: They are not uint8 of shape (size, size).
@@ -104,13 +104,13 @@ def check_square(pixels: NDArray[np.uint8], size: int) -> None:
 
 def _decode_dicom(data: bytes, max_megapixels: float) -> Image.Image:
     require_pydicom()
-    from cxrmodel.data.images.dicom.pixels import decode_dicom  # noqa: PLC0415 - an optional extra
+    from cxrmodel.data.images.dicom.display import decode_dicom  # noqa: PLC0415 - an optional extra
 
     return Image.fromarray(decode_dicom(data, max_megapixels))
 
 
 def _decode_png(data: bytes, max_megapixels: float) -> Image.Image:
-    # Not Image.open: its size limit is global and warns. This reads no further than the headers.
+    # Not Image.open, whose size limit is global and warns. This only reads the headers.
     image = PngImageFile(io.BytesIO(data))
     check_size(*image.size, max_megapixels)
     if not image.tile:
@@ -122,10 +122,11 @@ def _decode_png(data: bytes, max_megapixels: float) -> Image.Image:
 
 
 def _load_all_rows(data: bytes) -> Image.Image:
-    """Decode a PNG, and refuse one whose stream ends early, of which Pillow says nothing.
+    """Decode a PNG, and refuse one whose stream ends early, which Pillow does not report.
 
     Rows that the stream lacks keep what the image was filled with, so where the last row may be
-    such a one, another fill tells. Interlaced rows come in another order: then always.
+    one of them, a second decoding with another fill tells. Interlaced rows come in another order,
+    so those images are always decoded twice.
     """
     image = _load_onto(data, 1)
     width, height = image.size
@@ -147,7 +148,7 @@ def _load_onto(data: bytes, fill: int) -> Image.Image:
 def _decode_jpeg(data: bytes, max_megapixels: float) -> Image.Image:
     image = JpegImageFile(io.BytesIO(data))
     check_size(*image.size, max_megapixels)
-    num_scans = data.count(JPEG_SCAN)  # each may go over all pixels again, at a few bytes' cost
+    num_scans = data.count(JPEG_SCAN)  # each may go over all pixels again, for a few bytes
     if num_scans > MAX_JPEG_SCANS:
         raise ImageError(Reason.TOO_LARGE, f"{num_scans} scans, more than {MAX_JPEG_SCANS}")
     image.load()
@@ -158,7 +159,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Return a loaded image in grey, turned as its EXIF tags say."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*_TOLD, *_UNTOLD):  # tags that are damaged say nothing, and the pixels are sound
+    except (*_TOLD, *_UNTOLD):  # the tags are damaged, but the pixels are sound
         orientation = 1
     grey = _to_grey(image)
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
@@ -177,7 +178,7 @@ def _spread(deep: NDArray[np.uint16]) -> Image.Image:
     return Image.fromarray(table[deep])
 
 
-# Source: EXIF 2.3, tag 0x0112: where the first row and the first column of the file belong.
+# Source: EXIF 2.3, tag 0x0112: where the first row and column of the file belong.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -204,7 +205,7 @@ def _to_square(image: Image.Image, config: ImagesConfig) -> Image.Image:
 
 
 def _padded(image: Image.Image, size: int) -> Image.Image:
-    """Scale the longer side to size, then centre on black: never a larger canvas than needed."""
+    """Scale the longer side to size, then centre on black; the canvas is as small as it can be."""
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     square = Image.new("L", (size, size))

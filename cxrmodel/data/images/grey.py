@@ -1,4 +1,4 @@
-"""Grey levels: how deep values are spread over 8 bits, and whether an image uses what there are."""
+"""Grey levels: how deep values are spread over 8 bits, and whether an image has contrast."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MIN_LEVELS = 32
 MIN_SHARE_BETWEEN = 0.02
 MIN_RANGE = 16
 BLOCK_PIXELS = 1 << 20
-OUTLIERS = 100  # one in so many values, at each end
+OUTLIERS = 100  # one in 100 values, at each end
 
 Counts = NDArray[np.int64]
 Table = NDArray[np.uint8]
 
 
 def count_codes(codes: NDArray[np.unsignedinteger]) -> Counts:
-    """Return how often each code of such a type occurs, (256,) or (65536,)."""
+    """Return how often each code of the type occurs, (256,) or (65536,)."""
     counts = np.zeros(2 ** (8 * codes.itemsize), np.int64)
     flat = codes.reshape(-1)
-    for start in range(0, len(flat), BLOCK_PIXELS):  # bincount makes 8 bytes of each pixel
+    for start in range(0, len(flat), BLOCK_PIXELS):  # bincount takes 8 bytes per pixel
         counts += np.bincount(flat[start : start + BLOCK_PIXELS], minlength=len(counts))
     return counts
 
@@ -32,8 +32,8 @@ def spread(values: NDArray[np.float64], counts: Counts) -> Table:
     """Return the grey of each code, from black at the least value to white at the greatest.
 
     Where a few far values (a border of 65535, a dead pixel) would leave too few levels to the
-    rest, the 1 % of the values that are least and the 1 % that are greatest are left out, each
-    value counted once however many pixels have it.
+    rest, the least 1 % and the greatest 1 % of the values are left out, each value counted once
+    however many pixels have it.
 
     Args:
         values: (V,) value of each code.
@@ -44,7 +44,7 @@ def spread(values: NDArray[np.float64], counts: Counts) -> Table:
     """
     present = np.sort(values[counts > 0])
     black, white = present[0], present[-1]
-    grey = scaled(values, black, white if white > black else black + 1)  # of one value: black
+    grey = scaled(values, black, white if white > black else black + 1)  # one value: black
     if grey is None:
         raise ValueError("no finite range")
     if not shows(grey, counts):
@@ -57,16 +57,16 @@ def spread(values: NDArray[np.float64], counts: Counts) -> Table:
 
 
 def scaled(values: NDArray[np.float64], black: float, white: float) -> Table | None:
-    """Return values from black to white as 0 to 255; None where that is no finite range."""
+    """Return values from black to white as 0 to 255; None where the range is not finite."""
     with np.errstate(all="ignore"):
         grey = np.rint((values - black) / (white - black) * WHITE)
     return grey.clip(BLACK, WHITE).astype(np.uint8) if np.isfinite(grey).all() else None
 
 
 def shows(table: Table, counts: Counts) -> bool:
-    """Tell whether a table from codes to grey shows what the codes tell apart.
+    """Tell whether a table from codes to grey keeps the contrast of the codes.
 
-    It does not where it makes fewer than 32 levels out of twice as many codes or more, or where
+    It does not where it makes fewer than 32 levels out of at least twice as many codes, or where
     it makes nearly all pixels black or white.
     """
     present = counts > 0

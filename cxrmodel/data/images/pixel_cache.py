@@ -1,7 +1,7 @@
 """Decoded pixels in one memory map on the node's own disk.
 
-`<scratch>/images/<key>/` holds `pixels.u8`, uint8 (N, S, S), rows in index order; `rows.bin`, a
-record a row of what became of it; and `lock`. A row's record is written only after its pixels are
+`<scratch>/images/<key>/` holds `pixels.u8`, uint8 (N, S, S), rows in index order; `rows.bin`, one
+record per row of what became of it; and `lock`. A row's record is written only after its pixels are
 on disk, so a process killed at any instant leaves nothing half done that looks finished. The
 folder may vanish at any time: it costs the time to decode again.
 """
@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,20 +24,20 @@ from cxrmodel.code_digest import code_digest
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images import decode
 from cxrmodel.data.images.decode import check_square
-from cxrmodel.data.images.reader import Decoded, ImageReader
-from cxrmodel.data.images.records import (
+from cxrmodel.data.images.reader import (
     FORMAT_VERSION,
     RECORD,
+    Decoded,
+    ImageReader,
     is_unfinished,
     record_of,
     statuses_of,
 )
 from cxrmodel.errors import ImageError, ScratchSpaceError
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.storage.disk import GIB, bytes_on_disk, explain_full_disk
+from cxrmodel.storage.disk import GIB, bytes_on_disk, explain_full_disk, free_bytes
 from cxrmodel.storage.layout import LISTING_FILE
 
-# The modules that turn bytes into pixels.
 KEY_CHARS = 16
 PIXELS_FILE, ROWS_FILE, LOCK_FILE = "pixels.u8", "rows.bin", "lock"
 BLOCK_BYTES = 64 << 20
@@ -48,7 +47,7 @@ SHOWN_FOLDERS = 8
 logger = logging.getLogger(__name__)
 
 
-class ImageCache:
+class PixelCache:
     """The memory map of one listing, decoded one way.
 
     Args:
@@ -92,7 +91,7 @@ class ImageCache:
     ) -> None:
         """Decode those of the rows that are not decoded yet; one process at a time.
 
-        Rows that another try may find otherwise are tried again: `image_records.RETRIED`.
+        Rows that another try may find otherwise are tried again: `reader.RETRIED`.
 
         Args:
             reader: Decodes.
@@ -150,12 +149,12 @@ class ImageCache:
 
     def _check_space(self, num_rows: int) -> None:
         needed = num_rows * self._row_bytes
-        free = shutil.disk_usage(self.directory).free
+        free = free_bytes(self.directory)
         if needed > free:
             raise ScratchSpaceError(
                 f"Decoded images need {needed:,} bytes in {self.directory}, and {free:,} are free. "
-                "Set store.scratch to a larger disk, decode.size or data.fraction lower, or "
-                f"decode.cache to false to decode on the fly.{_deletable(self.directory)}"
+                "Set store.scratch to a larger disk, images.size or data.fraction lower, or "
+                f"images.cache to false to decode on the fly.{_deletable(self.directory)}"
             )
 
     def _fill(

@@ -1,8 +1,11 @@
-"""Decoded images by row: from the memory map, or decoded as they are asked for."""
+"""Decoded images by row: decoded once, then read from a memory map or decoded at every read."""
 
 from __future__ import annotations
 
+import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
-from cxrmodel.data.images.pixel_readers import DecodedPixels, MappedPixels, source_changed
-from cxrmodel.data.images.reader import ImageReader
-from cxrmodel.data.images.records import RECORD, Records, outcomes_of, record_of
+from cxrmodel.data.images.pixel_cache import PixelCache
+from cxrmodel.data.images.reader import RECORD, ImageReader, Records, outcomes_of, record_of
 from cxrmodel.data.ledger import (
-    REMEDIES,
+    Reason,
     count_reasons,
     describe_counts,
     ledger,
@@ -27,6 +28,8 @@ from cxrmodel.data.ledger import (
 from cxrmodel.errors import DataError
 from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.storage.layout import IMAGES_FILE, OK
+
+logger = logging.getLogger(__name__)
 
 REPORT_EVERY = 256
 
@@ -69,7 +72,8 @@ def decode_images(
     """Decode every image of the index once, and write images.parquet and excluded.parquet.
 
     With config.cache on, the pixels stay in scratch for the stages that follow, and a killed run
-    goes on where it stopped; off, or decoded elsewhere, they are dropped. The files are the same.
+    continues where it stopped; off, or decoded elsewhere, they are dropped. The files written are
+    the same.
 
     Args:
         config: How to decode.
@@ -78,8 +82,8 @@ def decode_images(
         directory: Folder to write to.
         scratch: Node-local folder for the pixels.
         num_workers: Threads that decode.
-        decode_shards: From the number of images to the records of all their rows, range by range,
-            where other machines decode.
+        decode_shards: Where other machines decode: from the number of images to the records of all
+            rows, range by range.
         report: Told the number of images done.
 
     Returns:
@@ -91,38 +95,37 @@ def decode_images(
         OSError: The data set cannot be reached; worth another try.
     """
     reader = ImageReader(config, root, index, num_workers)
+    num_images = len(reader.names)
     if decode_shards is None and config.cache:
-        records = _decode_into_cache(config, reader, index, scratch, report)
+        cache = PixelCache(config, index, num_images, scratch)
+        cache.build(reader, np.arange(num_images), report=report)
+        records = cache.records()
     else:
-        shards = (decode_shards or partial(_decode_here, reader))(len(reader.names))
-        records = _collect(shards, len(reader.names), report)
-    outcomes = outcomes_of(records, reader.names)
+        shards = (decode_shards or partial(_decode_here, reader))(num_images)
+        records = _collect(shards, num_images, report)
+    return _write_outcomes(outcomes_of(records, reader.names), root, directory)
+
+
+def _write_outcomes(outcomes: pd.DataFrame, root: str, directory: Path) -> dict[str, Any]:
+    """Write the stage's files and return its summary."""
     excluded = outcomes[outcomes["status"] != OK]
     rows = ledger(excluded["image"], excluded["status"], excluded["detail"])
-    if len(rows) == len(outcomes):
+    num_images = len(outcomes) - len(rows)
+    if num_images == 0:
         raise DataError(
             f"None of the {len(rows):,} images of {root} can be decoded: {describe_counts(rows)}. "
             f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}. "
-            f"{REMEDIES[rows['reason'].iloc[0]]}"
+            f"{Reason(rows['reason'].iloc[0]).remedy}"
         )
-    outcomes.drop(columns="detail").to_parquet(
-        directory / IMAGES_FILE, index=False, compression="zstd"
-    )
+    table = outcomes.drop(columns="detail")
+    table.to_parquet(directory / IMAGES_FILE, index=False, compression="zstd")
     write_ledger(rows, directory)
-    warn_of_losses(rows, len(outcomes) - len(rows))
+    warn_of_losses(rows, num_images)
     return {
-        "num_images": len(outcomes) - len(rows),
+        "num_images": num_images,
         "num_excluded": len(rows),
         "excluded_by_reason": count_reasons(rows),
     }
-
-
-def _decode_into_cache(
-    config: ImagesConfig, reader: ImageReader, index: Path, scratch: Path, report: ReportProgress
-) -> Records:
-    cache = ImageCache(config, index, len(reader.names), scratch)
-    cache.build(reader, np.arange(len(reader.names)), report=report)
-    return cache.records()
 
 
 def _decode_here(reader: ImageReader, num_images: int) -> Iterator[tuple[range, Records]]:
@@ -180,7 +183,7 @@ def open_pixels(
         raise DataError(f"{images} holds checksums of other images than {index} lists.")
     if not config.cache:
         return DecodedPixels(reader, expected)
-    cache = ImageCache(config, index, len(reader.names), scratch)
+    cache = PixelCache(config, index, len(reader.names), scratch)
     rows = np.flatnonzero((expected["status"] == OK).to_numpy())
     checksums = expected["crc32"].to_numpy(np.uint32)[rows]
     cache.build(reader, rows, checksums, report)
@@ -188,3 +191,87 @@ def open_pixels(
     if len(changed):
         raise source_changed(reader.names[changed[0]], cache.statuses()[changed[0]])
     return MappedPixels(reader, expected, cache)
+
+
+class _KnownImages:
+    """The rows that the images stage found usable, by name."""
+
+    def __init__(self, reader: ImageReader, expected: pd.DataFrame) -> None:
+        self.size = reader.config.size
+        self.names = reader.names
+        self._reader = reader
+        self._checksums = expected["crc32"].to_numpy(np.uint32)
+        self._statuses = expected["status"].to_numpy()
+        self._is_ok = self._statuses == OK
+        self._row_by_name = {name: row for row, name in enumerate(self.names)}
+
+    def rows_of(self, images: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each image, (B,).
+
+        Raises:
+            DataError: One is not in the index, or was excluded.
+        """
+        unknown = [image for image in images if image not in self._row_by_name]
+        if unknown:
+            raise DataError(f"{unknown[0]} is not an image of the index ({len(unknown)} unknown).")
+        rows = np.array([self._row_by_name[image] for image in images], dtype=np.int64)
+        self._require_ok(rows)
+        return rows
+
+    def _require_ok(self, rows: NDArray[np.int64]) -> None:
+        excluded = rows[~self._is_ok[rows]]
+        if len(excluded):
+            row = excluded[0]
+            raise DataError(f"{self.names[row]} has no pixels: it is {self._statuses[row]}.")
+
+    def _decode(self, row: int) -> NDArray[np.uint8]:
+        decoded = self._reader.decode(row)
+        if decoded.pixels is None or decoded.crc32 != self._checksums[row]:
+            raise source_changed(self.names[row], decoded.status)
+        return decoded.pixels
+
+
+class MappedPixels(_KnownImages):
+    """Reads from the memory map; a row's checksum is verified the first time it is read."""
+
+    def __init__(self, reader: ImageReader, expected: pd.DataFrame, cache: PixelCache) -> None:
+        super().__init__(reader, expected)
+        self._cache = cache
+        self._map = cache.pixels()
+        self._is_verified = np.zeros(len(self.names), dtype=bool)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copy B rows out of the map, (B, S, S); a damaged row is decoded again."""
+        self._require_ok(rows)
+        for row in rows[~self._is_verified[rows]].tolist():
+            if zlib.crc32(self._map[row]) != self._checksums[row]:
+                logger.warning(
+                    "Pixels of %s are damaged in scratch: decoding it again", self.names[row]
+                )
+                self._cache.repair(row, self._decode(row))
+            self._is_verified[row] = True
+        return self._map[rows]
+
+
+class DecodedPixels(_KnownImages):
+    """Decodes at every read, on several threads; for nodes whose disk cannot hold the pixels."""
+
+    def __init__(self, reader: ImageReader, expected: pd.DataFrame) -> None:
+        super().__init__(reader, expected)
+        self._pool = ThreadPoolExecutor(reader.num_workers, thread_name_prefix="decode")
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode B rows, (B, S, S)."""
+        self._require_ok(rows)
+        batch = np.empty((len(rows), self.size, self.size), np.uint8)
+        for position, pixels in enumerate(self._pool.map(self._decode, rows.tolist())):
+            batch[position] = pixels
+        return batch
+
+
+def source_changed(image: str, status: str) -> DataError:
+    """Return the error for an image that decodes to other pixels than it did."""
+    return DataError(
+        f"{image} no longer decodes to the pixels it had (it is {status} now): the data set has "
+        "changed since it was indexed. Run again to index it as it is."
+    )

@@ -1,11 +1,9 @@
-"""Reads and decodes the listed images one by one, from any thread."""
+"""Reads and decodes the listed images one by one, and keeps a record of what became of each."""
 
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +13,53 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.files.root import Root
+from cxrmodel.data.images.batches import map_ahead
 from cxrmodel.data.images.decode import DecodedImage, check_square, decode_image
+from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.images.grey import check_contrast
-from cxrmodel.data.images.header import check_bytes
 from cxrmodel.data.ledger import Reason
-from cxrmodel.errors import FileChangedError, ImageError, UnreadableFileError
+from cxrmodel.errors import ImageError
 from cxrmodel.machine import usable_cores
 from cxrmodel.storage.layout import LISTING_FILE, OK
 
-REMOTE_WORKERS_A_CORE = 8  # one decodes while the others wait for the network
+REMOTE_WORKERS_PER_CORE = 8  # one decodes while the others wait for the network
 IN_FLIGHT_BYTES = 64 << 20
 MAX_IN_FLIGHT = 128
 DETAIL_BYTES = 192
+
+FORMAT_VERSION = 2  # of the records and of the pixels beside them
+
+PENDING = ""
+STATUSES = (
+    PENDING,
+    OK,
+    str(Reason.DAMAGED_IMAGE),
+    str(Reason.TOO_LARGE),
+    str(Reason.UNSUPPORTED_IMAGE),
+    str(Reason.UNREADABLE),
+    str(Reason.REPLACED),
+    str(Reason.LOW_CONTRAST),
+)
+"""Statuses in the order of their codes: append, never insert."""
+
+# What another try may find otherwise: the file is back, or a decoder for its format is installed.
+RETRIED = (
+    PENDING,
+    str(Reason.UNREADABLE),
+    str(Reason.REPLACED),
+    str(Reason.UNSUPPORTED_IMAGE),
+)
+RECORD = np.dtype(
+    [
+        ("status", "u1"),
+        ("crc32", "<u4"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("detail", f"S{DETAIL_BYTES}"),
+    ]
+)
+
+Records = NDArray[np.void]
 
 
 @dataclass(frozen=True)
@@ -56,13 +89,13 @@ class ImageReader:
     """Reads and decodes images by row of the index.
 
     An image that cannot become pixels has a status; a store that cannot be reached raises, so
-    that a whole stage can be tried again instead of losing images to a bad minute.
+    that a whole stage can be tried again instead of losing images to a short outage.
 
     Args:
         config: How to decode.
         root: Folder or URL of the data set.
         index: Folder of the index stage.
-        num_workers: Threads; by default one a core, or 8 a core where images come over a network.
+        num_workers: Threads; by default one per core, or 8 per core for a remote root.
     """
 
     def __init__(
@@ -78,7 +111,7 @@ class ImageReader:
         self.num_workers = num_workers or self._default_workers()
 
     def _default_workers(self) -> int:
-        return usable_cores() * (1 if self._root.is_local else REMOTE_WORKERS_A_CORE)
+        return usable_cores() * (1 if self._root.is_local else REMOTE_WORKERS_PER_CORE)
 
     def decode(self, row: int) -> Decoded:
         """Read and decode one image; one that fails is read a second time.
@@ -99,7 +132,8 @@ class ImageReader:
     def _image(self, row: int) -> DecodedImage:
         expected = self._bytes[row]
         check_bytes(expected, self.config.max_megapixels)
-        data = self._read(row, expected + 1) if expected else b""
+        uri, version = self._uris[row], self._versions[row]
+        data = self._root.read_image(uri, expected + 1, version=version) if expected else b""
         if len(data) != expected:
             found = f"{len(data):,}" if len(data) < expected else f"more than {expected:,}"
             raise ImageError(
@@ -110,38 +144,43 @@ class ImageReader:
         check_contrast(image.num_levels)
         return image
 
-    def _read(self, row: int, limit: int) -> bytes:
-        try:
-            return self._root.read(self._uris[row], limit, version=self._versions[row])
-        except FileNotFoundError as error:
-            if not self._root.exists():
-                raise OSError(f"{self._root.root} is gone or out of reach: {error}") from error
-            raise ImageError(Reason.UNREADABLE, "it was listed, and is no longer there") from error
-        except FileChangedError as error:
-            was = f"it was version {self._versions[row]} when it was listed"
-            raise ImageError(Reason.REPLACED, was) from error
-        except UnreadableFileError as error:
-            raise ImageError(Reason.UNREADABLE, str(error)) from error
-        except OSError as error:
-            error.add_note(f"while reading {self._uris[row]} of {self._root.root}")
-            raise
-
     def decode_many(self, rows: Iterable[int]) -> Iterator[Decoded]:
-        """Decode rows on all threads, in the given order, with some 64 MiB in memory at once."""
+        """Decode rows on all threads, in the given order, with about 64 MiB of pixels in memory."""
         in_memory = min(IN_FLIGHT_BYTES // self.config.size**2, MAX_IN_FLIGHT)
         limit = max(2 * self.num_workers, in_memory)
-        waiting: deque[Future[Decoded]] = deque()
-        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="decode") as pool:
-            try:
-                for row in rows:
-                    waiting.append(pool.submit(self.decode, row))
-                    if len(waiting) >= limit:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        return map_ahead(
+            self.decode, rows, num_workers=self.num_workers, limit=limit, name="decode"
+        )
 
 
 def _cut(detail: str) -> str:
     return detail.encode("utf-8", "replace")[:DETAIL_BYTES].decode("utf-8", "ignore")
+
+
+def record_of(decoded: Decoded) -> Records:
+    """Return the record of one decoded row, a scalar array of `RECORD`."""
+    code, detail = STATUSES.index(decoded.status), decoded.detail.encode()
+    return np.array((code, decoded.crc32, decoded.width, decoded.height, detail), RECORD)
+
+
+def statuses_of(records: Records) -> NDArray[np.str_]:
+    """Return the (N,) status of each row: `ok`, a `Reason`, or empty where not decoded yet."""
+    return np.array(STATUSES)[_codes(records)]
+
+
+def is_unfinished(records: Records) -> NDArray[np.bool_]:
+    """Tell which of the (N,) rows are to be decoded, or tried again."""
+    return np.isin(_codes(records), [STATUSES.index(status) for status in RETRIED])
+
+
+def outcomes_of(records: Records, names: list[str]) -> pd.DataFrame:
+    """Return columns image, crc32, width, height (uint32), status and detail, a row per record."""
+    numbers = {name: records[name].astype(np.uint32) for name in ("crc32", "width", "height")}
+    details = [detail.decode("utf-8", "ignore") for detail in records["detail"].tolist()]
+    columns = {"image": names, **numbers, "status": statuses_of(records), "detail": details}
+    return pd.DataFrame(columns).astype({"image": "str", "status": "str", "detail": "str"})
+
+
+def _codes(records: Records) -> NDArray[np.uint8]:
+    codes = records["status"]
+    return np.where(codes < len(STATUSES), codes, np.uint8(0))

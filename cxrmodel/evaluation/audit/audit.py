@@ -9,21 +9,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.evaluation.audit.anomaly import (
-    GroupReconstruction,
-    reconstruction_by_group,
-    score_anomaly,
-)
-from cxrmodel.evaluation.audit.any_finding import balanced_threshold
 from cxrmodel.evaluation.audit.duplicates import Duplicates, find_duplicates
-from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws
-from cxrmodel.evaluation.audit.latent_probes import probe_latents
+from cxrmodel.evaluation.audit.latents import probe_latents, score_anomaly
 from cxrmodel.evaluation.audit.shortcuts import Shortcut, measure_shortcut
-from cxrmodel.evaluation.audit.strata import Strata, strata_of, subgroups
-from cxrmodel.evaluation.audit.subgroups import Subgroup, evaluate_subgroups
-from cxrmodel.evaluation.autoencoder import latent_columns
-from cxrmodel.evaluation.intervals import NUM_RESAMPLES
-from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.evaluation.audit.subgroups import (
+    Strata,
+    Subgroup,
+    balanced_threshold,
+    evaluate_subgroups,
+    strata_of,
+    subgroups,
+)
+from cxrmodel.evaluation.autoencoder import (
+    GroupReconstruction,
+    latent_columns,
+    reconstruction_by_group,
+)
+from cxrmodel.evaluation.patient_bootstrap import Estimate, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ class Audit:
     """What was looked for, and found.
 
     Attributes:
-        duplicates: Films that are in test and elsewhere.
-        probes: What the latents tell of view, sex and age.
+        duplicates: Images that are in test and elsewhere.
+        probes: What the latents say about view, sex and age.
         shortcuts: What the score owes to each covariate.
         threshold: Of the score for any listed finding, from validation.
         subgroups: By name.
@@ -47,7 +49,7 @@ class Audit:
     duplicates: Duplicates
     probes: dict[str, Estimate]
     shortcuts: dict[str, Shortcut]
-    threshold: Metric
+    threshold: Estimate
     subgroups: dict[str, Subgroup]
     anomaly: dict[str, Estimate]
     reconstruction: dict[str, GroupReconstruction]
@@ -59,9 +61,7 @@ def audit_run(
     latents: pd.DataFrame,
     predictions: dict[str, Predictions],
     pixels: Pixels,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
+    bootstrap: PatientBootstrap,
 ) -> Audit:
     """Look for leaks and shortcuts, and for groups that are worse off.
 
@@ -72,11 +72,9 @@ def audit_run(
         latents: N rows of `latents.parquet`.
         predictions: Of the classifier, by part, in the order of the rows.
         pixels: The images, to compare candidates for duplicates.
-        num_resamples: Bootstrap draws of the test patients.
-        seed: Seed of the draws.
+        bootstrap: Of the test images.
     """
     test = predictions["test"]
-    draws = PatientDraws(test.patients, num_resamples=num_resamples, seed=seed)
     threshold = balanced_threshold(predictions["val"])
     strata = strata_of(images)
     of_test = (images["split"] == "test").to_numpy()
@@ -84,20 +82,20 @@ def audit_run(
     rates = _train_rates(images, strata)
     return Audit(
         find_duplicates(images, hashes, pixels),
-        probe_latents(latent_columns(latents, "mu"), images, draws),
+        probe_latents(latent_columns(latents, "mu"), images, bootstrap),
         {
-            kind: measure_shortcut(test, values, rates[kind], draws)
+            kind: measure_shortcut(test, values, rates[kind], bootstrap)
             for kind, values in in_test.items()
         },
         threshold,
-        evaluate_subgroups(test, subgroups(in_test), threshold, draws),
-        score_anomaly(latents, images, draws),
-        reconstruction_by_group(latents, images, test.pathologies, draws),
+        evaluate_subgroups(test, subgroups(in_test), threshold, bootstrap),
+        score_anomaly(latents, images, bootstrap),
+        reconstruction_by_group(latents, images, test.pathologies, bootstrap),
     )
 
 
 def _train_rates(images: pd.DataFrame, strata: dict[str, Strata]) -> dict[str, dict[str, float]]:
-    """Return the share of train films with a listed finding by kind and stratum."""
+    """Return the share of train images with a listed finding by kind and stratum."""
     in_train = (images["split"] == "train").to_numpy()
     abnormal = images.loc[in_train, "any_abnormal"].astype("float64").to_numpy()
     found = {}

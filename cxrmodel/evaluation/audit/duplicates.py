@@ -1,4 +1,4 @@
-"""The same film in two parts of the split, to the byte or nearly."""
+"""The same image in two parts of the split, equal or nearly equal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from cxrmodel.evaluation.resolution import shrink, to_unit
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-NEAR_BITS = 24  # of 512; brighter or noisier films differ by 0 to 6 at the median, others by 68
+# Of 512; brighter or noisier copies differ by 0 to 6 at the median, other images by 68.
+NEAR_BITS = 24
 NEAR_CORRELATION = 0.99
 COMPARED_PX = 64
-MAX_CANDIDATES = 500  # near ones whose pixels are compared
+MAX_CANDIDATES = 500  # near pairs whose pixels are compared
 NOT_TEST = ("train", "val")
 
 
@@ -28,8 +29,8 @@ class Duplicates:
 
     Attributes:
         exact: Pairs of names with equal pixels.
-        near: Pairs of names that show the same film, not to the byte.
-        num_unchecked: Near candidates beyond the limit, which were not compared.
+        near: Pairs of names that show the same X-ray with other pixels.
+        num_unchecked: Near candidates beyond `MAX_CANDIDATES`, which were not compared.
     """
 
     exact: list[tuple[str, str]]
@@ -46,7 +47,7 @@ def find_duplicates(images: pd.DataFrame, hashes: NDArray[np.uint8], pixels: Pix
     """Look for test images that train or validation holds as well.
 
     Checksums and perceptual hashes propose pairs; the pixels decide, since checksums of 32 bits
-    meet by chance among 100,000 images. Of near ones, each test image's nearest is looked at.
+    collide by chance among 100,000 images. Of near ones, only each test image's nearest is checked.
 
     Args:
         images: N rows with `image`, `split` and `crc32`.
@@ -94,7 +95,7 @@ def _read(pixels: Pixels, one: str, two: str) -> NDArray[np.uint8]:
 def _correlation(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
     small = shrink(to_unit(np.stack([one, two])), COMPARED_PX).reshape(2, -1)
     if not small.std(axis=1).all():
-        return 0.0  # a blank image shows no film
+        return 0.0  # a blank image resembles nothing
     centred = small - small.mean(axis=1, keepdims=True)
     first, second = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     return float(first @ second)

@@ -1,28 +1,33 @@
 """Whether the autoencoder errs where radiologists drew boxes.
 
 Source of the pointing game: J. Zhang et al., Top-down neural attention by excitation backprop,
-ECCV 2016. One film and one pathology are a case; its boxes count as one region.
+ECCV 2016. One image and one pathology are a case; its boxes count as one region.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.evaluation.audit.boxes import PLACED, are_inside, mask_of
-from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws, Rows
-from cxrmodel.evaluation.intervals import NUM_RESAMPLES, few_patients
-from cxrmodel.evaluation.metrics import Metric
+from cxrmodel.data.datasets.boxes import BOX_GRID_PX
+from cxrmodel.evaluation.patient_bootstrap import (
+    NUM_RESAMPLES,
+    Estimate,
+    Floats,
+    PatientBootstrap,
+    Rows,
+    few_patients,
+)
 from cxrmodel.evaluation.resolution import shrink
 
-MAP_PX = 256  # a larger error map is averaged over areas to so many pixels a side
-# Along a side: the highest of their means is the point. A Gaussian would do the same but at the
-# borders, where it averages fewer pixels and so puts most maxima of mere noise.
+MAP_PX = 256  # a larger error map is averaged over areas down to this many pixels a side
+# Along a side: the tile of highest mean error is the point. A Gaussian would do the same except at
+# the borders, where it averages fewer pixels and so puts most maxima of mere noise.
 NUM_TILES = 32
 MAX_IMAGES = 1_000
 NO_BOX = "no film with a box"
@@ -30,26 +35,53 @@ ONE_PATIENT = "no other patient's film has a box"
 
 CASE_COLUMNS = (
     "image", "patient_id", "pathology", "num_boxes", "chance", "inside", "outside", "hit",
-    "other_films",
+    "other_images",
 )  # fmt: skip
+PLACED = ["left", "top", "right", "bottom"]
+Fit = Literal["crop", "pad", "resize"]
 ErrorMap = Callable[[str], NDArray[np.float32]]
+
+
+def boxes_on_square(boxes: pd.DataFrame, fit: Fit) -> Floats:
+    """Follow boxes through the fit that `decode_image` gives their file.
+
+    Args:
+        boxes: K rows with `x`, `y`, `width`, `height` (from the file's top left corner, on a grid
+            of `BOX_GRID_PX` along each of its sides) and `file_width`, `file_height` (px).
+        fit: How another shape becomes square.
+
+    Returns:
+        (K, 4): left, top, right and bottom in [0, 1] of the square's side; of no area where a crop
+        cuts the whole box off.
+    """
+    corners = boxes[["x", "y"]].to_numpy(dtype=np.float64)  # (K, 2)
+    sides = boxes[["width", "height"]].to_numpy(dtype=np.float64)
+    files = boxes[["file_width", "file_height"]].to_numpy(dtype=np.float64)
+    scale = (files / BOX_GRID_PX)[:, None]  # 1 for NIH's own files, 0.5 for copies of 512 px
+    edges = np.stack([corners, corners + sides], axis=1) * scale  # (K, 2, 2): corner, axis
+    if fit == "resize":
+        placed = edges / files[:, None]
+    else:
+        square = files.min(axis=1) if fit == "crop" else files.max(axis=1)
+        placed = (edges - ((files - square[:, None]) / 2)[:, None]) / square[:, None, None]
+    return np.asarray(placed.clip(0, 1).reshape(len(boxes), 4))
 
 
 @dataclass(frozen=True)
 class GroupLocalisation:
-    """Cases of one pathology, or all there are.
+    """Cases of one pathology, or all there are; metrics.json has the same names.
 
     Attributes:
         num_boxes, num_images, num_patients: What the scores rest on.
         pointing_game: Share of cases whose point lies in a box: the centre of the tile of highest
             error.
         chance: What a point drawn anywhere on the square would reach: the boxes' share of it.
-        other_films: What the points of other patients' films reach in the same boxes, so what
+        other_films: What the points of other patients' images reach in the same boxes, so what
             anatomy alone is worth.
-        gain: `pointing_game` less `chance`, paired.
-        gain_over_other_films: `pointing_game` less `other_films`, paired.
+        gain: `pointing_game` minus `chance`, paired.
+        gain_over_other_films: `pointing_game` minus `other_films`, paired.
         error_inside, error_outside: Mean absolute error in and out of the boxes, on [0, 1].
-        error_difference: Inside less outside, paired.
+        error_difference: Inside minus outside, paired.
         warning: Why not to trust the intervals, if so.
     """
 
@@ -83,10 +115,10 @@ class Localisation:
 def localise(
     boxes: pd.DataFrame, error_map: ErrorMap, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Localisation:
-    """Compare error maps with boxes; of more than 1,000 images as many are drawn at random.
+    """Compare error maps with boxes; of more than 1,000 images 1,000 are drawn at random.
 
     Args:
-        boxes: A row a box: `image`, `patient_id`, `pathology`, and `left`, `top`, `right` and
+        boxes: A row per box: `image`, `patient_id`, `pathology`, and `left`, `top`, `right` and
             `bottom` in [0, 1] of the square.
         error_map: Returns the (S, S) absolute error of an image; asked for one image at a time.
         num_resamples: Bootstrap draws of the patients.
@@ -97,12 +129,12 @@ def localise(
         names = np.random.default_rng(seed).choice(names, MAX_IMAGES, replace=False)
     cases = score_cases(boxes[boxes["image"].isin(names)], error_map)
     patients = pd.factorize(cases["patient_id"])[0].astype(np.int64)
-    draws = PatientDraws(patients, num_resamples=num_resamples, seed=seed)
+    bootstrap = PatientBootstrap(patients, num_resamples=num_resamples, seed=seed)
     kinds = cases["pathology"].to_numpy()
     everything = np.ones(len(cases), dtype=bool)
     return Localisation(
-        _summarise(cases, everything, draws),
-        {str(name): _summarise(cases, kinds == name, draws) for name in np.unique(kinds)},
+        _summarise(cases, everything, bootstrap),
+        {str(name): _summarise(cases, kinds == name, bootstrap) for name in np.unique(kinds)},
     )
 
 
@@ -114,8 +146,8 @@ def score_cases(boxes: pd.DataFrame, error_map: ErrorMap) -> pd.DataFrame:
         error_map: Likewise.
 
     Returns:
-        A row a case: `image`, `patient_id`, `pathology`, `num_boxes`, `chance`, `inside`,
-        `outside`, `hit` (0 or 1), and `other_films` (NaN where there is no other patient). A case
+        A row per case: `image`, `patient_id`, `pathology`, `num_boxes`, `chance`, `inside`,
+        `outside`, `hit` (0 or 1), and `other_images` (NaN where there is no other patient). A case
         whose boxes hold no pixel's centre is left out.
     """
     cases, highest = [], {}
@@ -152,7 +184,7 @@ def _score_case(boxes: pd.DataFrame, error: NDArray[np.float32]) -> dict[str, An
 
 
 def _score_points(
-    case: dict[str, Any], patients: pd.Series[Any], points: NDArray[np.float64], boxes: pd.DataFrame
+    case: dict[str, Any], patients: pd.Series[Any], points: Floats, boxes: pd.DataFrame
 ) -> dict[str, float]:
     """Say whether the case's own point is in its boxes, and how many other patients' are."""
     own = (boxes["image"] == case["image"]) & (boxes["pathology"] == case["pathology"])
@@ -160,18 +192,20 @@ def _score_points(
     others = inside[(patients != case["patient_id"]).to_numpy()]
     return {
         "hit": float(inside[patients.index == case["image"]][0]),
-        "other_films": float(others.mean()) if others.size else float("nan"),
+        "other_images": float(others.mean()) if others.size else float("nan"),
     }
 
 
-def _summarise(cases: pd.DataFrame, members: Rows, draws: PatientDraws) -> GroupLocalisation:
+def _summarise(
+    cases: pd.DataFrame, members: Rows, bootstrap: PatientBootstrap
+) -> GroupLocalisation:
     own = cases[members]
 
-    def mean(one: str, less: str | None = None) -> Estimate:
-        values = cases[one] - (cases[less] if less else 0.0)
+    def mean(one: str, minus: str | None = None) -> Estimate:
+        values = cases[one] - (cases[minus] if minus else 0.0)
         if values[members].isna().any():
-            return draws.combine(Metric.undefined(ONE_PATIENT), np.zeros(0))
-        return draws.mean(values.to_numpy(dtype=np.float64), members, NO_BOX)
+            return Estimate.undefined(ONE_PATIENT)
+        return bootstrap.mean(values.to_numpy(dtype=np.float64), members, NO_BOX)
 
     num_patients = int(own["patient_id"].nunique())
     return GroupLocalisation(
@@ -180,11 +214,26 @@ def _summarise(cases: pd.DataFrame, members: Rows, draws: PatientDraws) -> Group
         num_patients,
         pointing_game=mean("hit"),
         chance=mean("chance"),
-        other_films=mean("other_films"),
+        other_films=mean("other_images"),
         gain=mean("hit", "chance"),
-        gain_over_other_films=mean("hit", "other_films"),
+        gain_over_other_films=mean("hit", "other_images"),
         error_inside=mean("inside"),
         error_outside=mean("outside"),
         error_difference=mean("inside", "outside"),
         warning=few_patients(num_patients) if num_patients else None,
     )
+
+
+def mask_of(placed: Floats, side: int) -> Rows:
+    """Return (side, side), true where the centre of a pixel lies in any of (K, 4) boxes."""
+    mask = np.zeros((side, side), dtype=bool)
+    for left, top, right, bottom in np.ceil(placed * side - 0.5).astype(int):
+        mask[top:bottom, left:right] = True
+    return mask
+
+
+def are_inside(points: Floats, placed: Floats) -> Rows:
+    """Say which of (N, 2) points, x and y, lie in any of (K, 4) boxes; their right edge is out."""
+    starts, ends = placed[:, :2], placed[:, 2:]
+    within = (points[:, None] >= starts) & (points[:, None] < ends)  # (N, K, 2)
+    return np.asarray(np.any(np.all(within, axis=2), axis=1))

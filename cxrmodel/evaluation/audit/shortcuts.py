@@ -1,4 +1,4 @@
-"""Whether a score is about the lungs, or about the patient, the view and the number of visits.
+"""Whether a score comes from the lungs, or from the view, age, sex and number of visits.
 
 Source: H. Janes, M. Pepe, Adjusting for covariates in studies of diagnostic, screening, or
 prognostic markers, Am. J. Epidemiol. 168 (2008): the AUROC over pairs of the same stratum.
@@ -9,14 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cxrmodel.evaluation.audit.estimates import Estimate, PatientDraws, Rows
-from cxrmodel.evaluation.audit.strata import Strata, levels_of
-from cxrmodel.evaluation.intervals import mean_over_classes
-from cxrmodel.evaluation.metrics import Metric, macro
+from cxrmodel.evaluation.audit.subgroups import Strata, any_finding, levels_of
+from cxrmodel.evaluation.metrics import Labels, estimate_auroc
+from cxrmodel.evaluation.patient_bootstrap import (
+    Estimate,
+    PatientBootstrap,
+    Rows,
+    divide,
+)
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.evaluation.tallies import ratio
 
 NOTABLE_DROP = 0.03  # of AUROC; less is not worth a warning
 
@@ -28,7 +30,7 @@ class Shortcut:
     Attributes:
         pooled: Over all pairs of images whose covariate is known.
         within: Over pairs of images of the same stratum.
-        drop: `pooled` less `within`, paired.
+        drop: `pooled` minus `within`, paired.
         by_stratum: Macro AUROC of each stratum alone.
         alone: AUROC of the covariate alone for any listed finding.
     """
@@ -41,7 +43,7 @@ class Shortcut:
 
     @property
     def is_notable(self) -> bool:
-        """Whether a part of the score that is worth a warning is owed to the covariate."""
+        """Whether so much of the score is owed to the covariate that it deserves a warning."""
         value, interval = self.drop.value, self.drop.interval
         if value is None or interval is None:
             return False
@@ -49,7 +51,7 @@ class Shortcut:
 
 
 def measure_shortcut(
-    test: Predictions, strata: Strata, rates: dict[str, float], draws: PatientDraws
+    test: Predictions, strata: Strata, rates: dict[str, float], bootstrap: PatientBootstrap
 ) -> Shortcut:
     """Compare the score over all pairs of images with that over pairs of the same stratum.
 
@@ -57,71 +59,61 @@ def measure_shortcut(
         test: N images.
         strata: (N,), None where unknown.
         rates: Share of images with a listed finding in train, by stratum.
-        draws: Resamples of the same images.
+        bootstrap: Of the test images.
     """
     members = {name: np.asarray(strata == name) for name in levels_of(strata)}
     known = np.asarray([name is not None for name in strata], dtype=bool)
-    columns = range(len(test.pathologies))
-    pooled = [_auroc(test, column, known, draws) for column in columns]
-    parts = {
-        name: [_auroc(test, column, rows, draws) for column in columns]
-        for name, rows in members.items()
-    }
-    within = [_within(test, column, members, parts, draws) for column in columns]
-    pooled_macro, within_macro = _macro(pooled, draws), _macro(within, draws)
-    change = [_difference(one, two, draws) for one, two in zip(pooled, within, strict=True)]
+    pooled = _aurocs(test, known, bootstrap)
+    parts = {name: _aurocs(test, rows, bootstrap) for name, rows in members.items()}
+    within = [
+        _within(test.labels[:, column], members, own, bootstrap)
+        for column, own in enumerate(_by_class(parts, len(pooled)))
+    ]
+    change = [
+        bootstrap.difference(one, two, "undefined within strata")
+        for one, two in zip(pooled, within, strict=True)
+    ]
     scores = np.array([rates.get(str(name), 0.0) for name in strata], dtype=np.float64)
-    labels = test.labels.max(axis=1, initial=0)
     return Shortcut(
-        pooled_macro,
-        within_macro,
-        _macro(change, draws),
-        {name: _macro(estimates, draws) for name, estimates in parts.items()},
-        draws.auroc(labels, scores, known),
+        _macro(pooled, bootstrap),
+        _macro(within, bootstrap),
+        _macro(change, bootstrap),
+        {name: _macro(classes, bootstrap) for name, classes in parts.items()},
+        estimate_auroc(bootstrap, any_finding(test), scores, known),
     )
 
 
-def _auroc(test: Predictions, column: int, rows: Rows, draws: PatientDraws) -> Estimate:
-    return draws.auroc(test.labels[:, column], test.probabilities[:, column], rows)
+def _aurocs(test: Predictions, members: Rows, bootstrap: PatientBootstrap) -> list[Estimate]:
+    return [
+        estimate_auroc(bootstrap, labels, probabilities, members)
+        for labels, probabilities in zip(test.labels.T, test.probabilities.T, strict=True)
+    ]
+
+
+def _by_class(parts: dict[str, list[Estimate]], num_classes: int) -> list[dict[str, Estimate]]:
+    """Turn estimates by stratum and class into estimates by class and stratum, the defined ones."""
+    return [
+        {name: own[column] for name, own in parts.items() if own[column].value is not None}
+        for column in range(num_classes)
+    ]
 
 
 def _within(
-    test: Predictions,
-    column: int,
-    members: dict[str, Rows],
-    parts: dict[str, list[Estimate]],
-    draws: PatientDraws,
-) -> Estimate:
-    """Average the strata by their numbers of pairs."""
-    labels = test.labels[:, column]
-    defined = [name for name in members if parts[name][column].value is not None]
+    labels: Labels, members: dict[str, Rows], defined: dict[str, Estimate],
+    bootstrap: PatientBootstrap,
+) -> Estimate:  # fmt: skip
+    """Average the strata, weighted by their numbers of pairs."""
     if not defined:
-        return draws.combine(Metric.undefined("no stratum has both classes"), np.zeros(0))
-    pairs = np.array([labels[members[n]].sum() * (1.0 - labels[members[n]]).sum() for n in defined])
-    values = np.array([parts[name][column].value for name in defined], dtype=np.float64)
-    resamples = np.stack([parts[name][column].resamples for name in defined])  # (strata, R)
-    return draws.combine(
-        Metric(float(np.average(values, weights=pairs))), _weighted(resamples, pairs)
-    )
-
-
-def _weighted(resamples: NDArray[np.float64], pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return Estimate.undefined("no stratum has both classes")
+    own = [labels[members[name]] for name in defined]
+    pairs = np.array([part.sum() * (1.0 - part).sum() for part in own])
+    values = np.array([estimate.value for estimate in defined.values()], dtype=np.float64)
+    resamples = np.stack([estimate.resamples for estimate in defined.values()])  # (strata, R)
     weights = np.where(np.isnan(resamples), 0.0, pairs[:, None])
-    total = weights.sum(axis=0)
-    sums = (np.nan_to_num(resamples) * weights).sum(axis=0)
-    return ratio(sums, total)
+    weighted = divide((np.nan_to_num(resamples) * weights).sum(axis=0), weights.sum(axis=0))
+    return bootstrap.estimate(Estimate(float(np.average(values, weights=pairs))), weighted)
 
 
-def _difference(one: Estimate, two: Estimate, draws: PatientDraws) -> Estimate:
-    if one.value is None or two.value is None:
-        return draws.combine(Metric.undefined("undefined within strata"), np.zeros(0))
-    return draws.combine(Metric(one.value - two.value), one.resamples - two.resamples)
-
-
-def _macro(estimates: list[Estimate], draws: PatientDraws) -> Estimate:
-    defined = [estimate for estimate in estimates if estimate.value is not None]
-    metric = macro([estimate.metric for estimate in estimates])
-    if not defined:
-        return draws.combine(metric, np.zeros(0))
-    stacked = np.stack([estimate.resamples for estimate in defined], axis=1)
-    return draws.combine(metric, mean_over_classes(stacked))
+def _macro(classes: list[Estimate], bootstrap: PatientBootstrap) -> Estimate:
+    defined = [one.resamples for one in classes if one.value is not None]
+    return bootstrap.macro(classes, np.stack(defined, axis=1) if defined else np.zeros((0, 0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,8 @@ from cxrmodel.report.figures.theme import WIDTH_IN, Theme, new_figure, place
 
 LEFT_IN, GAP_IN, HEIGHT_IN = 0.72, 0.85, 2.35
 ROW_IN = HEIGHT_IN + 1.0
-MOST_MARKERS = 30
+PANELS_PER_ROW = 3
+MAX_MARKERS = 30
 PAIRS = (  # history, its column without the prefix, title, unit
     ("vae", "l1", "Autoencoder: error", "L1 (grey level, of 1)"),
     ("vae", "kl_nats", "Autoencoder: KL", "KL (nats)"),
@@ -27,28 +29,45 @@ SINGLE = (  # column of the autoencoder's history, title, unit
 
 
 def draw_training_curves(vae: pd.DataFrame, classifier: pd.DataFrame, theme: Theme) -> Figure:
-    """Draw error and KL of the autoencoder, the loss of the classifier, and below what tells why.
+    """Draw error and KL of the autoencoder, the loss of the classifier, and below what explains it.
+
+    Further terms of the autoencoder's objective follow in rows of their own, with its loss.
 
     Args:
-        vae: A row an epoch: `epoch`, `train_` and `val_` of `l1` and `kl_nats`, and
-            `posterior_variance`, `active_units` and `lr`.
-        classifier: A row an epoch: `epoch`, `train_loss`, `val_loss`.
+        vae: A row per epoch: `epoch`, `val_l1`, `val_kl_nats`, `posterior_variance`,
+            `active_units` and `lr`; each term of the objective has `train_` and `val_` columns.
+        classifier: A row per epoch: `epoch`, `train_loss`, `val_loss`.
         theme: Colours.
     """
-    figure = new_figure(2 * ROW_IN)
-    vae = vae.assign(lr_millionths=1e6 * vae["lr"])
-    histories = {"vae": vae, "classifier": classifier}
+    histories = {"vae": vae.assign(lr_millionths=1e6 * vae["lr"]), "classifier": classifier}
+    further = [("vae", name, f"Autoencoder: {name}", name) for name in _further_terms(vae)]
+    num_rows = 2 + math.ceil(len(further) / PANELS_PER_ROW)
+    figure = new_figure(num_rows * ROW_IN)
     for column, (history, name, title, unit) in enumerate(PAIRS):
         axes = _panel(figure, 0, column, title, unit)
         _draw_pair(axes, histories[history], name, theme)
     for column, (name, title, unit) in enumerate(SINGLE):
         axes = _panel(figure, 1, column, title, unit)
-        _draw_line(axes, vae, name, theme)
+        _draw_line(axes, histories["vae"], name, theme)
+    for number, (history, name, title, unit) in enumerate(further, 2 * PANELS_PER_ROW):
+        axes = _panel(figure, *divmod(number, PANELS_PER_ROW), title, unit)
+        _draw_pair(axes, histories[history], name, theme)
     return figure
 
 
+def _further_terms(vae: pd.DataFrame) -> list[str]:
+    """Return the terms of the objective besides L1 and KL, with the loss; none if it has no other.
+
+    The loss of L1 and KL alone looks like the L1.
+    """
+    trained = [name.removeprefix("train_") for name in vae.columns if name.startswith("train_")]
+    names = [name for name in trained if f"val_{name}" in vae.columns]
+    others = [name for name in names if name not in ("l1", "kl_nats")]
+    return [] if others == ["loss"] else others
+
+
 def _panel(figure: Figure, row: int, column: int, title: str, unit: str) -> Axes:
-    width = (WIDTH_IN - LEFT_IN - 0.1 - 2 * GAP_IN) / len(PAIRS)
+    width = (WIDTH_IN - LEFT_IN - 0.1 - (PANELS_PER_ROW - 1) * GAP_IN) / PANELS_PER_ROW
     left = LEFT_IN + column * (width + GAP_IN)
     axes = place(figure, left, 0.4 + row * ROW_IN, width, HEIGHT_IN)
     axes.set_title(title)
@@ -67,16 +86,17 @@ def _draw_pair(axes: Axes, history: pd.DataFrame, name: str, theme: Theme) -> No
         ("val", "validation", theme.second, "--", "s", theme.paper),
     )
     for part, label, colour, style, marker, face in parts:
-        _draw_line(
-            axes, history, f"{part}_{name}", theme, label=label, color=colour, linestyle=style,
-            marker=marker, markerfacecolor=face,
-        )  # fmt: skip
+        if f"{part}_{name}" in history:  # an objective need not have L1 or KL among its terms
+            _draw_line(
+                axes, history, f"{part}_{name}", theme, label=label, color=colour, linestyle=style,
+                marker=marker, markerfacecolor=face,
+            )  # fmt: skip
     axes.legend(loc="best", handlelength=2.6)
 
 
 def _draw_line(axes: Axes, history: pd.DataFrame, name: str, theme: Theme, **look: Any) -> None:
     look = {"color": theme.first, "marker": "o"} | look
-    if len(history) > MOST_MARKERS:
+    if len(history) > MAX_MARKERS:
         look["marker"] = ""
     values = pd.to_numeric(history[name])
     if values.isna().all():  # without a validation image

@@ -21,7 +21,7 @@ NEIGHBOURHOODS = 3  # perplexity at most a third of the other points
 PANEL_IN = 4.9
 PANEL_ASPECTS = (0.5, 0.9)  # height over width: as the map is, within reason
 NUM_TURNS = 20
-MAX_JUDGED, NUM_JUDGED_NEIGHBOURS = 2_000, 10
+MAX_CHECKED, NUM_CHECKED_NEIGHBOURS = 2_000, 10
 MANY_POINTS = 2_000
 
 
@@ -51,7 +51,7 @@ def usable_perplexity(perplexity: float, num_points: int) -> float:
 def map_latents(
     mu: NDArray[np.float32], *, max_points: int, perplexity: float, seed: int
 ) -> LatentMap | None:
-    """Embed latents in two dimensions; None where there are fewer than five, or all are one.
+    """Embed latents in two dimensions; None where there are fewer than five, or all are the same.
 
     Sources: L. van der Maaten, G. Hinton, Visualizing Data using t-SNE, JMLR 9 (2008);
     J. Venna, S. Kaski, Neighborhood preservation in nonlinear projection methods, ICANN 2001, for
@@ -76,16 +76,16 @@ def map_latents(
     # Few points leave even two threads waiting for each other.
     with threadpool_limits(limits=2 if count > MANY_POINTS else 1, user_api="openmp"):
         points = embedding.fit_transform(mu[rows])
-    judged = slice(0, MAX_JUDGED)  # the rows are in random order
-    num_neighbours = min(NUM_JUDGED_NEIGHBOURS, (len(rows[judged]) - 1) // 2)
-    trust = trustworthiness(mu[rows[judged]], points[judged], n_neighbors=num_neighbours)
+    checked = slice(0, MAX_CHECKED)  # the rows are in random order
+    num_neighbours = min(NUM_CHECKED_NEIGHBOURS, (len(rows[checked]) - 1) // 2)
+    trust = trustworthiness(mu[rows[checked]], points[checked], n_neighbors=num_neighbours)
     return LatentMap(np.asarray(points, dtype=np.float32), rows, used, float(trust))
 
 
 def draw_latent_map(
     latent_map: LatentMap, colourings: dict[str, dict[str, NDArray[np.bool_]]], theme: Theme
 ) -> Figure:
-    """Draw the map once a colouring, two beside each other.
+    """Draw the map once per colouring, two beside each other.
 
     Args:
         latent_map: Of N points.

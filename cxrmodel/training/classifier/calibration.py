@@ -1,8 +1,8 @@
-"""Probabilities again, after a loss whose minimum is not at the probability.
+"""Turns logits back into probabilities after a loss whose minimum is not at the probability.
 
 Platt scaling, fitted on validation, keeps the order of the images: ranks, AUROC and average
-precision are those of the network. It is folded into the network's last layer, so that whoever
-loads the weights has calibrated probabilities.
+precision do not change. It becomes part of the network's last layer, so that the published weights
+give calibrated probabilities.
 
 Shapes: N images, K pathologies.
 """
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from cxrmodel.models.classifier import Classifier
-from cxrmodel.models.platt_scaling import fit_platt_scaling
+from cxrmodel.models.classifier import Classifier, fit_platt_scaling
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
 
-MIN_SLOPE = 0.01  # a standard deviation: the order survives, and the probabilities are nearly equal
+MIN_SLOPE = 0.01  # per standard deviation: it keeps the order, with nearly equal probabilities
 
 
 def recalibrate(model: Classifier, data: LabelledLatents) -> dict[str, list[float]]:
@@ -37,7 +36,7 @@ def recalibrate(model: Classifier, data: LabelledLatents) -> dict[str, list[floa
     with torch.inference_mode():
         logits = model(latents.to(device)).cpu().double().numpy()
     labels = val_labels.numpy().astype(np.uint8)
-    # The rule of succession: one positive and one negative image more than there are.
+    # The rule of succession: as with one more positive and one more negative image.
     shares = (train_labels.double().sum(dim=0) + 1) / (len(train_labels) + 2)
     scaling = [
         fit_scaling(labels[:, k], logits[:, k], share) for k, share in enumerate(shares.tolist())
@@ -52,9 +51,9 @@ def fit_scaling(
 ) -> tuple[float, float]:
     """Return slope and intercept of one class.
 
-    Where validation has one class only, the logits are but shifted, to where their mean
-    probability is the share of train; where it ranks them worse than chance, they are shifted so
-    and shrunk.
+    Where validation has positive or negative images only, the logits are shifted so that their mean
+    probability is the share of train. Where they rank validation worse than chance, they are also
+    shrunk.
 
     Args:
         labels: (N,), 0 or 1, of validation images.
@@ -63,7 +62,7 @@ def fit_scaling(
     """
     if labels.min() == labels.max():
         return 1.0, _shift(logits, share)
-    spread = float(logits.std()) or 1.0  # the fit wants numbers near 1
+    spread = float(logits.std()) or 1.0  # the fit is stable with numbers near 1
     slope, intercept = fit_platt_scaling(labels, logits / spread)
     if slope < MIN_SLOPE:
         slope = MIN_SLOPE
@@ -72,7 +71,7 @@ def fit_scaling(
 
 
 def _shift(logits: NDArray[np.float64], share: float) -> float:
-    """Return what to add for this mean probability."""
+    """Return what to add to the logits for this mean probability."""
     middle = float(logit(share))
     between = middle - logits.max() - 1, middle - logits.min() + 1
     return float(brentq(lambda shift: expit(logits + shift).mean() - share, *between))

@@ -9,15 +9,15 @@ import pandas as pd
 from torch import Tensor
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import ReportProgress, silent
+from cxrmodel.storage.layout import CLASSIFIER_WEIGHTS_FILE, HISTORY_FILE, PREDICTIONS_FILE
 from cxrmodel.training.classifier.calibration import recalibrate
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents, read_labelled_latents
-from cxrmodel.training.classifier.loop import ClassifierTraining, predict
+from cxrmodel.training.classifier.loop import predict, train_classifier
 from cxrmodel.training.devices import deterministic_kernels, resolve_device
-from cxrmodel.training.published import (
-    HISTORY_FILE,
+from cxrmodel.training.network_files import (
     contiguous_state,
     empty_network,
     read_architecture,
@@ -26,9 +26,6 @@ from cxrmodel.training.published import (
     write_table,
     write_weights,
 )
-
-WEIGHTS_FILE = "classifier.safetensors"
-PREDICTIONS_FILE = "predictions.parquet"
 
 
 def fit_classifier(
@@ -49,7 +46,7 @@ def fit_classifier(
         directory: Where `classifier.safetensors`, `config.json`, `history.parquet` and
             `predictions.parquet` go.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        report: Told how many epochs are done.
+        report: Called with the number of epochs that are done.
 
     Returns:
         Numbers of images and epochs, the published epoch, its losses and mean average precision.
@@ -63,17 +60,17 @@ def fit_classifier(
     where = resolve_device(device)
     data = read_labelled_latents(latents, index)
     with deterministic_kernels(where):
-        training = ClassifierTraining(config, data, where, report)
-        model, epoch = training.run()
-        scaling = None if config.loss == "bce" else recalibrate(model, data)
-        probabilities = predict(model, data.latents.to(where))
-    write_weights(directory / WEIGHTS_FILE, contiguous_state(model))
-    write_table(directory / HISTORY_FILE, pd.DataFrame(training.history))
+        trained = train_classifier(config, data, where, report)
+        scaling = None if config.loss == "bce" else recalibrate(trained.model, data)
+        probabilities = predict(trained.model, data.latents.to(where))
+    epoch, history = trained.epoch, trained.history
+    write_weights(directory / CLASSIFIER_WEIGHTS_FILE, contiguous_state(trained.model))
+    write_table(directory / HISTORY_FILE, pd.DataFrame(history))
     write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
     _write_description(config, data, epoch, where.type, scaling, directory)
-    scores = {name: value for name, value in training.history[epoch - 1].items() if name != "epoch"}
-    epochs = len(training.history)
-    return {"num_images": len(data.rows), "epochs": epochs, "published_epoch": epoch, **scores}
+    scores = {name: value for name, value in history[epoch - 1].items() if name != "epoch"}
+    num_images, epochs = len(data.rows), len(history)
+    return {"num_images": num_images, "epochs": epochs, "published_epoch": epoch, **scores}
 
 
 def load_classifier(directory: Path) -> Classifier:
@@ -86,7 +83,7 @@ def load_classifier(directory: Path) -> Classifier:
         DamagedArtifactError: A file is missing or unreadable, or the two do not fit together.
     """
     sizes = read_architecture(directory, ("latent_dim", "num_labels"))
-    return read_weights(empty_network(Classifier, **sizes), directory / WEIGHTS_FILE)
+    return read_weights(empty_network(Classifier, **sizes), directory / CLASSIFIER_WEIGHTS_FILE)
 
 
 def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:

@@ -10,12 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError
-from cxrmodel.storage.layout import INDEX_FILE
-from cxrmodel.training.published import REMEDY, read_table
-
-LATENTS_FILE = "latents.parquet"
+from cxrmodel.storage.layout import INDEX_FILE, LATENTS_FILE
+from cxrmodel.training.network_files import REMEDY, read_table
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,123 +13,125 @@ from cxrmodel.config import ClassifierConfig
 from cxrmodel.errors import DataError, DivergedError
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import Progress, ReportProgress
-from cxrmodel.training.batches import MORE_DATA
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
-from cxrmodel.training.classifier.losses import has_both, make_loss, mean_average_precision
+from cxrmodel.training.classifier.losses import Loss, has_both, make_loss, mean_average_precision
+from cxrmodel.training.image_batches import MORE_DATA
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
+from cxrmodel.training.speed import ProgressMeter
 
-REPORT_EVERY_S = 1.0
 PREDICT_BATCH = 8192
 
+Record = dict[str, float | None]
 
-class ClassifierTraining:
-    """One training of one classifier, all of its data on the device.
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """What a training ends with.
+
+    Attributes:
+        model: The network with the weights to publish, in evaluation mode, on its device.
+        epoch: Number of the epoch of these weights, from 1.
+        history: `epoch`, `train_loss`, `val_loss` and `val_map` (mean average precision) of each
+            finished epoch; the last two are None where validation cannot tell.
+    """
+
+    model: Classifier
+    epoch: int
+    history: list[Record]
+
+
+def train_classifier(
+    config: ClassifierConfig, data: LabelledLatents, device: torch.device, report: ReportProgress
+) -> TrainedClassifier:
+    """Train every epoch, or until none has been better for `patience` epochs.
 
     Args:
         config: Settings.
-        data: Latents and labels.
+        data: Latents and labels; all of them are moved to the device.
         device: Where to compute.
-        report: Told about once a second, and at the end.
-
-    Attributes:
-        history: `epoch`, `train_loss`, `val_loss` and `val_map` (mean average precision) of each
-            finished epoch; the last two are None where validation cannot tell.
+        report: Called about once a second, and at the end.
 
     Raises:
         ValueError: Validation lacks what the best epoch or the loss needs.
         DataError: There is no train image.
+        DivergedError: The loss is not finite.
     """
+    latents, labels = (tensor.to(device) for tensor in data.part("train"))
+    val_latents, val_labels = (tensor.to(device) for tensor in data.part("val"))
+    _check_parts(config, len(latents), val_labels)
+    model = _initial_classifier(config, data).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+    loss = make_loss(config.loss, labels)
+    meter = ProgressMeter("classifier", config.epochs, "epochs", report)
+    history: list[Record] = []
+    best, best_epoch, best_score = model, 0, -math.inf
+    for epoch in range(1, config.epochs + 1):
+        order = torch.from_numpy(epoch_order(config.seed, epoch - 1, len(latents))).to(device)
+        total = torch.zeros((), device=device)
+        for rows in torch.split(order, config.batch_size):
+            mean = loss(model(latents[rows]), labels[rows])
+            mean.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            total += mean.detach() * len(rows)
+        train_loss = float(total) / len(latents)
+        record = _validated(config, model, loss, val_latents, val_labels, epoch, train_loss)
+        history.append(record)
+        score = _score(config, record)
+        if score > best_score:
+            best, best_epoch, best_score = copy.deepcopy(model), epoch, score
+        if epoch - best_epoch == config.patience:
+            break
+        if meter.is_due():
+            meter.tell(epoch, _shown(record))
+    report(Progress("classifier", epoch, epoch, "epochs", _shown(record)))
+    return TrainedClassifier(best.eval(), best_epoch, history)
 
-    def __init__(
-        self,
-        config: ClassifierConfig,
-        data: LabelledLatents,
-        device: torch.device,
-        report: ReportProgress,
-    ) -> None:
-        self._config, self._report, self._reported_at = config, report, time.monotonic()
-        self._train = tuple(tensor.to(device) for tensor in data.part("train"))
-        self._val = tuple(tensor.to(device) for tensor in data.part("val"))
-        _check_parts(config, len(self._train[0]), self._val[1])
-        self._model = _initial_classifier(config, data).to(device)
-        self._optimizer = torch.optim.AdamW(
-            self._model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+
+@torch.inference_mode()
+def _validated(
+    config: ClassifierConfig,
+    model: Classifier,
+    loss: Loss,
+    latents: Tensor,
+    labels: Tensor,
+    epoch: int,
+    train_loss: float,
+) -> Record:
+    """Return the history's row of an epoch."""
+    logits = model(latents)
+    val_loss = float(loss(logits, labels)) if len(latents) else None
+    if not math.isfinite(train_loss + (val_loss or 0.0)):
+        raise DivergedError(
+            f"The classifier diverged: in epoch {epoch} of {config.epochs} the train loss is "
+            f"{train_loss} and the validation loss {val_loss}. {_remedies(config)}."
         )
-        self._loss = make_loss(config.loss, self._train[1])
-        self.history: list[dict[str, float | None]] = []
+    val_map = mean_average_precision(logits, labels)
+    return {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_map": val_map}
 
-    def run(self) -> tuple[Classifier, int]:
-        """Train every epoch, or until none has been better for `patience` epochs.
 
-        Returns:
-            The network with the weights to publish, and the number of their epoch, from 1.
+def _score(config: ClassifierConfig, record: Record) -> float:
+    """Return what chooses the epoch to publish, the higher the better."""
+    if config.weights == "last":
+        return float(record["epoch"] or 0)
+    chosen = record["val_loss" if config.weights == "best" else "val_map"]
+    assert chosen is not None  # noqa: S101 - otherwise _check_parts had refused
+    return -chosen if config.weights == "best" else chosen
 
-        Raises:
-            DivergedError: The loss is not finite.
-        """
-        best, best_epoch, best_score = self._model, 0, -math.inf
-        for epoch in range(1, self._config.epochs + 1):
-            train_loss = self._run_epoch(epoch - 1)
-            score = self._validate(epoch, train_loss)
-            if score > best_score:
-                best, best_epoch, best_score = copy.deepcopy(self._model), epoch, score
-            if epoch - best_epoch == self._config.patience:
-                break
-            self._tell()
-        self._tell(is_last=True)
-        return best.eval(), best_epoch
 
-    def _run_epoch(self, epoch: int) -> float:
-        latents, labels = self._train
-        order = torch.from_numpy(epoch_order(self._config.seed, epoch, len(latents)))
-        total = torch.zeros((), device=latents.device)
-        for batch in torch.split(order.to(latents.device), self._config.batch_size):
-            loss = self._loss(self._model(latents[batch]), labels[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            total += loss.detach() * len(batch)
-        return float(total) / len(latents)
+def _shown(record: Record) -> dict[str, float]:
+    return {name: value for name, value in record.items() if value is not None}
 
-    @torch.inference_mode()
-    def _validate(self, epoch: int, train_loss: float) -> float:
-        """Add an epoch to the history and return its score, the higher the better."""
-        latents, labels = self._val
-        logits = self._model(latents)
-        val_loss = float(self._loss(logits, labels)) if len(latents) else None
-        self._check_finite(train_loss, val_loss, epoch)
-        val_map = mean_average_precision(logits, labels)
-        self.history.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": val_loss, "val_map": val_map}
-        )
-        score = {"last": epoch, "best": val_loss, "best_map": val_map}[self._config.weights]
-        assert score is not None  # noqa: S101 - else _check_parts had refused
-        return -score if self._config.weights == "best" else score
 
-    def _check_finite(self, train_loss: float, val_loss: float | None, epoch: int) -> None:
-        if not math.isfinite(train_loss + (val_loss or 0.0)):
-            raise DivergedError(
-                f"The classifier diverged: in epoch {epoch} of {self._config.epochs} the train "
-                f"loss is {train_loss} and the validation loss {val_loss}. "
-                f"{self._remedies()}."
-            )
-
-    def _remedies(self) -> str:
-        remedies = [f"Lower classifier.lr (now {self._config.lr:g})"]
-        if self._config.weight_decay:
-            remedies.append(f"lower classifier.weight_decay (now {self._config.weight_decay:g})")
-        if not self._config.standardize:
-            remedies.append("set classifier.standardize")
-        return ", or ".join(remedies)
-
-    def _tell(self, *, is_last: bool = False) -> None:
-        now, done = time.monotonic(), len(self.history)
-        if now - self._reported_at < REPORT_EVERY_S and not is_last:
-            return
-        self._reported_at = now
-        metrics = {name: value for name, value in self.history[-1].items() if value is not None}
-        total = done if is_last else self._config.epochs  # it may have stopped early
-        self._report(Progress("classifier", done, total, "epochs", metrics))
+def _remedies(config: ClassifierConfig) -> str:
+    remedies = [f"Lower classifier.lr (now {config.lr:g})"]
+    if config.weight_decay:
+        remedies.append(f"lower classifier.weight_decay (now {config.weight_decay:g})")
+    if not config.standardize:
+        remedies.append("set classifier.standardize")
+    return ", or ".join(remedies)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# The authors' own defaults, github.com/Alibaba-MIIL/ASL.
+# The defaults of the authors' code, github.com/Alibaba-MIIL/ASL.
 GAMMA_POSITIVE, GAMMA_NEGATIVE, MARGIN = 1, 4, 0.05
 
 

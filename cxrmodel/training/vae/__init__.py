@@ -1,1 +1,1 @@
-"""The autoencoder's training: fit, loop, step, state, validation."""
+"""The autoencoder's training: fit, loop, step, state, objective, validation."""

@@ -1,4 +1,4 @@
-"""Small changes of position and exposure, as they differ between two films of one chest."""
+"""Small changes of position and exposure, as between two images of one chest."""
 
 from __future__ import annotations
 

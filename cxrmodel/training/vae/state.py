@@ -1,12 +1,12 @@
-"""What a training of the autoencoder is at one moment, and its form as a checkpoint."""
+"""Where a training of the autoencoder is, and how that becomes a checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE
-from cxrmodel.training.batches import SplitRows
 from cxrmodel.training.checkpoints import Checkpoint, EpochRecord
-from cxrmodel.training.published import empty_network
+from cxrmodel.training.image_batches import SplitRows
+from cxrmodel.training.network_files import contiguous_state, empty_network
 from cxrmodel.training.randomness import Stream, seed_of
+from cxrmodel.training.vae.objective import make_objective
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
 
-WEIGHTS, FIRST_MOMENT, SECOND_MOMENT = "weights", "exp_avg", "exp_avg_sq"  # Adam's names
-SUMS = "sums"
+WEIGHTS = "weights."  # before their names in a checkpoint
 NUM_SAMPLED_IMAGES = 8
 
 
@@ -33,10 +33,10 @@ class TrainingState:
 
     Attributes:
         step: Optimiser steps finished.
-        sums: (4,), of the running epoch: L1 and KL in nats, each summed over images, the number of
-            these, and the number of steps that were skipped; on the device.
+        sums: (T + 2,), of the running epoch: each of the T terms of the objective summed over
+            images, the number of these images, and the number of skipped steps; on the device.
         history: Metrics of each finished epoch.
-        best_epoch: Number of the epoch with the lowest validation loss, from 1; 0 before it.
+        best_epoch: Number of the epoch with the lowest validation loss, from 1; 0: none yet.
     """
 
     step: int
@@ -44,10 +44,34 @@ class TrainingState:
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int = 0
 
+    @classmethod
+    def first(cls, num_terms: int, device: torch.device) -> Self:
+        """Return the state before the first step; sums are float64 where the device has it."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return cls(0, torch.zeros(num_terms + 2, dtype=dtype).to(device))
 
-def no_sums(device: torch.device) -> Tensor:
-    """Return the sums of an epoch's start; float64 wherever the device has it."""
-    return torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64).to(device)
+    @property
+    def num_epochs(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+    @property
+    def best_loss(self) -> float | None:
+        """Lowest validation loss so far, if there is one."""
+        return self.history[self.best_epoch - 1]["val_loss"] if self.best_epoch else None
+
+    def after_step(self, sums: Tensor) -> Self:
+        """Return the state after one more step, whose sums these are."""
+        return replace(self, step=self.step + 1, sums=self.sums + sums)
+
+    def after_epoch(self, record: EpochRecord, *, is_best: bool) -> Self:
+        """Return the state after one more epoch."""
+        return replace(
+            self,
+            sums=torch.zeros_like(self.sums),
+            history=(*self.history, record),
+            best_epoch=self.num_epochs + 1 if is_best else self.best_epoch,
+        )
 
 
 def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE:
@@ -59,7 +83,7 @@ def initial_vae(config: VAEConfig, image_size: int, device: torch.device) -> VAE
             **architecture(config),
             gradient_checkpointing=config.gradient_checkpointing,
         )
-    # Channels last is the layout that convolutions are fastest in; the arithmetic is the same.
+    # Convolutions are fastest in the layout channels last; the arithmetic is the same.
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -73,10 +97,10 @@ def architecture(config: VAEConfig) -> dict[str, Any]:
 
 
 def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) -> str:
-    """Return the identity of a training: what must agree for a checkpoint to be used.
+    """Return the identity of a training: a checkpoint with another one is not used.
 
-    The settings are as given: a batch that is `auto` is taken over from the checkpoint. Not in it
-    is the device: a training may move, at the price of bit-for-bit repeatability.
+    The settings are as given: a batch size that is `auto` is taken from the checkpoint. The device
+    is not part of it: a training may move, at the price of bit-for-bit repeatability.
     """
     names = np.asarray(pixels.names)
     network = empty_network(VAE, image_size=pixels.size, **architecture(config))
@@ -84,8 +108,9 @@ def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) 
         "config": config.key_fields(),
         "precision": precision,
         "size": pixels.size,
-        # Settings alone would not tell the network of another version of this package.
+        # Another version of this package may have another network, or measure other terms.
         "weights": {name: list(weight.shape) for name, weight in network.named_parameters()},
+        "terms": make_objective(config).terms,
         "train": names[rows.train].tolist(),
         "val": names[rows.val].tolist(),
         "pixels": zlib.crc32(pixels.read(rows.train[:NUM_SAMPLED_IMAGES]).tobytes()),
@@ -93,49 +118,15 @@ def run_key(config: VAEConfig, pixels: Pixels, rows: SplitRows, precision: str) 
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def pack(
-    model: VAE, optimizer: torch.optim.Adam, state: TrainingState, batch_size: int
-) -> Checkpoint:
-    """Copy a training to the CPU; its optimiser must have made a step."""
-    tensors = {SUMS: state.sums.cpu(), **pack_weights(model)}
-    for name, weight in model.named_parameters():
-        for moment in (FIRST_MOMENT, SECOND_MOMENT):
-            tensors[f"{moment}.{name}"] = optimizer.state[weight][moment].cpu().contiguous()
-    return Checkpoint(state.step, list(state.history), state.best_epoch, batch_size, tensors)
+def packed_weights(model: VAE) -> dict[str, Tensor]:
+    """Copy the weights to the CPU, under the names that they have in a checkpoint."""
+    return {f"{WEIGHTS}{name}": weight for name, weight in contiguous_state(model).items()}
 
 
-def pack_weights(model: VAE) -> dict[str, Tensor]:
-    """Copy the weights alone to the CPU, under the names they have in a checkpoint."""
-    return {
-        f"{WEIGHTS}.{name}": weight.detach().cpu().contiguous()
-        for name, weight in model.named_parameters()
-    }
-
-
-def unpack_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def weights_in(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return a checkpoint's weights under the network's own names."""
-    prefix = f"{WEIGHTS}."
     return {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(WEIGHTS): tensor
         for name, tensor in checkpoint.tensors.items()
-        if name.startswith(prefix)
+        if name.startswith(WEIGHTS)
     }
-
-
-@torch.no_grad()
-def unpack(checkpoint: Checkpoint, model: VAE, optimizer: torch.optim.Adam) -> TrainingState:
-    """Set network and optimiser as they were, and return where training was."""
-    model.load_state_dict(unpack_weights(checkpoint))
-    sums = no_sums(next(model.parameters()).device).copy_(checkpoint.tensors[SUMS])
-    skipped = sum(epoch["skipped_steps"] or 0 for epoch in checkpoint.history) + float(sums[3])
-    num_updates = checkpoint.step - skipped
-    for name, weight in model.named_parameters():
-        optimizer.state[weight] = {
-            "step": torch.tensor(float(num_updates), device=weight.device),
-            # Like the weight in layout too: the fused kernel walks all of them side by side.
-            **{
-                moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
-                for moment in (FIRST_MOMENT, SECOND_MOMENT)
-            },
-        }
-    return TrainingState(checkpoint.step, sums, tuple(checkpoint.history), checkpoint.best_epoch)

@@ -4,86 +4,90 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cxrmodel.models.vae import VAEOutput, vae_loss
-from cxrmodel.training.batches import to_device
+from cxrmodel.models.vae import VAE, VAEOutput
 from cxrmodel.training.checkpoints import Checkpoint
 from cxrmodel.training.devices import autocast, is_out_of_memory
+from cxrmodel.training.image_batches import to_device
 from cxrmodel.training.randomness import Stream, step_noise
 from cxrmodel.training.vae.augmentation import NUM_DRAWS, augment
-from cxrmodel.training.vae.settings import ResolvedVAEConfig
-from cxrmodel.training.vae.state import TrainingState, initial_vae, no_sums, pack, unpack
+from cxrmodel.training.vae.auto_settings import ResolvedVAEConfig
+from cxrmodel.training.vae.objective import Objective
+from cxrmodel.training.vae.state import TrainingState, packed_weights, weights_in
 from cxrmodel.training.vae.world import World
 
 WARM_UP = 0.05  # of the steps, with the cosine schedule
+SUMS = "sums"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's names
 
 logger = logging.getLogger(__name__)
 
 
 class VAESteps:
-    """Network, optimiser and the state they are in.
+    """Network and optimiser; each step leads from one state to the next.
 
     Args:
         config: Settings.
-        image_size: Side of the images in pixels.
+        objective: What to minimise.
+        model: The network at its first step, on its device.
         num_steps: Steps of the whole training, for the schedule of the learning rate.
-        device: Where to compute.
         world: The processes that train together.
 
     Attributes:
-        model: The network being trained, on its device.
-        state: Where training is.
         micro_batch: Images that go through the network at once; halved where memory is short.
     """
 
     def __init__(
         self,
         config: ResolvedVAEConfig,
-        image_size: int,
+        objective: Objective,
+        model: VAE,
         num_steps: int,
-        device: torch.device,
         world: World,
     ) -> None:
-        self._config, self._device, self._world = config, device, world
-        self._num_steps = num_steps
-        self.model = initial_vae(config, image_size, device)
-        self._network = torch.compile(self.model) if config.compile else self.model
+        self._config, self._objective, self._world = config, objective, world
+        self._model, self._num_steps = model, num_steps
+        self._device = next(model.parameters()).device
+        self._network = torch.compile(model) if config.compile else model
         # Fused: one kernel for all weights. Without weight decay the arithmetic is Adam's.
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-        self.state = TrainingState(0, no_sums(device))
         self.micro_batch = config.batch_size
         self._attempt: tuple[TrainingState, Tensor] | None = None
 
-    def take(self, images: NDArray[np.uint8], batch_size: int) -> None:
+    def first_state(self) -> TrainingState:
+        """Return the state before the first step."""
+        return TrainingState.first(len(self._objective.terms), self._device)
+
+    def take(
+        self, state: TrainingState, images: NDArray[np.uint8], batch_size: int
+    ) -> TrainingState:
         """Make one step, without waiting for the device.
 
         Args:
+            state: Where training is.
             images: (B, S, S), uint8, this process's part of the batch.
             batch_size: Images of all processes in this step.
+
+        Returns:
+            Where training is after the step.
 
         Raises:
             MemoryError: There is too little even for one image at a time.
         """
-        noise = self._world.part_or_first(self._draw(batch_size))
-        share = self._world.share(batch_size)
-        while True:
-            try:
-                means = self._backward(images, noise, share)
-                break
-            except RuntimeError as error:
-                self._halve(error)
-        weights = self.model.parameters()
+        draws = self._world.part_or_first(self._draw(state.step, batch_size))
+        means = self._gradients(state.step, images, draws, self._world.share(batch_size))
+        weights = self._model.parameters()
         self._world.average([means, *(w.grad for w in weights if w.grad is not None)])
-        self._update_weights(means, batch_size)
+        following = self._update_weights(state, means, batch_size)
         self._optimizer.zero_grad(set_to_none=True)
+        return following
 
     def reconstruct(self, images: NDArray[np.uint8]) -> tuple[Tensor, VAEOutput]:
         """Encode images and decode the posterior mean.
@@ -92,48 +96,69 @@ class VAESteps:
             images: (B, S, S), uint8.
 
         Returns:
-            The images as (B, 1, S, S), float32 in [0, 1] on the device, and what became of them.
+            The images as (B, 1, S, S), float32 in [0, 1] on the device, and what the network made
+            of them.
         """
         return self._forward(images, torch.zeros(len(images), self._config.latent_dim))
 
-    def lr_of(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         if self._config.schedule == "constant":
             return self._config.lr
         rise = min(1.0, (step + 1) / (WARM_UP * self._num_steps))
         return self._config.lr * rise * 0.5 * (1 + math.cos(math.pi * step / self._num_steps))
 
-    def rates(self) -> dict[str, float]:
-        """Return the learning rate and the weight of the KL in the last step."""
-        return {"lr": self.lr_of(self.state.step - 1), "kl_weight": self._config.kl_weight}
-
-    def settle(self) -> None:
-        """Record a step that changed the weights, but was interrupted before it was recorded."""
+    def settle(self, state: TrainingState) -> TrainingState:
+        """Return where training is if an interruption fell between a step and its record."""
         if self._attempt is None:
-            return
+            return state
         following, before = self._attempt
-        if following.step == self.state.step + 1 and not torch.equal(before, self._probe()):
-            self.state = following
+        is_next = following.step == state.step + 1
+        return following if is_next and not torch.equal(before, self._probe()) else state
 
     def are_finite(self) -> bool:
         """Say whether every weight is a number; waits for the device."""
-        finite = [weight.isfinite().all() for weight in self.model.parameters()]
+        finite = [weight.isfinite().all() for weight in self._model.parameters()]
         return bool(torch.stack(finite).all())
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, state: TrainingState) -> Checkpoint:
         """Copy weights, optimiser and state to the CPU; at least one step must have been made."""
-        return pack(self.model, self._optimizer, self.state, self._config.batch_size)
+        tensors = {SUMS: state.sums.cpu(), **packed_weights(self._model)}
+        for name, weight in self._model.named_parameters():
+            for moment in MOMENTS:
+                of_weight = self._optimizer.state[weight][moment]
+                tensors[f"{moment}.{name}"] = of_weight.cpu().contiguous()
+        history, batch_size = list(state.history), self._config.batch_size
+        return Checkpoint(state.step, history, state.best_epoch, batch_size, tensors)
 
-    def go_on_from(self, checkpoint: Checkpoint) -> None:
-        """Set weights, optimiser and state as they were."""
-        self.state = unpack(checkpoint, self.model, self._optimizer)
+    def weights_of_epoch(self, state: TrainingState, epoch: int) -> Checkpoint:
+        """Copy the weights alone to the CPU."""
+        weights = packed_weights(self._model)
+        return Checkpoint(state.step, [], epoch, self._config.batch_size, weights)
 
-    def _draw(self, batch_size: int) -> Tensor:
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> TrainingState:
+        """Set weights and optimiser as they were, and return where training was."""
+        self._model.load_state_dict(weights_in(checkpoint))
+        sums, history = checkpoint.tensors[SUMS], tuple(checkpoint.history)
+        skipped = sum(epoch["skipped_steps"] or 0 for epoch in history) + float(sums[-1])
+        for name, weight in self._model.named_parameters():
+            self._optimizer.state[weight] = {
+                "step": torch.tensor(float(checkpoint.step - skipped), device=weight.device),
+                # In the weight's layout: the fused kernel walks all of them side by side.
+                **{
+                    moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
+                    for moment in MOMENTS
+                },
+            }
+        return TrainingState(checkpoint.step, sums.to(self._device), history, checkpoint.best_epoch)
+
+    def _draw(self, step: int, batch_size: int) -> Tensor:
         """Return the random numbers of a step, (B, Z) for the latents and the rest for images."""
         kinds = {Stream.NOISE: self._config.latent_dim}
         if self._config.augmentation:
             kinds[Stream.AUGMENTATION] = NUM_DRAWS
-        seed, step = self._config.seed, self.state.step
+        seed = self._config.seed
         drawn = [step_noise(seed, step, (batch_size, n), stream) for stream, n in kinds.items()]
         return torch.cat(drawn, dim=1)
 
@@ -145,27 +170,39 @@ class VAESteps:
         with autocast(self._device, self._config.precision):
             return image, self._network(image, noise)
 
-    def _backward(self, images: NDArray[np.uint8], draws: Tensor, weight: float) -> Tensor:
-        """Compute the gradients of the weighted mean loss; return its L1 and KL in nats, (2,)."""
-        means = torch.zeros(2, device=self._device)
+    def _gradients(
+        self, step: int, images: NDArray[np.uint8], draws: Tensor, share: float
+    ) -> Tensor:
+        """Compute the gradients, with fewer images at once where memory is short."""
+        while True:
+            try:
+                return self._backward(step, images, draws, share)
+            except RuntimeError as error:
+                self._halve(step, error)
+
+    def _backward(
+        self, step: int, images: NDArray[np.uint8], draws: Tensor, share: float
+    ) -> Tensor:
+        """Compute the gradients of the mean loss times `share`; return its terms, (T,)."""
+        names, weights = self._objective.terms, self._objective.weights(step)
+        means = torch.zeros(len(names), device=self._device)
         for start in range(0, len(images), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            share = weight * len(images[part]) / len(images)
-            image, output = self._forward(images[part], draws[part])
-            terms = vae_loss(output, image, self._config.kl_weight)
-            (share * terms.loss).backward()  # type: ignore[no-untyped-call]
-            means += (
-                share * torch.stack([terms.l1, terms.kl_per_dim * self._config.latent_dim]).detach()
-            )
+            chosen = slice(start, start + self.micro_batch)
+            part = share * len(images[chosen]) / len(images)
+            image, output = self._forward(images[chosen], draws[chosen])
+            terms = self._objective.measure(output, image)
+            loss = self._objective.loss(terms, weights)
+            (part * loss).backward()  # type: ignore[no-untyped-call]
+            means += part * torch.stack([terms[name] for name in names]).detach()
         return means
 
-    def _halve(self, error: RuntimeError) -> None:
+    def _halve(self, step: int, error: RuntimeError) -> None:
         if not is_out_of_memory(error):
             raise error
         if self.micro_batch == 1:
             raise MemoryError(
                 f"{self._device} has too little memory to train on one image of "
-                f"{self.model.image_size} pixels at a time. {self._less_memory()}."
+                f"{self._model.image_size} pixels at a time. {self._less_memory()}."
             ) from error
         self._optimizer.zero_grad(set_to_none=True)
         self.micro_batch = self.micro_batch // 2
@@ -174,7 +211,7 @@ class VAESteps:
         logger.warning(
             "Out of memory at step %d: a batch now goes through the network %d images at a time. "
             "Its gradient stays the mean over all of them.",
-            self.state.step + 1,
+            step + 1,
             self.micro_batch,
         )
 
@@ -186,30 +223,33 @@ class VAESteps:
             remedies.append("set vae.precision to bfloat16")
         return ", or ".join(remedies)
 
-    def _update_weights(self, means: Tensor, num_images: int) -> None:
+    def _update_weights(
+        self, state: TrainingState, means: Tensor, num_images: int
+    ) -> TrainingState:
         max_norm = self._config.max_grad_norm
-        usable = None if max_norm is None else self._clip(max_norm)
+        is_usable = None if max_norm is None else self._clip(max_norm)
         counted = torch.tensor([num_images, 0.0]).to(means.device, non_blocking=True)
-        terms = torch.cat([num_images * means, counted]).to(self.state.sums.dtype)
-        if usable is not None:
-            terms = torch.where(usable, terms, torch.tensor([0.0, 0.0, 0.0, 1.0]).to(terms))
-        following = replace(self.state, step=self.state.step + 1, sums=self.state.sums + terms)
+        sums = torch.cat([num_images * means, counted]).to(state.sums.dtype)
+        if is_usable is not None:
+            skipped = torch.tensor([0.0] * (len(sums) - 1) + [1.0]).to(sums)
+            sums = torch.where(is_usable, sums, skipped)
+        following = state.after_step(sums)
         self._attempt = (following, self._probe().clone())
-        self._optimizer.param_groups[0]["lr"] = self.lr_of(self.state.step)
+        self._optimizer.param_groups[0]["lr"] = self.lr_at(state.step)
         self._optimizer.step()
-        self.state = following
+        return following
 
     def _clip(self, max_norm: float) -> Tensor:
         """Bound the gradient's norm; return whether it is a number, without waiting for it.
 
-        The optimiser's kernel itself leaves weights and moments alone where it is not, by the
-        attributes that `torch.amp.GradScaler` sets.
+        Where it is not, the optimiser's kernel itself leaves weights and moments alone, through
+        the attributes that `torch.amp.GradScaler` sets.
         """
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), max_norm)
         self._optimizer.grad_scale = None  # type: ignore[attr-defined]
         self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         return norm.isfinite()
 
     def _probe(self) -> Tensor:
         # The fused kernel changes all weights or none before a signal's handler can run.
-        return self.model.encoder.to_mu.bias.detach()
+        return self._model.encoder.to_mu.bias.detach()

@@ -3,10 +3,9 @@ import logging
 import pandas as pd
 import pytest
 
-from cxrmodel.data.datasets.boxes import read_boxes
+from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
 from cxrmodel.errors import DataError
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.layout import BOX_LIST
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 IMAGES = pd.Series(["a.png", "b.png"])
@@ -82,8 +81,8 @@ def test_rows_that_are_no_boxes_are_counted_and_left_out(tmp_path, caplog):
     assert boxes.to_numpy().tolist() == [["a.png", "Mass", 1, 2, 3, 4]]
     counts = "1 boxes; left out are 1 of images that are not in the index and 10 rows without"
     assert counts in caplog.text
-    named = "10 of 12 rows of BBox_List_2017.csv are left out: they have no pathology or no box"
-    assert f"{named} that is known, for example 'a.png, Pneumonie, 1, 1, 1, 1'" in caplog.text
+    named = "10 of 12 rows of BBox_List_2017.csv are left out, since they name no known pathology"
+    assert f"{named} or no box, for example 'a.png, Pneumonie, 1, 1, 1, 1'" in caplog.text
 
 
 def test_boxes_beyond_the_edge_are_named(tmp_path, caplog):

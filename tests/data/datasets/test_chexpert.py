@@ -9,7 +9,7 @@ from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.datasets.chexpert import ABNORMAL, CHEXPERT, OBSERVATIONS, PATHOLOGY_OF
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.errors import DataError
@@ -20,10 +20,10 @@ HEADER = (
     "Pleural Effusion,Pleural Other,Fracture,Support Devices"
 )
 COLUMNS = HEADER.split(",")
-FILM = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+IMAGE = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
 
 
-def row(path=FILM, known="Female,68,Frontal,AP", **observed):
+def row(path=IMAGE, known="Female,68,Frontal,AP", **observed):
     by_name = {name.replace("_", " "): value for name, value in observed.items()}
     return ",".join([path, known, *(str(by_name.get(name, "")) for name in COLUMNS[5:])])
 
@@ -61,7 +61,7 @@ def test_a_row_becomes_an_entry():
         ("a.jpg", ",,,", ["", pd.NA, pd.NA, pd.NA, pd.NA]),
     ],
 )  # fmt: skip
-def test_what_is_known_of_a_film(path, known, expected):
+def test_what_is_known_of_an_image(path, known, expected):
     found = read(row(path, known)).rows.iloc[0][["patient_id", "age", "sex", "view", "official"]]
     assert [pd.NA if pd.isna(value) else value for value in found] == expected
 
@@ -92,7 +92,7 @@ def test_uncertain_labels_become_what_is_asked(uncertain, expected, reason, deta
         ({"Pleural_Other": 0, "Edema": 0}, 0),
     ],
 )
-def test_findings_without_a_name_here_make_a_film_abnormal_and_devices_do_not(observed, abnormal):
+def test_findings_without_a_name_here_make_an_image_abnormal_and_devices_do_not(observed, abnormal):
     entries = read(row(**observed))
     assert findings(entries) == (set(), abnormal)
     assert entries.reasons.tolist() == [""]
@@ -137,7 +137,7 @@ def test_blanks_that_a_program_has_written_as_na_are_blanks():
 
 
 def test_a_path_in_capitals_is_of_the_same_patient_and_part():
-    entry = read(row(path=FILM.upper())).rows.iloc[0]
+    entry = read(row(path=IMAGE.upper())).rows.iloc[0]
     assert (entry["patient_id"], entry["official"]) == ("patient00001", "train_val")
 
 
@@ -149,7 +149,7 @@ def test_pathologies_that_are_not_labelled_are_named_in_the_log(caplog):
 
 @pytest.fixture
 def root(tmp_path):
-    """Six films of three patients, of one name a view, in the layout of the small download."""
+    """Six images of three patients, named by view only, in the layout of the small download."""
     root = tmp_path / "CheXpert-v1.0-small"
     lines = {"train": [HEADER], "valid": [HEADER]}
     for number, (part, view) in enumerate(
@@ -174,7 +174,7 @@ def jpeg(seed):
     return stream.getvalue()
 
 
-def test_both_tables_are_indexed_and_films_of_one_name_stay_apart(root, index_of):
+def test_both_tables_are_indexed_and_images_of_one_name_stay_apart(root, index_of):
     (root / "train/patient00009/study1").mkdir(parents=True)
     (root / "train/patient00009/study1/view1_frontal.jpg").write_bytes(jpeg(9))
     folder = index_of(root)

@@ -104,7 +104,11 @@ def test_a_gzip_that_grows_without_end_says_so(monkeypatch):
         (b"PAR1\x15\x04", "a Parquet file", "Write it as CSV"),
         (b"BZh91AY&SY", "compressed with bzip2", "Decompress it, or"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS", "Fetch the file"),
-        (gzip.compress(b"PK\x03\x04\x14\0"), "a zip archive or an Excel workbook", "Unpack it"),
+        (
+            gzip.compress(b"PK\x03\x04\x14\0", mtime=0),
+            "a zip archive or an Excel workbook",
+            "Unpack it",
+        ),
     ],
 )
 def test_a_file_that_is_no_table_is_named_for_what_it_is(content, kind, remedy):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrmodel.data.datasets.entries import Entries
+from cxrmodel.data.datasets.data_set import Entries
 from cxrmodel.data.datasets.joins import image_names, join_rows, ledger_of, named_files
 from cxrmodel.data.ledger import Reason
 

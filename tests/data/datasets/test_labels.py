@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrmodel.data.datasets.labels import label_matrix, parse_labels
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES, label_matrix, parse_labels
 from cxrmodel.data.ledger import Reason
 
 
@@ -82,4 +81,4 @@ def test_labels_joined_by_another_sign_are_counted_in_the_log(caplog):
     hot, reasons, _ = label_matrix(pd.Series(["Mass;Hernia", "Mass", "Mass;Hernia", "Cold"]))
     assert hot.sum(axis=1).tolist() == [2, 1, 2, 0]
     assert reasons.tolist() == ["", "", "", "unknown_label"]
-    assert "2 rows join their labels by other signs than |, as in 'Mass;Hernia'" in caplog.text
+    assert "2 rows join their labels by other characters than |, as in 'Mass;Hernia'" in caplog.text

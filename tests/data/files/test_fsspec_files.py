@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".csv")
 @pytest.fixture
 def folder(tmp_path):
     """Return a folder of three files, one with a name that no URL can hold."""
-    root = tmp_path / "films"
+    root = tmp_path / "xrays"
     for name in ("a.PNG", "x/b c%é.png", "x/y/c.csv", "README.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode() * 100)
@@ -30,7 +30,7 @@ def web(folder):
 
 @pytest.fixture
 def archive(folder, tmp_path):
-    path = tmp_path / "films.zip"
+    path = tmp_path / "xrays.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, file.relative_to(folder))
@@ -149,16 +149,16 @@ def test_a_damaged_member_of_an_archive_says_so(archive):
     content[content.index(b"a.PNGa.PNG") + 20] ^= 1
     archive.write_bytes(content)
     files = FsspecPrefix(f"zip::{archive}", SUFFIXES)
-    with pytest.raises(ChecksumError, match=r"a\.PNG of zip::.*films\.zip is damaged: Bad CRC-32"):
+    with pytest.raises(ChecksumError, match=r"a\.PNG of zip::.*xrays\.zip is damaged: Bad CRC-32"):
         files.read("a.PNG")
 
 
 def test_what_is_no_archive_says_so(tmp_path):
-    (tmp_path / "films.zip").write_bytes(b"no archive")
+    (tmp_path / "xrays.zip").write_bytes(b"no archive")
     with pytest.raises(
-        DataError, match=r"Cannot open zip::.*films\.zip: File is not .* copy it again\."
+        DataError, match=r"Cannot open zip::.*xrays\.zip: File is not .* copy it again\."
     ):
-        FsspecPrefix(f"zip::{tmp_path}/films.zip", SUFFIXES)
+        FsspecPrefix(f"zip::{tmp_path}/xrays.zip", SUFFIXES)
 
 
 def test_an_archive_that_was_replaced_is_read_anew(archive, tmp_path):
@@ -173,9 +173,9 @@ def test_an_archive_that_was_replaced_is_read_anew(archive, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
-@pytest.mark.parametrize("url", ["gs://films/png", "zip::gs://films/a.zip"])
+@pytest.mark.parametrize("url", ["gs://xrays/png", "zip::gs://xrays/a.zip"])
 def test_google_cloud_without_its_package_names_the_extra(url):
-    with pytest.raises(DataError, match=r"Cannot open .*gs://films.*: .*'cxrmodel\[gcs\]'\."):
+    with pytest.raises(DataError, match=r"Cannot open .*gs://xrays.*: .*'cxrmodel\[gcs\]'\."):
         FsspecPrefix(url, SUFFIXES)
 
 

@@ -165,10 +165,10 @@ def test_odd_names_are_listed_and_read(root):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("films.zip", r"set data\.root to zip::.*/films\.zip$"),
-        ("FILMS.TAR", r"set data\.root to tar::.*/FILMS\.TAR$"),
+        ("xrays.zip", r"set data\.root to zip::.*/xrays\.zip$"),
+        ("XRAYS.TAR", r"set data\.root to tar::.*/XRAYS\.TAR$"),
         ("images_001.tar.gz", r"Unpack the archive into a folder and set data\.root to that\."),
-        ("films.7z", r"Unpack the archive"),
+        ("xrays.7z", r"Unpack the archive"),
         ("entries.csv", r"Set data\.root to the folder that holds the images\."),
     ],
 )

@@ -20,7 +20,7 @@ def reasons(ledger):
 
 @pytest.fixture
 def root(tmp_path, png):
-    """Return a folder with one film and no table yet."""
+    """Return a folder with one image and no table yet."""
     path = tmp_path / "data" / "images" / "a.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(png(1))

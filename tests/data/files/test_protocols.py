@@ -19,7 +19,7 @@ ENTRIES = "Data_Entry_2017_v2020.csv"
 COLUMNS = ["image", "uri", "patient_id", "Mass"]
 
 
-def films_of(root, index_of, tmp_path, name):
+def images_of(root, index_of, tmp_path, name):
     """Return the index of a root and its decoded pixels."""
     index, config = index_of(root, name), ImagesConfig(size=64)
     images = tmp_path / f"images-{name}"
@@ -31,9 +31,9 @@ def films_of(root, index_of, tmp_path, name):
     return table, pixels.read(pixels.rows_of(table["image"].tolist()))
 
 
-def assert_same_films(url, folder, index_of, tmp_path):
-    found, pixels = films_of(url, index_of, tmp_path, "there")
-    expected, expected_pixels = films_of(folder, index_of, tmp_path, "here")
+def assert_same_images(url, folder, index_of, tmp_path):
+    found, pixels = images_of(url, index_of, tmp_path, "there")
+    expected, expected_pixels = images_of(folder, index_of, tmp_path, "here")
     pd.testing.assert_frame_equal(found[COLUMNS], expected[COLUMNS])
     np.testing.assert_array_equal(pixels, expected_pixels)
     first = np.asarray(Image.open(folder / found["uri"][0]))
@@ -42,8 +42,8 @@ def assert_same_films(url, folder, index_of, tmp_path):
 
 @pytest.fixture
 def archive(make_root, tmp_path):
-    """Return a folder of eight films and a zip archive of it."""
-    root, path = make_root(8), tmp_path / "films.zip"
+    """Return a folder of eight images and a zip archive of it."""
+    root, path = make_root(8), tmp_path / "xrays.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(root.rglob("*.*")):
             archive.write(file, file.relative_to(root))
@@ -52,7 +52,7 @@ def archive(make_root, tmp_path):
 
 def test_a_zip_archive_is_a_root(archive, index_of, tmp_path):
     root, path = archive
-    assert_same_films(f"zip::{path}", root, index_of, tmp_path)
+    assert_same_images(f"zip::{path}", root, index_of, tmp_path)
 
 
 def test_a_folder_in_a_zip_archive_is_a_root(archive, index_of, tmp_path):
@@ -98,7 +98,7 @@ def test_a_web_server_that_lists_its_folders_is_a_root(
     ranges, make_root, serve, index_of, tmp_path
 ):
     root = make_root(8)
-    assert_same_films(serve(root, ranges=ranges), root, index_of, tmp_path)
+    assert_same_images(serve(root, ranges=ranges), root, index_of, tmp_path)
 
 
 def test_a_folder_of_a_web_server_is_a_root(make_root, serve, tmp_path):
@@ -113,11 +113,11 @@ def test_a_folder_of_a_web_server_is_a_root(make_root, serve, tmp_path):
 
 def test_an_archive_behind_a_web_server_is_a_root(archive, serve, index_of, tmp_path):
     root, path = archive
-    assert_same_films(f"zip::{serve(path.parent)}/{path.name}", root, index_of, tmp_path)
+    assert_same_images(f"zip::{serve(path.parent)}/{path.name}", root, index_of, tmp_path)
 
 
 def test_an_archive_of_which_no_part_can_be_asked_for_says_so(archive, serve, tmp_path):
-    url = f"zip::{serve(tmp_path, ranges=False)}/films.zip"
+    url = f"zip::{serve(tmp_path, ranges=False)}/xrays.zip"
     with pytest.raises(DataError, match=r"Cannot open zip::http.*support range requests"):
         scan_source(DataConfig(root=url), tmp_path)
 
@@ -155,4 +155,4 @@ def test_requester_pays_is_set_in_the_environment(monkeypatch):
 @pytest.mark.parametrize("protocol", ["https", "gs", "zip::https"])
 def test_credentials_in_a_url_are_refused(protocol):
     with pytest.raises(ValueError, match="must not carry credentials"):
-        DataConfig(root=f"{protocol}://user:secret@host/films.zip")
+        DataConfig(root=f"{protocol}://user:secret@host/xrays.zip")

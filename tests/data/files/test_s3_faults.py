@@ -18,14 +18,14 @@ from cxrmodel.storage.retry import NUM_READS
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
 
-FILMS = {f"images/{number:08d}_000.png": bytes([number]) * 20_000 for number in range(16)}
+IMAGES = {f"images/{number:08d}_000.png": bytes([number]) * 20_000 for number in range(16)}
 
 
 @pytest.fixture
 def root(ceph, bucket, proxy, monkeypatch):
     """Return a root of 16 objects behind the proxy, whose client waits for 1 s at most."""
     client = ceph.client()
-    for name, content in FILMS.items():
+    for name, content in IMAGES.items():
         client.put_object(Bucket=bucket, Key=f"nih/{name}", Body=content)
     monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1)
     return Root(f"s3://{bucket}/nih")
@@ -53,21 +53,21 @@ def read_all(root):
 )
 def test_all_is_listed_and_read_right(kind, settings, root, proxy):
     fault = proxy.add(kind, **settings)
-    assert read_all(root) == FILMS
+    assert read_all(root) == IMAGES
     assert fault.injected >= 2
     assert proxy.peak_connections <= 12  # of 8 threads, and some that hang
 
 
 def test_a_listing_that_breaks_off_is_listed_again(root, proxy):
     fault = proxy.add("truncate", "LIST", times=1)
-    assert [file.uri for file in root.files()] == sorted(FILMS)
+    assert [file.uri for file in root.files()] == sorted(IMAGES)
     assert (fault.injected, proxy.counts["LIST"]) == (1, 2)
 
 
 def test_a_corrupt_byte_is_read_again(root, proxy):
     fault = proxy.add("corrupt", "GET", times=3)
-    assert read_all(root) == FILMS
-    assert (fault.injected, proxy.counts["GET"]) == (3, len(FILMS) + 3)
+    assert read_all(root) == IMAGES
+    assert (fault.injected, proxy.counts["GET"]) == (3, len(IMAGES) + 3)
 
 
 def test_a_byte_that_is_always_corrupt_is_an_error_that_names_the_file(root, proxy, bucket):
@@ -81,7 +81,7 @@ def test_a_byte_that_is_always_corrupt_is_an_error_that_names_the_file(root, pro
 
 def test_a_corrupt_byte_in_a_file_without_a_listed_version_is_noticed_too(root, proxy):
     proxy.add("corrupt", "GET", times=1)
-    assert root.read("images/00000007_000.png") == FILMS["images/00000007_000.png"]
+    assert root.read("images/00000007_000.png") == IMAGES["images/00000007_000.png"]
     assert proxy.counts["GET"] == 2
 
 
@@ -89,7 +89,7 @@ def test_an_etag_that_is_no_md5_as_a_key_was_used_is_not_compared(root, proxy):
     proxy.add("encrypted", "GET", times=1)
     file = root.files()[7]
     content = root.read(file.uri, version=file.version)
-    assert (len(content), content != FILMS[file.uri], proxy.counts["GET"]) == (20_000, True, 1)
+    assert (len(content), content != IMAGES[file.uri], proxy.counts["GET"]) == (20_000, True, 1)
 
 
 def test_an_object_replaced_since_it_was_listed_is_refused_not_mixed(root, ceph, bucket, proxy):
@@ -136,7 +136,7 @@ def test_the_server_goes_away_and_comes_back(ceph, bucket, monkeypatch, root):
         time.sleep(1)
         were_done = [read.done() for read in reads]
         ceph.start_gateway()
-        assert [read.result() for read in reads] == list(FILMS.values())
+        assert [read.result() for read in reads] == list(IMAGES.values())
     assert not any(were_done)
 
 
@@ -165,12 +165,12 @@ def test_credentials_that_expire_are_refreshed(root, proxy, ceph, tmp_path, monk
     issue(secret_key)
     root = Root(root.root)
     first, second, third, *_ = root.files()
-    assert root.read(first.uri, version=first.version) == FILMS[first.uri]
+    assert root.read(first.uri, version=first.version) == IMAGES[first.uri]
     issue("revoked")
     with pytest.raises(PermissionError, match="SignatureDoesNotMatch"):
         root.read(second.uri, version=second.version)
     issue(secret_key)
-    assert root.read(third.uri, version=third.version) == FILMS[third.uri]
+    assert root.read(third.uri, version=third.version) == IMAGES[third.uri]
 
 
 class TestRefusals:

@@ -37,7 +37,7 @@ def upload(ceph, bucket):
     return put
 
 
-def film(seed):
+def image(seed):
     stream = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, "PNG")
@@ -48,8 +48,8 @@ def names(count):
     return [f"images/{number:08d}_000.png" for number in range(count)]
 
 
-def rows_of(films):
-    return [(name.removeprefix("images/"), "Mass", str(row)) for row, name in enumerate(films)]
+def rows_of(images):
+    return [(name.removeprefix("images/"), "Mass", str(row)) for row, name in enumerate(images)]
 
 
 def test_an_index_takes_a_listing_of_a_thousand_keys_a_request_and_one_read(
@@ -73,10 +73,10 @@ def test_an_index_takes_a_listing_of_a_thousand_keys_a_request_and_one_read(
 
 @pytest.fixture
 def reader(upload, bucket, proxy, write_csv, index_of, tmp_path):
-    """Return a reader of 64 films behind the proxy, with 16 threads."""
-    films = {name: film(seed) for seed, name in enumerate(names(64))}
-    csv = write_csv(tmp_path / "entries.csv", rows_of(films))
-    upload(films | {"Data_Entry_2017.csv": csv.read_bytes()})
+    """Return a reader of 64 images behind the proxy, with 16 threads."""
+    images = {name: image(seed) for seed, name in enumerate(names(64))}
+    csv = write_csv(tmp_path / "entries.csv", rows_of(images))
+    upload(images | {"Data_Entry_2017.csv": csv.read_bytes()})
     index = index_of(f"s3://{bucket}/nih")
     return ImageReader(ImagesConfig(size=64), f"s3://{bucket}/nih", index, num_workers=16)
 
@@ -145,12 +145,12 @@ def test_credentials_and_endpoint_may_come_from_a_profile(upload, bucket, ceph, 
     folder = Path(os.environ["AWS_CONFIG_FILE"]).parent
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
-    (folder / "config").write_text(f"[profile films]\nendpoint_url = {ceph.endpoint}\n")
+    (folder / "config").write_text(f"[profile xrays]\nendpoint_url = {ceph.endpoint}\n")
     access_key, secret_key = ceph.credentials
     (folder / "credentials").write_text(
-        f"[films]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+        f"[xrays]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
-    monkeypatch.setenv("AWS_PROFILE", "films")
+    monkeypatch.setenv("AWS_PROFILE", "xrays")
     assert [file.uri for file in Root(f"s3://{bucket}/nih").files()] == ["a.png"]

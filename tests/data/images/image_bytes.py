@@ -23,7 +23,7 @@ def noise(height=64, width=64, seed=0):
 
 
 def shades(height=64, width=64):
-    """Return a smooth image from 0 to 1, as a body is, where steps between neighbours are small."""
+    """Return a smooth image from 0 to 1, with small steps between neighbours."""
     down, right = np.mgrid[:height, :width]
     waves = np.sin(right / 9) + np.cos(down / 7) + 0.05 * np.sin(right * down)
     return (waves - waves.min()) / (waves.max() - waves.min())
@@ -75,7 +75,7 @@ def interlaced(pixels):
 
 
 def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, elements=(), **tags):
-    """Return a DICOM file of a film, with a name and a birth date that nobody should read.
+    """Return a DICOM file of an image, with a name and a birth date that must not be read.
 
     Args:
         pixels: (H, W) or (H, W, 3) integers.
@@ -85,37 +85,37 @@ def dicom(pixels, *, bits=None, data=None, syntax=ExplicitVRLittleEndian, elemen
         elements: (tag, VR, value) of what has no keyword, or another VR than its own.
         tags: By keyword, beside or instead of those that follow from the pixels; None leaves out.
     """
-    film = Dataset()
-    film.PatientName, film.PatientBirthDate = "GEHEIM^Name", "19610203"
-    film.SOPClassUID, film.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.4"
-    _describe(film, pixels, bits)
-    film.add_new("PixelData", "OB", pixels.tobytes() if data is None else data)
-    film["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
-    film["PixelData"].is_undefined_length = syntax.is_encapsulated
+    image = Dataset()
+    image.PatientName, image.PatientBirthDate = "GEHEIM^Name", "19610203"
+    image.SOPClassUID, image.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3.4"
+    _describe(image, pixels, bits)
+    image.add_new("PixelData", "OB", pixels.tobytes() if data is None else data)
+    image["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    image["PixelData"].is_undefined_length = syntax.is_encapsulated
     for keyword, value in tags.items():
         if value is None:
-            delattr(film, keyword)
+            delattr(image, keyword)
         else:
-            setattr(film, keyword, value)
+            setattr(image, keyword, value)
     for element in elements:
-        film.add_new(*element)
-    film.file_meta = FileMetaDataset()
-    film.file_meta.TransferSyntaxUID = syntax
+        image.add_new(*element)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = syntax
     stream = io.BytesIO()
-    dcmwrite(stream, film, enforce_file_format=True)
+    dcmwrite(stream, image, enforce_file_format=True)
     return stream.getvalue()
 
 
-def _describe(film, pixels, bits):
-    film.Rows, film.Columns = pixels.shape[:2]
-    film.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+def _describe(image, pixels, bits):
+    image.Rows, image.Columns = pixels.shape[:2]
+    image.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
     if pixels.ndim == 3:
-        film.PlanarConfiguration = 0
-    film.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
-    film.BitsAllocated = 8 * pixels.itemsize
-    film.BitsStored = bits or film.BitsAllocated
-    film.HighBit = film.BitsStored - 1
-    film.PixelRepresentation = int(pixels.dtype.kind == "i")
+        image.PlanarConfiguration = 0
+    image.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    image.BitsAllocated = 8 * pixels.itemsize
+    image.BitsStored = bits or image.BitsAllocated
+    image.HighBit = image.BitsStored - 1
+    image.PixelRepresentation = int(pixels.dtype.kind == "i")
 
 
 def lut(first, bits, entries):
@@ -127,7 +127,7 @@ def lut(first, bits, entries):
 
 
 def decode_apart(files, directory):
-    """Decode hostile files and read their headers in a process of its own, after a good film.
+    """Decode hostile files and read their headers in a process of its own, after a good image.
 
     Returns:
         The reason that refuses each, and by how many MiB the process has grown.
@@ -139,7 +139,7 @@ def decode_apart(files, directory):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.images.dicom.heads import read_headers
+        from cxrmodel.data.datasets.dicom_tags import read_headers
         from cxrmodel.data.images.decode import decode_image
         from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError

@@ -78,7 +78,7 @@ class TestDepth:
         deep[0, :3] = [0, 2048, 4095]  # 2048 / 4095 * 255 = 127.5, and 1000 gives 62.3
         assert pixels_of(encode(deep))[0, :4].tolist() == [0, 128, 255, 62]
 
-    def test_a_blank_film_is_black(self):
+    def test_a_blank_image_is_black(self):
         assert (pixels_of(encode(np.full((64, 64), 700, np.uint16))) == 0).all()
 
     def test_of_sixteen_bits_a_colour_the_upper_eight(self):
@@ -192,7 +192,7 @@ class TestJPEG:
         assert (pixels_of(white) == 255).all()
 
 
-def test_real_rgba_films_equal_their_first_channel(real_sample):
+def test_real_rgba_images_equal_their_first_channel(real_sample):
     coloured = 0
     for path in sorted((real_sample / "images").glob("*.png")):
         data = path.read_bytes()

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.header import check_bytes
+from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 from tests.data.images.image_bytes import (
@@ -41,7 +41,7 @@ def refused(data, config=CONFIG):
 
 def text_chunks():
     described = PngImagePlugin.PngInfo()
-    described.add_text("Title", "film")
+    described.add_text("Title", "image")
     described.add_text("Comment", "text " * 50, zip=True)
     palette = Image.fromarray(GREY // 64).convert("P")
     return encode(palette, pnginfo=described, dpi=(70, 70), transparency=b"\x00\xff")
@@ -133,7 +133,7 @@ class TestSize:
         assert refused(GOOD, small)[0] == TOO_LARGE
         assert refused(JPEG, small)[0] == TOO_LARGE
 
-    def test_a_side_beyond_any_film(self):
+    def test_a_side_beyond_any_image(self):
         data = encode(Image.new("1", (65_536, 1)))
         assert refused(data) == (TOO_LARGE, "65536 x 1 pixels, more than 65535 on a side")
 

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.data.ledger import Reason
 from tests.data.images.image_bytes import dicom, encode, lut, noise, shades
@@ -54,7 +54,7 @@ CONTRARY = (
 
 
 def tags_of(draw, low, high):
-    """Draw display tags of a film whose values lie between two numbers, and contrary ones."""
+    """Draw display tags of an image whose values lie between two numbers, and contrary ones."""
     middle, width = (low + high) / 2, high - low
     windows = [
         {},
@@ -73,7 +73,7 @@ def tags_of(draw, low, high):
 
 
 @st.composite
-def films(draw):
+def dicom_files(draw):
     """Draw a DICOM file of the true image."""
     syntax = draw(maybe([ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, "jpeg"]))
     bits = draw(st.integers(6, 16)) if syntax != "jpeg" else 8
@@ -96,7 +96,7 @@ def films(draw):
 
 
 @st.composite
-def pictures(draw):
+def plain_files(draw):
     """Draw a PNG or JPEG file of the true image, turned as its EXIF tag says."""
     orientation, exif = draw(maybe([1, 1, 3])), Image.Exif()
     exif[0x0112] = orientation
@@ -119,7 +119,7 @@ def pictures(draw):
 @st.composite
 def files(draw):
     """Draw the bytes of a file, and whether it is whole."""
-    data = draw(st.one_of(films(), films(), pictures()))
+    data = draw(st.one_of(dicom_files(), dicom_files(), plain_files()))
     if draw(maybe([False, False, False, True])):
         return data[: draw(st.integers(0, len(data) - 1))], False
     return data, True
@@ -137,7 +137,7 @@ def run(root, contents):
     decode_images(CONFIG, str(root), root, root, **where)
     images = pd.read_parquet(root / "images.parquet").set_index("image")
     ledger = pd.read_parquet(root / "excluded.parquet").set_index("image")
-    cache = ImageCache(CONFIG, root, len(names), root / "scratch")
+    cache = PixelCache(CONFIG, root, len(names), root / "scratch")
     return images, ledger, cache.pixels(), open_pixels(CONFIG, str(root), root, root, **where)
 
 

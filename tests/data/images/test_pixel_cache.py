@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images.pixel_cache import RECORD, ImageCache, cache_key
+from cxrmodel.data.images.pixel_cache import RECORD, PixelCache, cache_key
 from cxrmodel.data.images.reader import Decoded, ImageReader
 from cxrmodel.errors import ImageError
 
@@ -39,7 +39,7 @@ def reader(index, tmp_path):
 
 @pytest.fixture
 def cache(index, tmp_path):
-    return ImageCache(CONFIG, index, 8, tmp_path / "scratch")
+    return PixelCache(CONFIG, index, 8, tmp_path / "scratch")
 
 
 ROWS = np.arange(8)

@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 
 CONFIG = ImagesConfig(size=64)
@@ -26,7 +26,7 @@ BUILDER = """
     root, index, scratch = sys.argv[1:]
     pixel_cache.MIN_BLOCK_ROWS = pixel_cache.MAX_BLOCK_ROWS = 4
     config = ImagesConfig(size=64)
-    cache = pixel_cache.ImageCache(config, Path(index), 40, Path(scratch))
+    cache = pixel_cache.PixelCache(config, Path(index), 40, Path(scratch))
     print("started", flush=True)
     cache.build(Slow(config, root, Path(index), 1), np.arange(40),
                 report=lambda progress: print(progress.done, flush=True))
@@ -47,7 +47,7 @@ def test_however_often_a_build_is_killed_a_finished_row_is_never_decoded_again(
     root = make_root(40)
     index = index_of(root)
     command = [sys.executable, "-c", textwrap.dedent(BUILDER), root, index, tmp_path / "scratch"]
-    cache, finished = ImageCache(CONFIG, index, 40, tmp_path / "scratch"), np.arange(0)
+    cache, finished = PixelCache(CONFIG, index, 40, tmp_path / "scratch"), np.arange(0)
     for kill_at in (4, 16, 28):
         with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as builder:
             while (line := builder.stdout.readline().strip()) in (b"started", b"") or (

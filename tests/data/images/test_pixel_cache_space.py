@@ -1,12 +1,12 @@
 import os
+import shutil
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
 from cxrmodel.config import ImagesConfig
-from cxrmodel.data.images import pixel_cache
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.errors import ScratchSpaceError
 
@@ -30,13 +30,13 @@ def reader(index, tmp_path):
 
 @pytest.fixture
 def cache(index, tmp_path):
-    return ImageCache(CONFIG, index, 8, tmp_path / "scratch")
+    return PixelCache(CONFIG, index, 8, tmp_path / "scratch")
 
 
 @pytest.fixture
 def small_disk(monkeypatch):
     usage = namedtuple("usage", "total used free")(50_000, 30_000, 20_000)
-    monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
 
 def test_too_little_is_refused_before_anything_is_decoded(cache, reader, small_disk):
@@ -54,7 +54,7 @@ def test_only_what_is_still_to_come_counts(cache, reader, small_disk):
 def test_folders_of_other_listings_are_named_with_their_size(
     cache, reader, index, tmp_path, small_disk
 ):
-    other = ImageCache(ImagesConfig(size=128), index, 8, tmp_path / "scratch")
+    other = PixelCache(ImagesConfig(size=128), index, 8, tmp_path / "scratch")
     with pytest.raises(ScratchSpaceError) as alone:
         cache.build(reader, ROWS)
     assert "Older folders" not in str(alone.value)

@@ -7,7 +7,7 @@ import pytest
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.data.images.pixel_cache import ImageCache
+from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.errors import DataError
 
@@ -159,7 +159,7 @@ def test_lost_scratch_is_filled_again_without_complaint(decode, reopen, root, ca
 
 def test_a_damaged_row_is_decoded_again_and_mended(decode, reopen, root, index, tmp_path, caplog):
     images = decode()[0]
-    cache = ImageCache(CACHED, index, 8, tmp_path / "scratch")
+    cache = PixelCache(CACHED, index, 8, tmp_path / "scratch")
     with (cache.directory / "pixels.u8").open("r+b") as stream:
         stream.seek(3 * 64 * 64)
         stream.write(bytes(64))
@@ -175,7 +175,7 @@ def test_a_cache_whose_records_differ_from_the_artifact_is_decoded_again(
     decode, reopen, root, index, tmp_path
 ):
     images = decode()[0]
-    cache = ImageCache(CACHED, index, 8, tmp_path / "scratch")
+    cache = PixelCache(CACHED, index, 8, tmp_path / "scratch")
     records = np.fromfile(cache.directory / "rows.bin", dtype=[("s", "u1"), ("rest", "V196")])
     records["rest"][5] = bytes(196)
     records["s"][6] = 200
@@ -226,11 +226,11 @@ def test_works_on_a_bucket(config, s3, make_root, index_of, tmp_path):
     local = make_root(4)
     file_of(local, 3).write_bytes(file_of(local, 2).read_bytes()[:-30])
     for path in local.rglob("*.*"):
-        s3.put_file(str(path), f"films/{path.relative_to(local)}")
-    index = index_of("s3://films")
-    s3.rm("films/images/00000001_001.png")
-    summary = decode_images(config, "s3://films", index, tmp_path, scratch=tmp_path / "scratch")
+        s3.put_file(str(path), f"xrays/{path.relative_to(local)}")
+    index = index_of("s3://xrays")
+    s3.rm("xrays/images/00000001_001.png")
+    summary = decode_images(config, "s3://xrays", index, tmp_path, scratch=tmp_path / "scratch")
     assert summary["excluded_by_reason"] == {"damaged_image": 1, "unreadable": 1}
-    pixels = open_pixels(config, "s3://films", index, tmp_path, scratch=tmp_path / "again")
+    pixels = open_pixels(config, "s3://xrays", index, tmp_path, scratch=tmp_path / "again")
     expected = [pixels_of(local, row) for row in (2, 0)]
     np.testing.assert_array_equal(pixels.read(np.array([2, 0])), expected)

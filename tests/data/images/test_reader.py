@@ -135,5 +135,5 @@ def test_threads_are_one_a_core_and_eight_a_core_over_a_network(make_root, index
     root = make_root(4)
     index, cores = index_of(root), len(os.sched_getaffinity(0))
     assert ImageReader(CONFIG, str(root), index).num_workers == cores
-    assert ImageReader(CONFIG, "s3://films", index).num_workers == 8 * cores
-    assert ImageReader(CONFIG, "s3://films", index, 3).num_workers == 3
+    assert ImageReader(CONFIG, "s3://xrays", index).num_workers == 8 * cores
+    assert ImageReader(CONFIG, "s3://xrays", index, 3).num_workers == 3

@@ -9,6 +9,7 @@ from cxrmodel.evaluation.audit.audit import audit_run
 from cxrmodel.evaluation.audit.duplicates import find_duplicates
 from cxrmodel.evaluation.audit.subgroups import EVERYONE, worse_off
 from cxrmodel.evaluation.autoencoder import TOO_SMALL
+from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.resolution import to_unit
@@ -86,7 +87,8 @@ def audit(made, pixels):
     images, latents, predictions = made
     hashes = hash_images(to_unit(pixels))
     shown = ArrayPixels(images["image"], pixels)
-    return audit_run(images, hashes, latents, predictions, shown, num_resamples=200)
+    bootstrap = PatientBootstrap(predictions["test"].patients, num_resamples=200)
+    return audit_run(images, hashes, latents, predictions, shown, bootstrap)
 
 
 @pytest.fixture(scope="module")
@@ -162,23 +164,24 @@ def test_reconstruction_by_group_by_hand(clean):
     rows = (images["split"] == "test") & (images["A"] == 1)
     found = clean.reconstruction["A"]
     assert found.num_images == rows.sum()
-    assert found.l1.value == pytest.approx(latents.loc[rows, "l1"].mean())
-    assert found.psnr.interval == (24, 24)
-    assert found.ssim.value == pytest.approx(latents.loc[rows, "ssim"].mean())
-    assert found.ms_ssim.metric.reason == TOO_SMALL
+    quality = found.quality
+    assert quality["l1"].value == pytest.approx(latents.loc[rows, "l1"].mean())
+    assert quality["psnr"].interval == (24, 24)
+    assert quality["ssim"].value == pytest.approx(latents.loc[rows, "ssim"].mean())
+    assert quality["ms_ssim"].reason == TOO_SMALL
     assert set(clean.reconstruction) == {"view AP", "view PA", "no listed finding", "A", "B"}
 
 
 def test_planted_duplicates_are_found_and_a_chance_checksum_is_not(pixels):
     images = make(np.random.default_rng(0))[0]
-    films = pixels.copy()
-    films[410] = films[3]  # a copy
-    noise = np.random.default_rng(1).normal(0, 1, films[0].shape)
-    films[420] = np.clip(0.9 * films[7] + 10 + noise, 0, 255)  # a copy, encoded anew
+    copies = pixels.copy()
+    copies[410] = copies[3]  # a copy
+    noise = np.random.default_rng(1).normal(0, 1, copies[0].shape)
+    copies[420] = np.clip(0.9 * copies[7] + 10 + noise, 0, 255)  # a copy, encoded anew
     images.loc[410, "crc32"] = images.loc[3, "crc32"]
-    images.loc[430, "crc32"] = images.loc[4, "crc32"]  # another film of the same checksum
-    hashes = hash_images(to_unit(films))
-    found = find_duplicates(images, hashes, ArrayPixels(images["image"], films))
+    images.loc[430, "crc32"] = images.loc[4, "crc32"]  # another image of the same checksum
+    hashes = hash_images(to_unit(copies))
+    found = find_duplicates(images, hashes, ArrayPixels(images["image"], copies))
     assert found.exact == [("410.png", "3.png")]
     assert found.near == [("420.png", "7.png")]
     assert found.num_test_images == 2

@@ -1,9 +1,20 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images.decode import decode_image
 from cxrmodel.evaluation.audit import localisation
-from cxrmodel.evaluation.audit.localisation import localise, score_cases
+from cxrmodel.evaluation.audit.localisation import (
+    are_inside,
+    boxes_on_square,
+    localise,
+    mask_of,
+    score_cases,
+)
 
 
 def make_boxes(*rows):
@@ -20,7 +31,7 @@ TWO = make_boxes(
 
 
 def in_corner(image):
-    """Error 0.3 in the upper left quarter of one film and in the lower right of the other."""
+    """Error 0.3 in the upper left quarter of one image and in the lower right of the other."""
     error = np.full((64, 64), 0.1, np.float32)
     error[(slice(32), slice(32)) if image == "a" else (slice(32, 64), slice(32, 64))] = 0.3
     return error
@@ -33,7 +44,7 @@ def test_cases_by_hand():
     assert cases["chance"].tolist() == [0.25, 0.25, 0.5]
     assert cases["inside"].tolist() == pytest.approx([0.3, 0.1, 0.2])
     assert cases["outside"].tolist() == pytest.approx([0.1, (0.3 + 0.2) / 3, 0.1])
-    assert cases["other_films"].tolist() == [0, 0, 1]  # a's point is in a box of b
+    assert cases["other_images"].tolist() == [0, 0, 1]  # a's point is in a box of b
 
 
 def test_groups_by_hand():
@@ -51,14 +62,14 @@ def test_groups_by_hand():
     assert nodule.warning.startswith("1 patient: fewer than 10")
 
 
-def test_a_patient_is_drawn_with_all_its_films():
+def test_a_patient_is_drawn_with_all_its_images():
     boxes = make_boxes(*((f"{n}", str(n // 6), "Mass", 0, 0, 0.5, 0.5) for n in range(60)))
 
-    def error(image):  # all films of a patient hit or none does
+    def error(image):  # all images of a patient hit, or none does
         return in_corner("a" if int(image) // 6 % 2 else "b")
 
     low, high = localise(boxes, error, num_resamples=400).overall.pointing_game.interval
-    assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # 10 patients, not 60 films
+    assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # 10 patients, not 60 images
     spread = boxes.assign(patient_id=boxes["image"])
     low, high = localise(spread, error, num_resamples=400).overall.pointing_game.interval
     assert high - low < 0.3
@@ -78,14 +89,14 @@ def random_boxes(rng, count):
 def test_errors_only_in_the_box_are_found_in_every_case():
     boxes = random_boxes(np.random.default_rng(0), 40)
 
-    def error(image):
+    def error_map(image):
         row = boxes.set_index("image").loc[image]
-        film = np.zeros((512, 512), np.float32)
+        error = np.zeros((512, 512), np.float32)
         left, top, right, bottom = (round(512 * row[side]) for side in boxes.columns[3:])
-        film[top:bottom, left:right] = 0.2
-        return film
+        error[top:bottom, left:right] = 0.2
+        return error
 
-    found = localise(boxes, error, num_resamples=100).overall
+    found = localise(boxes, error_map, num_resamples=100).overall
     assert found.pointing_game.value == 1
     assert found.gain.interval[0] > 0.8
     assert found.error_inside.value > 0.19
@@ -127,7 +138,7 @@ def test_a_box_without_a_pixel_is_left_out_and_nothing_at_all_is_undefined():
         found = localise(boxes, in_corner, num_resamples=3)
         assert found.per_class == {}
         assert found.overall.num_boxes == 0
-        assert found.overall.pointing_game.metric.reason == "no film with a box"
+        assert found.overall.pointing_game.reason == "no film with a box"
         assert found.overall.warning is None
 
 
@@ -144,3 +155,65 @@ def test_of_many_images_some_are_drawn_and_one_is_read_at_a_time(monkeypatch):
     localise(boxes, error, num_resamples=2)
     assert read == first
     assert len(set(read)) == 5
+
+
+def table(x, y, width, height, file_width, file_height):
+    """A box in pixels of its file, as the list of boxes has it: on the grid of NIH's own files."""
+    x, width = x * 1024 / file_width, width * 1024 / file_width
+    y, height = y * 1024 / file_height, height * 1024 / file_height
+    names = ["x", "y", "width", "height", "file_width", "file_height"]
+    values = [[x, y, width, height, file_width, file_height]]
+    return pd.DataFrame(values, columns=names, dtype=np.float32)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+def test_a_square_file_keeps_its_boxes(fit):
+    placed = boxes_on_square(table(256, 512, 128, 256, 1024, 1024), fit)
+    assert placed.tolist() == [[0.25, 0.5, 0.375, 0.75]]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+@pytest.mark.parametrize("side", [224, 512, 1024, 2048])
+def test_a_copy_of_another_size_has_its_boxes_at_the_same_place(side, fit):
+    listed = pd.DataFrame([{"x": 256, "y": 512, "width": 128, "height": 256}], dtype=np.float32)
+    placed = boxes_on_square(listed.assign(file_width=side, file_height=side), fit)
+    assert placed.tolist() == [[0.25, 0.5, 0.375, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("fit", "expected"),
+    [
+        ("crop", [0.5, 0.25, 1.0, 0.75]),  # columns 100 to 300 are kept
+        ("pad", [0.5, 0.375, 0.75, 0.625]),  # 100 rows are added above and below
+        ("resize", [0.5, 0.25, 0.75, 0.75]),
+    ],
+)
+def test_a_wide_file_by_hand(fit, expected):
+    assert boxes_on_square(table(200, 50, 100, 100, 400, 200), fit).tolist() == [expected]
+
+
+def test_what_a_crop_cuts_off_has_no_area():
+    left, _, right, _ = boxes_on_square(table(0, 50, 90, 100, 400, 200), "crop")[0]
+    assert left == right == 0
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+@pytest.mark.parametrize("shape", [(150, 230), (230, 150), (190, 190)])
+def test_the_box_is_where_the_decoder_puts_its_pixels(fit, shape):
+    width, height = shape
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[70:110, 60:120] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    bright = decode_image(buffer.getvalue(), ImagesConfig(size=128, fit=fit)).pixels > 127
+    mask = mask_of(boxes_on_square(table(60, 70, 60, 40, width, height), fit), 128)
+    assert mask.any()
+    assert (mask & bright).sum() / (mask | bright).sum() > 0.93
+
+
+def test_a_mask_holds_the_pixels_whose_centres_are_inside():
+    mask = mask_of(np.array([[0.25, 0.0, 0.75, 0.5], [0.9, 0.9, 1.0, 1.0]]), 4)
+    assert mask.astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    centres = (np.stack(np.meshgrid(np.arange(4), np.arange(4)), axis=-1) + 0.5) / 4
+    inside = are_inside(centres.reshape(-1, 2), np.array([[0.25, 0.0, 0.75, 0.5]]))
+    assert inside.reshape(4, 4).tolist() == mask.tolist()

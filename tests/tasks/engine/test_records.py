@@ -20,7 +20,7 @@ def store(tmp_path) -> Store:
 
 
 @pytest.fixture
-def records(store) -> ResultStore:
+def records(store):
     return open_records(store.root)
 
 

@@ -5,8 +5,7 @@ import torch
 from scipy.special import expit
 
 from cxrmodel.evaluation.metrics import auroc
-from cxrmodel.models.classifier import Classifier
-from cxrmodel.models.platt_scaling import fit_platt_scaling
+from cxrmodel.models.classifier import Classifier, fit_platt_scaling
 from cxrmodel.training.classifier.calibration import MIN_SLOPE, fit_scaling, recalibrate
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
 
@@ -84,7 +83,7 @@ def data():
     )
 
 
-def test_recalibration_keeps_the_order_and_mends_the_probabilities(network, data):
+def test_recalibration_keeps_the_order_and_corrects_the_probabilities(network, data):
     before = network(data.latents)
     scaling = recalibrate(network, data)
     after = network(data.latents).sigmoid()

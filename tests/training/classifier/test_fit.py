@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.errors import DamagedArtifactError, DataError, DivergedError
 from cxrmodel.training.classifier.fit import fit_classifier, load_classifier
 
@@ -59,7 +59,7 @@ def change(latents, **columns):
     pd.read_parquet(path).assign(**columns).to_parquet(path, index=False)
 
 
-def test_it_learns_what_can_be_learnt(fit, index):
+def test_it_learns_what_can_be_learned(fit, index):
     directory, _ = fit(lr=3e-3)
     predictions = pd.read_parquet(directory / "predictions.parquet")
     truth = pd.read_parquet(index / "index.parquet").set_index("image").loc[predictions["image"]]
@@ -248,7 +248,7 @@ def test_a_classifier_of_another_number_of_labels_is_refused(fit):
         load_classifier(directory)
 
 
-def test_progress_is_told(fit):
+def test_progress_is_reported(fit):
     told = []
     fit(epochs=2, report=told.append)
     assert (told[-1].stage, told[-1].done, told[-1].total, told[-1].unit) == (

@@ -8,7 +8,7 @@ import torch
 from cxrmodel.config import ClassifierConfig
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
-from cxrmodel.training.classifier.loop import ClassifierTraining
+from cxrmodel.training.classifier.loop import train_classifier
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
 
 NUM_TRAIN, NUM_VAL, LATENT_DIM = 120, 60, 4
@@ -30,8 +30,8 @@ def data():
 @pytest.fixture
 def train(data):
     def run(report=lambda progress: None, **settings):
-        training = ClassifierTraining(ClassifierConfig(**settings), data, CPU, report)
-        return *training.run(), pd.DataFrame(training.history)
+        trained = train_classifier(ClassifierConfig(**settings), data, CPU, report)
+        return trained.model, trained.epoch, pd.DataFrame(trained.history)
 
     return run
 
@@ -96,7 +96,7 @@ def test_best_map_is_the_epoch_of_the_highest_mean_average_precision(train):
     ("chosen", "column", "sign"), [("best", "val_loss", -1), ("best_map", "val_map", 1)]
 )
 @pytest.mark.parametrize("patience", [1, 3])
-def test_training_stops_when_patience_is_at_its_end(train, chosen, column, sign, patience):
+def test_training_stops_when_patience_runs_out(train, chosen, column, sign, patience):
     _, _, whole = train(weights=chosen, **OVERFIT)
     scores = (sign * whole[column]).to_numpy()
     best, stop = next(

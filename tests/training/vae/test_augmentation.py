@@ -31,10 +31,10 @@ def test_nothing_drawn_changes_nothing():
     torch.testing.assert_close(changed, image, atol=2e-4, rtol=0)
 
 
-def test_a_shift_moves_the_film_by_its_share_of_half_the_side():
+def test_a_shift_moves_the_image_by_its_share_of_half_the_side():
     pixels = 8
     moved = augment(spot(20, 30), draws(right=pixels / 32 / SHIFT), 1.0)
-    assert brightest(moved) == (20, 30 - pixels)  # what is looked at moves right, the film left
+    assert brightest(moved) == (20, 30 - pixels)  # the frame moves right, the image left
     moved = augment(spot(20, 30), draws(down=pixels / 32 / SHIFT), 1.0)
     assert brightest(moved) == (20 - pixels, 30)
 
@@ -47,7 +47,7 @@ def test_strength_scales_the_change():
 def test_a_zoom_keeps_the_centre_and_shrinks_the_rest():
     image = torch.full((1, 1, 64, 64), GREY)
     image[0, 0, 16:48, 16:48] = 1.0
-    shrunk = augment(image, draws(zoom=1.0 / ZOOM), 1.0)  # looks at twice the width
+    shrunk = augment(image, draws(zoom=1.0 / ZOOM), 1.0)  # the frame is twice as wide
     assert shrunk[0, 0, 32, 32] == pytest.approx(1.0)
     assert int((shrunk > 0.6).sum()) == 16 * 16
 
@@ -72,7 +72,7 @@ def test_pixels_stay_within_black_and_white(strength):
     assert float(changed.max()) <= 1
 
 
-def test_a_film_is_never_mirrored():
+def test_an_image_is_never_mirrored():
     """The heart's side stays: right of the centre remains right of the centre."""
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randn(500, NUM_DRAWS, generator=generator)

@@ -10,8 +10,8 @@ import torch
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DataError
 from cxrmodel.models.posterior import num_active_units
-from cxrmodel.training.batches import to_device
-from cxrmodel.training.vae.fit import load_vae
+from cxrmodel.training.encoding import load_vae
+from cxrmodel.training.image_batches import to_device
 
 pytestmark = pytest.mark.gpu
 
@@ -130,7 +130,7 @@ def test_without_train_images_there_is_nothing_to_do(fit, split):
         fit()
 
 
-def test_progress_is_told(fit, report_every_step):
+def test_progress_is_reported(fit, report_every_step):
     told = []
     fit(report=told.append)
     assert {(progress.stage, progress.total, progress.unit) for progress in told} == {
@@ -144,19 +144,19 @@ def test_progress_is_told(fit, report_every_step):
     assert {"val_l1", "val_loss", "active_units"} <= set(told[-1].metrics)
 
 
-def test_the_speed_of_a_training_is_told_and_not_in_its_history(fit):
+def test_the_speed_of_a_training_is_reported_and_not_in_its_history(fit):
     directory, summary = fit()
     assert summary["images_per_s"] > 0
     assert 0 <= summary["loader_wait"] <= 1
     assert list(pd.read_parquet(directory / "history.parquet").columns) == HISTORY
 
 
-def test_val_metrics_are_those_of_the_loaded_network(fit, films, split):
+def test_val_metrics_are_those_of_the_loaded_network(fit, pixels, split):
     directory, summary = fit()
     vae = load_vae(directory).to(memory_format=torch.channels_last)
     table = pd.read_parquet(split / "split.parquet")
-    rows = films.rows_of(table.loc[table["split"] == "val", "image"].tolist())
-    image = to_device(films.read(rows), CPU)
+    rows = pixels.rows_of(table.loc[table["split"] == "val", "image"].tolist())
+    image = to_device(pixels.read(rows), CPU)
     mu, logvar = vae.encoder(image)
     assert summary["val_l1"] == pytest.approx((vae.decoder(mu) - image).abs().mean().item())
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()

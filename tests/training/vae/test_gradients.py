@@ -66,7 +66,7 @@ def test_a_training_with_skips_resumes_to_the_bit(fit, poison, report_every_step
         assert (resumed / name).read_bytes() == (unbroken / name).read_bytes()
 
 
-def test_a_training_that_only_skips_is_given_up(fit, poison, films):
+def test_a_training_that_only_skips_is_given_up(fit, poison, pixels):
     poison(*range(100))
     config = CONFIG.model_copy(update={"batch_size": 1})
     with pytest.raises(DivergedError, match=r"of this epoch's 1[1-4] steps had a gradient"):

@@ -16,23 +16,23 @@ TRAIN_IN_CHILDREN = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from conftest import NARROW, draw_films, write_split
+from conftest import NARROW, draw_discs, write_split
 import torch
 from cxrmodel.config import VAEConfig
 from cxrmodel.training.vae.fit import fit_vae
 import cxrmodel.models.vae as network
-import cxrmodel.training.vae.loop as loop
+import cxrmodel.training.speed as speed
 torch.set_num_threads(1)
 network.CHANNELS = NARROW
-loop.REPORT_EVERY_S = 0.0
-root, films = Path(sys.argv[2]), draw_films(24)
-split, config = write_split(root / "split", films), VAEConfig.model_validate_json(sys.argv[3])
+speed.REPORT_EVERY_S = 0.0
+root, pixels = Path(sys.argv[2]), draw_discs(24)
+split, config = write_split(root / "split", pixels), VAEConfig.model_validate_json(sys.argv[3])
 (root / "killed").mkdir(exist_ok=True)
 while True:
     child = os.fork()
     if child == 0:
         print("child", os.getpid(), flush=True)
-        fit_vae(config, films, split, root / "killed", checkpoints=root / "c", device="cpu",
+        fit_vae(config, pixels, split, root / "killed", checkpoints=root / "c", device="cpu",
                 report=lambda progress: print("step", progress.done, flush=True))
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.models.vae import VAE, center_on
-from cxrmodel.training.batches import mean_image
 from cxrmodel.training.encoding import load_vae
-from cxrmodel.training.vae.settings import ResolvedVAEConfig
+from cxrmodel.training.image_batches import mean_image
+from cxrmodel.training.vae.auto_settings import ResolvedVAEConfig
+from cxrmodel.training.vae.objective import make_objective
+from cxrmodel.training.vae.state import initial_vae
 from cxrmodel.training.vae.step import VAESteps
 from cxrmodel.training.vae.world import World
 
@@ -42,9 +44,10 @@ class Interruption(BaseException):
     """What a cancelled flow raises is no Exception either."""
 
 
-def steps_of(config, num_steps):
+def model_and_steps(config, num_steps):
     resolved = ResolvedVAEConfig(**config.model_dump())
-    return VAESteps(resolved, 64, num_steps, CPU, World())
+    model = initial_vae(resolved, 64, CPU)
+    return model, VAESteps(resolved, make_objective(resolved), model, num_steps, World())
 
 
 def test_with_everything_on_an_interrupted_training_ends_as_an_unbroken_one(fit, report_every_step):
@@ -97,10 +100,10 @@ def test_a_compiled_network_learns_the_same(fit, device, precision, monkeypatch)
         torch.testing.assert_close(second[name], weight, atol=tolerance, rtol=0)
 
 
-def test_the_first_reconstruction_is_the_mean_image(films):
+def test_the_first_reconstruction_is_the_mean_image(pixels):
     rows = np.arange(10)
-    mean = mean_image(films, rows)
-    np.testing.assert_allclose(mean, films.images[:10].mean(axis=0) / 255, atol=1e-6)
+    mean = mean_image(pixels, rows)
+    np.testing.assert_allclose(mean, pixels.images[:10].mean(axis=0) / 255, atol=1e-6)
     model = VAE(64, 4, output_bias=True)
     center_on(model, mean)
     model.decoder.blocks[-1].weight.data.zero_()
@@ -121,13 +124,13 @@ def test_a_network_without_a_bias_cannot_be_centred():
 
 
 def test_the_cosine_rises_for_a_twentieth_and_falls_to_nothing():
-    steps = steps_of(CONFIG.model_copy(update={"schedule": "cosine"}), 100)
-    rates = [steps.lr_of(step) for step in range(100)]
+    _, steps = model_and_steps(CONFIG.model_copy(update={"schedule": "cosine"}), 100)
+    rates = [steps.lr_at(step) for step in range(100)]
     assert rates[0] == pytest.approx(1e-3 / 5)
     assert max(rates) == rates[4]
     assert rates[50] == pytest.approx(1e-3 / 2)
     assert rates[99] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(0.99 * math.pi)))
-    assert steps_of(CONFIG, 100).lr_of(99) == 1e-3
+    assert model_and_steps(CONFIG, 100)[1].lr_at(99) == 1e-3
 
 
 def test_the_history_has_the_rate_of_an_epochs_last_step(fit):
@@ -151,12 +154,12 @@ def test_without_weight_decay_it_is_adam_to_the_bit(fit, monkeypatch):
 def test_weight_decay_shrinks_by_its_share_of_the_rate():
     config = CONFIG.model_copy(update={"weight_decay": 0.5, "lr": 0.1})
     images = np.zeros((4, 64, 64), np.uint8)
-    decayed = steps_of(config, 1)
-    plain = steps_of(config.model_copy(update={"weight_decay": 0.0}), 1)
-    before = plain.model.encoder.to_mu.weight.detach().clone()
-    for steps in (decayed, plain):
-        steps.take(images, 4)
-    lost = plain.model.encoder.to_mu.weight - decayed.model.encoder.to_mu.weight
+    decayed, decaying_steps = model_and_steps(config, 1)
+    plain, plain_steps = model_and_steps(config.model_copy(update={"weight_decay": 0.0}), 1)
+    before = plain.encoder.to_mu.weight.detach().clone()
+    for steps in (decaying_steps, plain_steps):
+        steps.take(steps.first_state(), images, 4)
+    lost = plain.encoder.to_mu.weight - decayed.encoder.to_mu.weight
     torch.testing.assert_close(lost.detach(), 0.1 * 0.5 * before, atol=1e-6, rtol=1e-4)
 
 

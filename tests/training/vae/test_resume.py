@@ -56,7 +56,9 @@ def test_bfloat16_resumes_to_the_bit_too(fit, report_every_step):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interruption_inside_the_optimiser_is_told_from_one_before_it(fit, monkeypatch, when):
+def test_an_interruption_inside_the_optimiser_is_not_taken_for_one_before_it(
+    fit, monkeypatch, when
+):
     unbroken, _ = fit("unbroken", checkpoints="a")
     original, calls = torch.optim.AdamW.step, []
 
@@ -86,7 +88,7 @@ def test_a_finished_training_only_publishes_again(fit):
 
 
 @pytest.mark.parametrize("change", [{"lr": 2e-3}, {"kl_weight": 0.5}, {"precision": "bfloat16"}])
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change):
+def test_a_checkpoint_of_other_settings_is_not_used(fit, caplog, change):
     fit("first", checkpoints="shared")
     config = CONFIG.model_copy(update=change)
     with caplog.at_level(logging.WARNING):
@@ -96,7 +98,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(fit, caplog, change)
     assert weights_of(second) == weights_of(fresh)
 
 
-def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkeypatch):
+def test_a_checkpoint_of_another_network_is_not_used(fit, caplog, monkeypatch):
     fit("first", checkpoints="shared")
     monkeypatch.setattr("cxrmodel.models.vae.CHANNELS", (1, 4, 4, 8, 8, 8, 16))
     with caplog.at_level(logging.WARNING):
@@ -106,9 +108,9 @@ def test_a_checkpoint_of_another_network_is_not_gone_on_from(fit, caplog, monkey
     assert weights_of(second) == weights_of(fresh)
 
 
-def test_a_checkpoint_of_other_images_is_not_gone_on_from(fit, films, caplog):
+def test_a_checkpoint_of_other_images_is_not_used(fit, pixels, caplog):
     fit("first", checkpoints="shared")
-    films.images = 255 - films.images
+    pixels.images = 255 - pixels.images
     with caplog.at_level(logging.WARNING):
         fit("second", checkpoints="shared")
     assert "other settings or data" in caplog.text
@@ -126,7 +128,7 @@ def test_a_damaged_last_checkpoint_costs_one_interval(fit, tmp_path, caplog, rep
     assert weights_of(resumed) == weights_of(unbroken)
 
 
-def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, films):
+def test_divergence_is_named_and_spares_the_last_good_checkpoint(fit, tmp_path, pixels):
     good = CONFIG.model_copy(update={"lr": 1e6, "epochs": 5})
     with pytest.raises(DivergedError, match="There is no checkpoint yet"):
         fit(config=good, checkpoints="never")
@@ -157,7 +159,7 @@ def test_a_divergence_names_the_remedies_that_are_left(fit, settings, remedies):
 
 
 def test_a_rate_that_was_not_given_is_not_called_so(fit, monkeypatch):
-    monkeypatch.setattr("cxrmodel.training.vae.settings.largest_batch", lambda *_: 4)
+    monkeypatch.setattr("cxrmodel.training.vae.auto_settings.largest_batch", lambda *_: 4)
     config = CONFIG.model_copy(update={"lr": 1e20, "batch_size": "auto"})
     with pytest.raises(DivergedError, match=r"Lower vae\.lr \(the learning rate is 2e\+20\)"):
         fit(config=config)
@@ -195,7 +197,7 @@ def test_a_failed_rescue_does_not_hide_what_interrupted(fit, monkeypatch, caplog
         raise OSError("disk is gone")
 
     monkeypatch.setattr(CheckpointFolder, "save", refuse)
-    monkeypatch.setattr("cxrmodel.training.vae.loop.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("cxrmodel.training.speed.REPORT_EVERY_S", 0.0)
     with caplog.at_level(logging.WARNING), pytest.raises(Interruption):
         fit(report=raise_at(2))
     assert "No checkpoint could be left: disk is gone" in caplog.text

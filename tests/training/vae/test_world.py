@@ -22,7 +22,7 @@ def test_shares_make_the_mean_of_means_the_mean_over_the_batch(num_images):
     assert float(sum(means)) / 3 == pytest.approx(float(values.mean()))
 
 
-def test_a_process_without_an_image_goes_through_the_network_for_nothing():
+def test_a_process_without_an_image_has_a_share_of_zero():
     late = World(2, 3)
     assert len(late.part(torch.arange(2))) == 0
     assert late.part_or_first(torch.arange(2)).tolist() == [0]

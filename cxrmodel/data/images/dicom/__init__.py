@@ -1,1 +1,1 @@
-"""DICOM films beside PNG: their tags for the index, their pixels as 8-bit grey."""
+"""DICOM files: their tags, and their pixels as 8-bit grey."""

@@ -1,7 +1,7 @@
-"""The value of each code that a pixel of a DICOM film can have, by its header and its pixels.
+"""The value of each code that a pixel of a DICOM image can have, by its header and its pixels.
 
-A header may say another number of bits, or another place for them, than the pixels have: what the
-pixels themselves show is held against it.
+A header may give the wrong number of bits, or the wrong place for them: it is compared with what
+the pixels themselves show.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from cxrmodel.data.images.dicom.file import PARSE_ERRORS
-from cxrmodel.data.images.dicom.header import OVERLAY_BITS, damaged, whole_number
+from cxrmodel.data.images.dicom.header import OVERLAY_BITS
+from cxrmodel.data.images.dicom.tags import PARSE_ERRORS, damaged, whole_number
 from cxrmodel.data.images.grey import Counts, count_codes
 from cxrmodel.errors import ImageError
 
@@ -25,7 +25,7 @@ Values = NDArray[np.int32]
 
 
 class Stored(NamedTuple):
-    """The pixels of a film as codes into tables of V entries, one of each code there can be.
+    """The pixels of an image as codes into tables of V entries, one per possible code.
 
     Attributes:
         codes: (H, W) unsigned.
@@ -40,8 +40,8 @@ class Stored(NamedTuple):
     is_padding: NDArray[np.bool_]
 
 
-def read_stored(film: Dataset, pixels: NDArray[np.integer]) -> Stored:
-    """Return the stored values of a film of one sample a pixel.
+def read_stored(dataset: Dataset, pixels: NDArray[np.integer]) -> Stored:
+    """Return the stored values of an image of one sample per pixel.
 
     Raises:
         ImageError: Its pixels have bits beyond those that the header says are stored.
@@ -50,16 +50,16 @@ def read_stored(film: Dataset, pixels: NDArray[np.integer]) -> Stored:
     """
     codes = pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(f"u{pixels.itemsize}")
     counts = count_codes(codes)
-    allocated, bits = 8 * codes.itemsize, int(film.BitsStored)
-    is_signed = film.PixelRepresentation == 1
-    shift = _unused_bits_below(film, allocated, counts)
+    allocated, bits = 8 * codes.itemsize, int(dataset.BitsStored)
+    is_signed = dataset.PixelRepresentation == 1
+    shift = _unused_bits_below(dataset, allocated, counts)
     shifted = np.arange(2**allocated, dtype=np.int32) >> shift
     values = _as_number(shifted, bits, is_signed)
-    is_padding = _padding(film, values, allocated, is_signed)
-    is_padding &= bool(counts[~is_padding].any())  # or the tag is wrong: no image is all padding
+    is_padding = _padding(dataset, values, allocated, is_signed)
+    is_padding &= bool(counts[~is_padding].any())  # else the tag is wrong: no image is all padding
     counts[is_padding] = 0
-    _check_sign_bit(film, shifted, values, counts)
-    above = _without_overlays(film, shifted << shift) >> (bits + shift)
+    _check_sign_bit(dataset, shifted, values, counts)
+    above = _without_overlays(dataset, shifted << shift) >> (bits + shift)
     is_sign_repeated = (values < 0) & (above == 2 ** (allocated - shift - bits) - 1)
     above[is_sign_repeated | is_padding] = 0
     if counts[above != 0].any() and not _is_drawn_over(values, above, codes):
@@ -67,12 +67,12 @@ def read_stored(film: Dataset, pixels: NDArray[np.integer]) -> Stored:
     return Stored(codes, values, counts, is_padding)
 
 
-def looks_signed(film: Dataset, pixels: NDArray[np.integer]) -> bool:
-    """Tell by the pixels whether they are signed: read wrongly, they jump where they are grey."""
-    bits = int(film.BitsStored)
+def looks_signed(dataset: Dataset, pixels: NDArray[np.integer]) -> bool:
+    """Tell by the pixels whether they are signed: read wrongly, they jump where grey is even."""
+    bits = int(dataset.BitsStored)
     codes = pixels.astype(np.int32)
     jumps = [_variation(_as_number(codes, bits, is_signed)) for is_signed in (False, True)]
-    return jumps[1] < jumps[0] or (jumps[1] == jumps[0] and film.PixelRepresentation == 1)
+    return jumps[1] < jumps[0] or (jumps[1] == jumps[0] and dataset.PixelRepresentation == 1)
 
 
 def _variation(values: Values) -> int:
@@ -88,12 +88,12 @@ def _as_number(codes: Values, bits: int, is_signed: bool) -> Values:
     return values
 
 
-def _unused_bits_below(film: Dataset, allocated: int, counts: Counts) -> int:
-    """Return by how many bits the stored ones lie above the lowest, as old computed films' do.
+def _unused_bits_below(dataset: Dataset, allocated: int, counts: Counts) -> int:
+    """Return by how many bits the stored ones lie above the lowest, as in old computed radiography.
 
-    A HighBit that the pixels do not bear out, or that no pixel could have, is not followed.
+    A HighBit that the pixels contradict, or that no pixel could have, is ignored.
     """
-    bits, high = int(film.BitsStored), whole_number(film, "HighBit")
+    bits, high = int(dataset.BitsStored), whole_number(dataset, "HighBit")
     if high is None or not bits - 1 < high < allocated:
         return 0
     shift = high + 1 - bits
@@ -102,29 +102,31 @@ def _unused_bits_below(film: Dataset, allocated: int, counts: Counts) -> int:
     return 0 if is_at_the_bottom else shift
 
 
-def _check_sign_bit(film: Dataset, codes: Values, values: Values, counts: Counts) -> None:
+def _check_sign_bit(dataset: Dataset, codes: Values, values: Values, counts: Counts) -> None:
     """Refuse signed pixels whose sign lies in one bit by HighBit, and in another by BitsStored."""
-    high = whole_number(film, "HighBit")
-    if film.PixelRepresentation == 0 or high is None or not 0 <= high < film.BitsStored - 1:
+    high = whole_number(dataset, "HighBit")
+    if dataset.PixelRepresentation == 0 or high is None or not 0 <= high < dataset.BitsStored - 1:
         return
     if counts[_as_number(codes, high + 1, is_signed=True) != values].any():
-        raise damaged(f"its HighBit is {high}, and its BitsStored {film.BitsStored}")
+        raise damaged(f"its HighBit is {high}, and its BitsStored {dataset.BitsStored}")
 
 
-def _padding(film: Dataset, values: Values, allocated: int, is_signed: bool) -> NDArray[np.bool_]:
-    """Tell which codes fill up the rectangle around the image, and are none of its pixels."""
+def _padding(
+    dataset: Dataset, values: Values, allocated: int, is_signed: bool
+) -> NDArray[np.bool_]:
+    """Tell which codes fill the rectangle around the image rather than the image."""
     none = np.zeros(len(values), bool)
     try:
-        first = whole_number(film, "PixelPaddingValue")
-        last = whole_number(film, "PixelPaddingRangeLimit")
-    except ImageError:  # optional tags: without them the image is still one
+        first = whole_number(dataset, "PixelPaddingValue")
+        last = whole_number(dataset, "PixelPaddingRangeLimit")
+    except ImageError:  # optional tags: the image is usable without them
         return none
     if first is None:
         return none
     stated = (first, first if last is None else last)
     if not all(-(2 ** (allocated - 1)) <= end < 2**allocated for end in stated):
         return none
-    # Either may be written with the other sign, and may take all bits where the image does not.
+    # Either may be written with the other sign, or with all bits where the image uses fewer.
     low, high = sorted(_as_number(np.array(stated, np.int32), allocated, is_signed).tolist())
     wide = _as_number(np.arange(len(values), dtype=np.int32), allocated, is_signed)
     lies_in: NDArray[np.bool_] = ((low <= wide) & (wide <= high)) | (
@@ -133,11 +135,11 @@ def _padding(film: Dataset, values: Values, allocated: int, is_signed: bool) -> 
     return lies_in
 
 
-def _without_overlays(film: Dataset, codes: Values) -> Values:
-    """Clear the bits that are said to hold overlays, each in a bit of every pixel."""
+def _without_overlays(dataset: Dataset, codes: Values) -> Values:
+    """Clear the bits in which the header places overlays."""
     for tag in OVERLAY_BITS:
         try:
-            bit = film[tag].value if tag in film else None
+            bit = dataset[tag].value if tag in dataset else None
         except PARSE_ERRORS:
             continue
         if isinstance(bit, int) and 0 < bit < MAX_BITS:
@@ -146,9 +148,9 @@ def _without_overlays(film: Dataset, codes: Values) -> Values:
 
 
 def _is_drawn_over(values: Values, above: Values, codes: Codes) -> bool:
-    """Tell whether bits above the stored ones are a drawing over the image, and no part of it.
+    """Tell whether bits above the stored ones are a drawing over the image, not part of it.
 
-    The edges of a drawing are few, and the image goes on below them. Where bits that belong to
+    The edges of a drawing are few, and the image continues below them. Where bits that belong to
     the values change, the values without them jump.
     """
     stored, drawn = values[codes], above[codes]

@@ -14,8 +14,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrmodel.data.images.dicom.frame import Frame, are_runs_too_long, read_frame
-from cxrmodel.data.images.dicom.pixels import decode_dicom
+from cxrmodel.data.images.dicom.display import decode_dicom
+from cxrmodel.data.images.dicom.header import Frame, are_runs_too_long, read_frame
 from cxrmodel.errors import ImageError
 from tests.data.images.image_bytes import dicom, encode, lut, noise, shades
 
@@ -42,7 +42,7 @@ def refused(pixels, **options):
 
 
 def jpeg2000(pixels):
-    """Return a lossless codestream of 8 or 16 bits, as the pixels' type is."""
+    """Return a lossless codestream of 8 or 16 bits, like the pixels' type."""
     return encode(pixels, "JPEG2000", no_jp2=True)
 
 
@@ -53,7 +53,7 @@ def as_signed(codestream):
     return bytes(changed)
 
 
-def film_of(frame, like, syntax=JPEG2000Lossless, **options):
+def image_of(frame, like, syntax=JPEG2000Lossless, **options):
     return {"pixels": like, "data": encapsulate([frame]), "syntax": syntax, **options}
 
 
@@ -164,38 +164,38 @@ class TestBits:
 
 class TestFrame:
     def test_more_bits_than_the_header_says(self):
-        grey = shown(**film_of(jpeg2000(DEEP * 16), DEEP, bits=12))
+        grey = shown(**image_of(jpeg2000(DEEP * 16), DEEP, bits=12))
         np.testing.assert_array_equal(grey, PLAIN)
 
     def test_fewer_bits_than_the_header_says(self):
         grey = (shades() * 200).astype(np.uint8)
-        film = film_of(jpeg2000(grey), DEEP)
-        np.testing.assert_array_equal(shown(**film), grey)
-        film = film_of(encode(grey, "JPEG", quality=100), DEEP, JPEGBaseline8Bit, bits=12)
-        assert np.abs(shown(**film).astype(int) - grey).max() <= 2
+        image = image_of(jpeg2000(grey), DEEP)
+        np.testing.assert_array_equal(shown(**image), grey)
+        image = image_of(encode(grey, "JPEG", quality=100), DEEP, JPEGBaseline8Bit, bits=12)
+        assert np.abs(shown(**image).astype(int) - grey).max() <= 2
 
     def test_sixteen_bits_where_eight_are_allocated(self):
-        film = film_of(jpeg2000(DEEP), DEEP, BitsAllocated=8, BitsStored=8)
-        np.testing.assert_array_equal(shown(**film), PLAIN)
+        image = image_of(jpeg2000(DEEP), DEEP, BitsAllocated=8, BitsStored=8)
+        np.testing.assert_array_equal(shown(**image), PLAIN)
 
     def test_signed(self):
         signed = DEEP.astype(np.int32) - 2000
         frame = as_signed(jpeg2000((signed + 2**15).astype(np.uint16)))
         for pixel_representation in (0, 1):
-            film = film_of(frame, DEEP, PixelRepresentation=pixel_representation)
-            np.testing.assert_array_equal(shown(**film), PLAIN)
+            image = image_of(frame, DEEP, PixelRepresentation=pixel_representation)
+            np.testing.assert_array_equal(shown(**image), PLAIN)
 
     def test_unsigned_and_said_to_be_signed(self):
-        film = film_of(jpeg2000(DEEP * 16), DEEP, PixelRepresentation=1)
-        np.testing.assert_array_equal(shown(**film), PLAIN)
+        image = image_of(jpeg2000(DEEP * 16), DEEP, PixelRepresentation=1)
+        np.testing.assert_array_equal(shown(**image), PLAIN)
 
     def test_signed_values_whose_sign_the_encoder_lost(self):
         signed = DEEP.astype(np.int16) - 2000
-        film = film_of(jpeg2000(signed.view(np.uint16)), DEEP, PixelRepresentation=1)
-        np.testing.assert_array_equal(shown(**film), PLAIN)
+        image = image_of(jpeg2000(signed.view(np.uint16)), DEEP, PixelRepresentation=1)
+        np.testing.assert_array_equal(shown(**image), PLAIN)
 
     def test_another_size_or_number_of_samples(self):
-        assert refused(**film_of(jpeg2000(DEEP[:40]), DEEP)) == (
+        assert refused(**image_of(jpeg2000(DEEP[:40]), DEEP)) == (
             "damaged_image: its compressed image is of 64 x 40 pixels, and its header says 64 x 64"
         )
         colour = np.repeat((DEEP >> 4).astype(np.uint8)[..., None], 3, axis=2)
@@ -203,26 +203,26 @@ class TestFrame:
             (jpeg2000(colour), JPEG2000Lossless),
             (encode(colour, "JPEG"), JPEGBaseline8Bit),
         ):
-            assert refused(**film_of(frame, DEEP, syntax)) == (
-                "damaged_image: its compressed image has 3 samples a pixel, and its header says 1"
+            assert refused(**image_of(frame, DEEP, syntax)) == (
+                "damaged_image: its compressed image has 3 samples per pixel, and its header says 1"
             )
 
     def test_no_header(self):
-        assert refused(**film_of(b"\xff\xd8\xff\xd9", DEEP)) == (
+        assert refused(**image_of(b"\xff\xd8\xff\xd9", DEEP)) == (
             "damaged_image: its compressed image has no header that can be read"
         )
 
     def test_two_frames_of_one(self):
         frame = jpeg2000(DEEP)
-        film = film_of(frame, DEEP) | {"data": encapsulate([frame, frame])}
-        assert refused(**film) == "unsupported_image: 2 frames, and a film has one"
+        image = image_of(frame, DEEP) | {"data": encapsulate([frame, frame])}
+        assert refused(**image) == "unsupported_image: 2 frames, and a chest X-ray has one"
 
     def test_the_end_of_the_fragments_may_be_missing_and_the_frame_may_not(self):
         pixels = noise()
-        film = dicom(**film_of(jpeg2000(pixels), pixels))
-        assert np.array_equal(decode_dicom(film[:-8], 64), pixels)
+        image = dicom(**image_of(jpeg2000(pixels), pixels))
+        assert np.array_equal(decode_dicom(image[:-8], 64), pixels)
         with pytest.raises(ImageError, match="damaged_image: its "):
-            decode_dicom(film[:-1000], 64)
+            decode_dicom(image[:-1000], 64)
 
     @pytest.mark.parametrize("offset", [4, 8, 999_999])
     def test_one_frame_is_found_wherever_its_table_says_it_begins(self, offset):
@@ -249,7 +249,7 @@ class TestFrame:
     def test_runs_of_eight_bits_where_sixteen_are_said(self):
         frame = np.array([1, 64, *[0] * 14], "<u4").tobytes() + b"\x81\x07" * 32
         assert not are_runs_too_long(frame, 64 * 64)
-        assert refused(**film_of(frame, DEEP, RLELossless)).startswith("damaged_image: its pixels")
+        assert refused(**image_of(frame, DEEP, RLELossless)).startswith("damaged_image: its pixels")
 
 
 class TestLayout:
@@ -275,7 +275,7 @@ class TestLayout:
         pixels = np.zeros((64, 64, 3) if samples == 3 else (64, 64), np.uint8)
         right = {1: 3, 3: 1}[samples]
         assert refused(pixels, PhotometricInterpretation=kind) == (
-            f"damaged_image: {samples} samples a pixel, and {kind} has {right}"
+            f"damaged_image: {samples} samples per pixel, and {kind} has {right}"
         )
 
     @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ class TestLayout:
 
     @pytest.mark.parametrize("bits", [12, 32, 64, 0])
     def test_samples_of_other_lengths(self, bits):
-        assert refused(DEEP, BitsAllocated=bits) == f"unsupported_image: {bits} bits a sample"
+        assert refused(DEEP, BitsAllocated=bits) == f"unsupported_image: {bits} bits per sample"
 
     def test_a_sign_of_two(self):
         assert "its PixelRepresentation is 2" in refused(DEEP, PixelRepresentation=2)
@@ -407,6 +407,6 @@ def test_a_border_that_no_tag_names_leaves_the_image_its_contrast():
 
 
 def test_a_damaged_frame_is_told_in_the_ledger_alone(capfd):
-    film = film_of(jpeg2000(DEEP)[:120], DEEP)
-    assert refused(**film) == "damaged_image: its pixels cannot be decoded as its header says"
+    image = image_of(jpeg2000(DEEP)[:120], DEEP)
+    assert refused(**image) == "damaged_image: its pixels cannot be decoded as its header says"
     assert capfd.readouterr().err == ""

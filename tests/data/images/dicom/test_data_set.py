@@ -1,4 +1,4 @@
-"""A folder of DICOM films with a table of labels, from the listing to the pixels."""
+"""A folder of DICOM images with a table of labels, from the listing to the pixels."""
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ DEEP = noise().astype(np.uint16) * 16  # 12 bits
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Write a folder of films, good and bad, and return it."""
+def root(tmp_path):
+    """Write a folder of root, good and bad, and return it."""
     whole = dicom(noise(seed=3), PatientID="3", **PEOPLE)
     files = {
         "plain.dcm": dicom(noise(), PatientID="1", PatientAge="058Y", **PEOPLE),
@@ -33,7 +33,7 @@ def films(tmp_path):
         ),
         "nobody.dcm": dicom(noise()),
     }  # fmt: skip
-    root = tmp_path / "films"
+    root = tmp_path / "dicom"
     (root / "study").mkdir(parents=True)
     for name, data in files.items():
         (root / "study" / name).write_bytes(data)
@@ -42,8 +42,8 @@ def films(tmp_path):
     return root
 
 
-def test_films_become_rows_and_pixels_and_the_rest_has_reasons(films, index_of, tmp_path):
-    folder = index_of(films)
+def test_images_become_rows_and_pixels_and_the_rest_has_reasons(root, index_of, tmp_path):
+    folder = index_of(root)
     index = pd.read_parquet(folder / "index.parquet").set_index("image")
     assert sorted(index.index) == ["cine.dcm", "cut.dcm", "inverted.dcm", "packed.dcm", "plain.dcm"]
     assert index.loc["plain.dcm", ["patient_id", "age", "sex", "view"]].tolist() == [
@@ -58,27 +58,27 @@ def test_films_become_rows_and_pixels_and_the_rest_has_reasons(films, index_of, 
 
     images, scratch = tmp_path / "images", tmp_path / "scratch"
     images.mkdir()
-    summary = decode_images(CONFIG, str(films), folder, images, scratch=scratch)
+    summary = decode_images(CONFIG, str(root), folder, images, scratch=scratch)
     assert summary["excluded_by_reason"] == {"unsupported_image": 2, "damaged_image": 1}
-    pixels = open_pixels(CONFIG, str(films), folder, images, scratch=scratch)
+    pixels = open_pixels(CONFIG, str(root), folder, images, scratch=scratch)
     plain, inverted = pixels.read(pixels.rows_of(["plain.dcm", "inverted.dcm"]))
     np.testing.assert_array_equal(plain, noise())
     np.testing.assert_array_equal(inverted, 255 - np.rint(DEEP / 4095 * 255))
 
 
-def test_the_ledger_says_what_nothing_here_decodes(films, index_of, tmp_path):
-    folder = index_of(films)
-    decode_images(CONFIG, str(films), folder, tmp_path, scratch=tmp_path / "scratch")
+def test_the_ledger_says_what_nothing_here_decodes(root, index_of, tmp_path):
+    folder = index_of(root)
+    decode_images(CONFIG, str(root), folder, tmp_path, scratch=tmp_path / "scratch")
     details = pd.read_parquet(tmp_path / "excluded.parquet").set_index("image")["detail"]
-    assert details["cine.dcm"] == "9 frames, and a film has one"
+    assert details["cine.dcm"] == "9 frames, and a chest X-ray has one"
     syntax = "JPEG-LS Lossless Image Compression"
     assert details["packed.dcm"] == f"no decoder for the transfer syntax {syntax}"
     assert details["cut.dcm"] == "its pixels take 4,087 bytes, and should take 4,096"
 
 
-def test_no_name_and_no_date_is_in_any_file(films, index_of, tmp_path):
-    folder = index_of(films)
-    decode_images(CONFIG, str(films), folder, tmp_path, scratch=tmp_path / "scratch")
+def test_no_name_and_no_date_is_in_any_file(root, index_of, tmp_path):
+    folder = index_of(root)
+    decode_images(CONFIG, str(root), folder, tmp_path, scratch=tmp_path / "scratch")
     tables = [*folder.glob("*.parquet"), *tmp_path.glob("*.parquet")]
     assert len(tables) >= 5
     for table in tables:

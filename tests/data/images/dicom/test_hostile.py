@@ -78,15 +78,15 @@ class TestDamage:
     )
     def test_no_range_of_grey(self, slope, intercept, detail):
         window = {"WindowCenter": 9, "WindowWidth": 9}
-        film = dicom(GREY, RescaleSlope=slope, RescaleIntercept=intercept, **window)
-        assert refused(film) == (DAMAGED, detail)
+        image = dicom(GREY, RescaleSlope=slope, RescaleIntercept=intercept, **window)
+        assert refused(image) == (DAMAGED, detail)
 
     def test_what_a_damaged_tag_holds_is_not_told(self):
-        film = dicom(GREY, RescaleSlope="1.2345", RescaleIntercept="0")
-        reason, detail = refused(film.replace(b"1.2345", b"GEHEIM"))
+        image = dicom(GREY, RescaleSlope="1.2345", RescaleIntercept="0")
+        reason, detail = refused(image.replace(b"1.2345", b"GEHEIM"))
         assert (reason, detail) == (DAMAGED, "its RescaleSlope is not a number")
-        film = dicom(GREY, NumberOfFrames="1234567")
-        reason, detail = refused(film.replace(b"1234567", b"GEHEIM7"))
+        image = dicom(GREY, NumberOfFrames="1234567")
+        reason, detail = refused(image.replace(b"1234567", b"GEHEIM7"))
         assert (reason, detail) == (DAMAGED, "its NumberOfFrames is no whole number")
 
     def test_deeply_nested_sequences(self):
@@ -98,11 +98,11 @@ class TestDamage:
 class TestKind:
     def test_several_frames(self):
         cine = dicom(GREY, NumberOfFrames=30)
-        assert refused(cine) == (UNSUPPORTED, "30 frames, and a film has one")
+        assert refused(cine) == (UNSUPPORTED, "30 frames, and a chest X-ray has one")
 
     def test_bits(self):
         data = dicom(GREY.astype(np.uint32))
-        assert refused(data) == (UNSUPPORTED, "32 bits a sample")
+        assert refused(data) == (UNSUPPORTED, "32 bits per sample")
 
     def test_colours(self):
         data = dicom(GREY, PhotometricInterpretation="HSV")
@@ -117,10 +117,10 @@ class TestKind:
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
-    film = dicom(GREY)
+    image = dicom(GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(DataError, match=r"need pydicom: install the extra `dicom`, as in pip ins"):
-        decode_image(film, CONFIG)
+        decode_image(image, CONFIG)
 
 
 def deflated_bomb():
@@ -133,13 +133,13 @@ def deflated_bomb():
 
 
 def rle_bomb():
-    """Return a film of 64 x 64 whose run lengths add up to 256 MiB."""
+    """Return an image of 64 x 64 whose run lengths add up to 256 MiB."""
     frame = np.array([1, 64, *[0] * 14], "<u4").tobytes() + b"\x81\0" * (2 << 20)
     return dicom(GREY, data=encapsulate([frame]), syntax=RLELossless)
 
 
 def jpeg_bomb():
-    """Return a film of 64 x 64 whose JPEG claims to be of 9,000 x 9,000."""
+    """Return an image of 64 x 64 whose JPEG claims to be of 9,000 x 9,000."""
     frame = encode(GREY, "JPEG").replace(b"\0\x40\0\x40", b"\x23\x28\x23\x28", 1)
     return dicom(GREY, data=encapsulate([frame]), syntax=JPEGBaseline8Bit)
 
@@ -181,9 +181,9 @@ def test_any_damage_is_an_image_or_a_reason_without_names(data):
 
 def test_nothing_of_a_damaged_file_is_logged_or_warned_of(tmp_path):
     # A length that is too great takes in the tags that follow, whatever they hold.
-    film = dicom(DEEP, **TAGS)
+    image = dicom(DEEP, **TAGS)
     for position in range(132, 500):
-        damaged = bytearray(film)
+        damaged = bytearray(image)
         damaged[position] = (damaged[position] + 40) % 256
         (tmp_path / f"{position}.dcm").write_bytes(damaged)
     script = """
@@ -191,7 +191,7 @@ def test_nothing_of_a_damaged_file_is_logged_or_warned_of(tmp_path):
         from pathlib import Path
         import pandas as pd
         from cxrmodel.config import ImagesConfig
-        from cxrmodel.data.images.dicom.heads import read_headers
+        from cxrmodel.data.datasets.dicom_tags import read_headers
         from cxrmodel.data.images.decode import decode_image
         from cxrmodel.data.files.root import Root
         from cxrmodel.errors import ImageError

@@ -1,0 +1,214 @@
+"""Every number of a run, computed once: metrics.json, the figures and the page all read these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrmodel.config import ClassifierConfig
+from cxrmodel.evaluation.audit.audit import Audit, audit_run
+from cxrmodel.evaluation.audit.localisation import (
+    PLACED,
+    ErrorMap,
+    Localisation,
+    boxes_on_square,
+    localise,
+)
+from cxrmodel.evaluation.autoencoder import AutoencoderEvaluation, evaluate_autoencoder
+from cxrmodel.evaluation.calibration import Calibration, evaluate_calibration
+from cxrmodel.evaluation.cooccurrence import Cooccurrence, count_cooccurrence
+from cxrmodel.evaluation.evaluate import Evaluation, evaluate
+from cxrmodel.evaluation.metrics import METRICS
+from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Floats, PatientBootstrap
+from cxrmodel.evaluation.predictions import Predictions, read_predictions
+from cxrmodel.evaluation.resolution import to_unit
+from cxrmodel.report.run import Run
+from cxrmodel.storage.layout import INDEX_FILE, PCA_LATENTS_FOLDER, PREDICTIONS_FILE
+from cxrmodel.training.classifier.fit import fit_classifier
+from cxrmodel.training.encoding import load_vae, reconstruct
+
+if TYPE_CHECKING:
+    from cxrmodel.data.images.pixels import Pixels
+
+
+TEST, OUTSIDE_TRAIN = "test", "outside_train"
+PCA_NETWORK = "pca_network"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the split.
+
+    Attributes:
+        num_images: Its images.
+        num_patients: Their patients.
+        abnormal_share: Share of its images with a listed finding, None without an image.
+    """
+
+    num_images: int
+    num_patients: int
+    abnormal_share: float | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The numbers of a run.
+
+    Attributes:
+        num_patients: Patients of all used images.
+        parts: `train`, `val` and `test`.
+        leaking_test_fraction: Share of test images whose patient is also in train, None without a
+            test image.
+        autoencoder: Reconstruction and latents.
+        classifier: The classifier on the latents.
+        calibration: The classifier's probabilities, before and after scaling.
+        baselines: The hardest to beat first, evaluated as the classifier is.
+        differences: The classifier's mean less a baseline's, by baseline and metric.
+        cooccurrence: Of the findings on test, in the labels and as the classifier calls them.
+        audit: Leaks, shortcuts, subgroups and unusual images.
+        localisation: Error maps against boxes, as `locate_errors` returns it.
+    """
+
+    num_patients: int
+    parts: dict[str, Part]
+    leaking_test_fraction: float | None
+    autoencoder: AutoencoderEvaluation
+    classifier: Evaluation
+    calibration: Calibration
+    baselines: dict[str, Evaluation]
+    differences: dict[str, dict[str, Estimate]]
+    cooccurrence: Cooccurrence
+    audit: Audit
+    localisation: dict[str, Localisation]
+
+
+def measure(run: Run, pixels: Pixels, *, seed: int) -> Results:
+    """Compute the numbers.
+
+    Args:
+        run: What was read.
+        pixels: The images: candidates for duplicates and images with boxes are read.
+        seed: Of the bootstrap.
+    """
+    validation, test = run.predictions["val"], run.predictions["test"]
+    bootstrap = PatientBootstrap(test.patients, seed=seed)  # of all, so that all are paired
+    classifier = evaluate(validation, test, bootstrap)
+    baselines = {
+        name: evaluate(parts["val"], parts["test"], bootstrap)
+        for name, parts in _baseline_predictions(run).items()
+    }
+    return Results(
+        num_patients=int(run.images["patient_id"].nunique()),
+        parts={part: _count(run.images, part) for part in ("train", "val", "test")},
+        leaking_test_fraction=leaking_test_fraction(run.images),
+        autoencoder=evaluate_autoencoder(run.latents, bootstrap),
+        classifier=classifier,
+        calibration=evaluate_calibration(validation, test, bootstrap),
+        baselines=baselines,
+        differences={
+            name: {
+                metric: bootstrap.difference(classifier.macro[metric], baseline.macro[metric])
+                for metric in METRICS
+            }
+            for name, baseline in baselines.items()
+        },
+        cooccurrence=count_cooccurrence(test, _limits(classifier)),
+        audit=audit_run(run.images, run.hashes, run.latents, run.predictions, pixels, bootstrap),
+        localisation=locate_errors(run, pixels, seed=seed),
+    )
+
+
+def _limits(classifier: Evaluation) -> Floats:
+    """Return the thresholds of the classes, NaN where there is none."""
+    thresholds = [entry.metrics["threshold"].value for entry in classifier.per_class.values()]
+    return np.array(thresholds, dtype=np.float64)
+
+
+def _count(images: pd.DataFrame, part: str) -> Part:
+    of_part = images[images["split"] == part]
+    share = float(of_part["any_abnormal"].mean()) if len(of_part) else None
+    return Part(len(of_part), int(of_part["patient_id"].nunique()), share)
+
+
+def leaking_test_fraction(images: pd.DataFrame) -> float | None:
+    """Share of test images whose patient is also in train; None without a test image."""
+    test = images.loc[images["split"] == "test", "patient_id"]
+    train = set(images.loc[images["split"] == "train", "patient_id"])
+    return float(test.isin(train).mean()) if len(test) else None
+
+
+def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
+    """Return the fitted baselines and the constant ones, the hardest to beat first."""
+    parts = run.predictions
+    labels = parts["train"].labels
+    prevalence = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
+    constants = {"prevalence": prevalence, "all_positive": np.ones(labels.shape[1])}
+    return {
+        **_fit_pca_network(run),
+        **run.baseline_predictions,
+        **{
+            name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
+            for name, constant in constants.items()
+        },
+    }
+
+
+def _fit_pca_network(run: Run) -> dict[str, dict[str, Predictions]]:
+    """Train the classifier on principal components; nothing where there is none, or no validation.
+
+    It is fitted here and not in the baselines stage, which does not depend on the classifier's
+    settings. It takes a second per thousand images, and 20 epochs at most.
+    """
+    if not (run.compression["num_components"] and run.predictions["val"].num_images):
+        return {}
+    config = ClassifierConfig(**run.record.config.get("classifier", {}))
+    components, index = run.inputs.baselines / PCA_LATENTS_FOLDER, run.inputs.index
+    with TemporaryDirectory() as directory:
+        folder = Path(directory)
+        # On the CPU: a report has the same numbers on every machine.
+        fit_classifier(config, components, index, folder, device="cpu")
+        names = run.images["image"].tolist()
+        path = folder / PREDICTIONS_FILE
+        return {PCA_NETWORK: read_predictions(path, index / INDEX_FILE, names)}
+
+
+def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisation]:
+    """Compare the error maps of images that have boxes with their boxes.
+
+    Args:
+        run: What was read.
+        pixels: The images; those with a box are read, one at a time.
+        seed: Of the bootstrap.
+
+    Returns:
+        `test`; and where fewer than ten test patients have boxes `outside_train`, which is test and
+        validation together. Nothing where no image has a box.
+    """
+    if run.boxes.empty:
+        return {}
+    placed = boxes_on_square(run.boxes, run.record.fit)
+    boxes = run.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
+    error_map = _error_maps(run.inputs.vae, pixels)
+    of_test = boxes[boxes["split"] == "test"]
+    found = {TEST: localise(of_test, error_map, seed=seed)}
+    if of_test["patient_id"].nunique() < FEW_PATIENTS:
+        others = boxes[boxes["split"] != "train"]
+        found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
+    return found
+
+
+def _error_maps(directory: Path, pixels: Pixels) -> ErrorMap:
+    vae = load_vae(directory)
+
+    def error_map(image: str) -> NDArray[np.float32]:
+        original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
+        decoded = reconstruct(vae, original, device="cpu")  # the same numbers on every machine
+        return np.asarray(np.abs(decoded - to_unit(original))[0])
+
+    return error_map
