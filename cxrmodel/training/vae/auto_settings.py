@@ -92,6 +92,10 @@ def largest_batch(model: VAE, objective: Objective, precision: str) -> int:
 
 def saved_bytes(model: VAE, objective: Objective, precision: str) -> int:
     """Return the bytes of activations per image that a step saves for its backward pass."""
+    device = next(model.parameters()).device
+    with torch.no_grad(), autocast(device, precision):
+        # The first use of the convolutions in a process tries their kernels, which also saves.
+        model.encoder(torch.zeros(1, 1, model.image_size, model.image_size, device=device))
     two, one = (_saved_bytes(model, objective, precision, num_images) for num_images in (2, 1))
     return two - one  # without what does not grow with the batch, such as weights in bfloat16
 

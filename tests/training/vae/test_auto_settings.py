@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from cxrmodel.config import VAEConfig
+from cxrmodel.models import convolutions
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.devices import is_out_of_memory
 from cxrmodel.training.vae import auto_settings
@@ -82,6 +83,12 @@ def test_what_a_step_saves_grows_with_the_pixels():
     assert auto_settings.saved_bytes(VAE(128, 4), L1_KL, "float32") == pytest.approx(
         4 * saved, rel=0.05
     )
+
+
+def test_the_first_count_of_a_process_is_that_of_the_others():
+    convolutions._is_usable.cache_clear()
+    first, second = (auto_settings.saved_bytes(VAE(64, 4), L1_KL, "float32") for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
