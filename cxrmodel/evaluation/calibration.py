@@ -25,7 +25,7 @@ from cxrmodel.evaluation.patient_bootstrap import (
     mean_over_classes,
 )
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.models.classifier import fit_platt_scaling, platt_targets
+from cxrmodel.models.platt_scaling import fit_platt_scaling, platt_targets
 
 CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, where the logit is infinite
 MAX_BINS = 10

@@ -201,7 +201,7 @@ def _platt(labels: NDArray[np.uint8], logits: NDArray[np.float64]) -> tuple[floa
 
 
 def _best_threshold(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> float | None:
-    from cxrmodel.evaluation.thresholds import best_threshold  # noqa: PLC0415 - scikit-learn
+    from cxrmodel.evaluation.evaluate import best_threshold  # noqa: PLC0415 - scikit-learn
 
     return best_threshold(labels, probabilities).value
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrmodel.data.images.decode import check_square, decode_image
+from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.images.grey import check_contrast
-from cxrmodel.data.images.header import check_bytes
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, ImageError
 from cxrmodel.machine import usable_cores
@@ -25,7 +25,7 @@ OK = "ok"
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class BundlePreprocessing:
     """How a file becomes the square that the network was trained on.
 
     Attributes:
@@ -87,7 +87,7 @@ def _is_folder(files: fsspec.AbstractFileSystem, root: str, path: str) -> bool:
 
 
 def read_images(
-    images: Iterable[str], preprocessing: Preprocessing, num_workers: int | None = None
+    images: Iterable[str], preprocessing: BundlePreprocessing, num_workers: int | None = None
 ) -> Iterator[ReadImage]:
     """Read and decode images on all cores, in the given order, a bounded number ahead.
 
@@ -107,7 +107,7 @@ def read_images(
             pool.shutdown(cancel_futures=True)
 
 
-def read_image(image: str, preprocessing: Preprocessing) -> ReadImage:
+def read_image(image: str, preprocessing: BundlePreprocessing) -> ReadImage:
     """Read and decode one image."""
     try:
         decoded = decode_image(_read(image, preprocessing.max_megapixels), preprocessing)

@@ -28,7 +28,7 @@ def write_map(path: Path, pixels: NDArray[np.uint8], reconstruction: NDArray[np.
     error = np.abs(reconstruction - original)
     side = len(pixels)
     canvas = Image.new("RGB", (3 * side + 2 * GAP_PX, side), "white")
-    panels: list[NDArray[np.float32]] = [original, reconstruction, error / FULL_SCALE]
+    panels: list[NDArray[np.floating]] = [original, reconstruction, error / FULL_SCALE]
     for place, panel in enumerate(panels):
         grey = Image.fromarray((panel.clip(0, 1) * 255).round().astype(np.uint8))
         canvas.paste(grey, (place * (side + GAP_PX), 0))

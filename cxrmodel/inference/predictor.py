@@ -17,7 +17,7 @@ from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import Bundle, mahalanobis, read_bundle
 from cxrmodel.inference.calibration import calibrated
 from cxrmodel.inference.gate import MEANINGS, Gate
-from cxrmodel.inference.image_files import Preprocessing, ReadImage, expand, read_images
+from cxrmodel.inference.image_files import BundlePreprocessing, ReadImage, expand, read_images
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.devices import resolve_device
@@ -69,7 +69,7 @@ class Model:
         self.bundle = bundle
         self.labels = bundle.labels
         self.thresholds: dict[str, float | None] = dict(description["thresholds"])
-        self.preprocessing = Preprocessing(**description["images"])
+        self.preprocessing = BundlePreprocessing(**description["images"])
         self._limits: dict[str, float | None] = description["limits"]
         self._device = resolve_device(device)
         vae = _network(VAE, VAE_PREFIX, description["architecture"]["vae"], bundle)

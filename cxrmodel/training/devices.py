@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from threadpoolctl import threadpool_limits
 
-from cxrmodel.config import Precision
 from cxrmodel.machine import usable_cores
+
+if TYPE_CHECKING:
+    from cxrmodel.config import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ def use_threads(num_threads: int | None) -> int:
     cores = usable_cores()
     threads = num_threads or min(torch.get_num_threads(), cores)
     if threads != torch.get_num_threads():
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - using a model does without
+
         torch.set_num_threads(threads)
         threadpool_limits(limits=threads)
     logger.info("%d threads compute, of %d cores that this process may use.", threads, cores)

@@ -24,7 +24,7 @@ from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.inference.build import BundleInputs, build_bundle
 from cxrmodel.inference.predictor import Model, load
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.report.inputs import RunInputs, RunRecord
+from cxrmodel.report.run import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
 from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.latents import extract_latents

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import cxrmodel
-from cxrmodel.data.datasets.pathologies import PATHOLOGIES
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 
 pytestmark = pytest.mark.xdist_group("inference")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.formats import check_size, format_of, require_pydicom
 from cxrmodel.data.images.grey import count_codes, spread, used_levels
 from cxrmodel.data.ledger import Reason
@@ -38,6 +37,25 @@ _UNTOLD = (
 )
 
 
+class Preprocessing(Protocol):
+    """How a file becomes a square: `ImagesConfig`, or what a bundle says of it."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square in pixels."""
+        ...
+
+    @property
+    def fit(self) -> Literal["crop", "pad", "resize"]:
+        """How another shape becomes square."""
+        ...
+
+    @property
+    def max_megapixels(self) -> float:
+        """Larger images are refused unread."""
+        ...
+
+
 class DecodedImage(NamedTuple):
     """A decoded image, and its size in the file.
 
@@ -54,7 +72,7 @@ class DecodedImage(NamedTuple):
     num_levels: int
 
 
-def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
+def decode_image(data: bytes, config: Preprocessing) -> DecodedImage:
     """Decode a PNG, JPEG or DICOM file, told apart by content, and make it a square.
 
     Colour becomes luminance (for NIH's RGBA copies, whose channels are equal, the grey value),
@@ -191,7 +209,7 @@ _TURNS = {
 _DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "dicom": _decode_dicom}
 
 
-def _to_square(image: Image.Image, config: ImagesConfig) -> Image.Image:
+def _to_square(image: Image.Image, config: Preprocessing) -> Image.Image:
     size, (width, height) = config.size, image.size
     if (width, height) == (size, size):
         return image

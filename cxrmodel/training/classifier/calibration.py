@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from cxrmodel.models.classifier import Classifier, fit_platt_scaling
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.models.platt_scaling import fit_platt_scaling
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
 
 MIN_SLOPE = 0.01  # per standard deviation: it keeps the order, with nearly equal probabilities

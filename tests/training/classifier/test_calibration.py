@@ -5,7 +5,8 @@ import torch
 from scipy.special import expit
 
 from cxrmodel.evaluation.metrics import auroc
-from cxrmodel.models.classifier import Classifier, fit_platt_scaling
+from cxrmodel.models.classifier import Classifier
+from cxrmodel.models.platt_scaling import fit_platt_scaling
 from cxrmodel.training.classifier.calibration import MIN_SLOPE, fit_scaling, recalibrate
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents
 
