@@ -10,7 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 from cxrmodel.places import lies_in, normal_folder, normal_place, normal_store
 from cxrmodel.settings import KEY_EXEMPT, Section, not_one_of
 
-Stage = Literal["index", "images", "split", "vae", "latents", "classifier", "baselines", "report"]
+Stage = Literal[
+    "index", "images", "split", "vae", "latents", "classifier", "baselines", "report", "bundle"
+]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 PHANTOM_ROOT = "phantom"

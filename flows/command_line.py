@@ -79,7 +79,8 @@ class Request(NamedTuple):
     dry_run: bool
 
 
-Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Artifact]
+Result = tuple[Artifact, Artifact]  # of the report and of the bundle
+Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Result]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -95,7 +96,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _CommandLine(PipelineConfig, BaseSettings):
-    """Learn from chest X-rays: index, decode, split, train, encode, classify, report.
+    """Learn from chest X-rays: index, decode, split, train, encode, classify, report, bundle.
 
     A setting that neither a flag nor the file of --config gives has its default:
     the notebook's method with a split by patient, on synthetic images. What was run
@@ -248,11 +249,15 @@ def run(pipeline: Pipeline, stages: Stages) -> None:
             print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
         return
     with terminal.command("stopped; the same command goes on from here") as endings:
-        report = _attempt(lambda: _run(pipeline, request, endings))
-        _print_result(report, Store(request.config.store.root, request.config.store.scratch))
+        report, bundle = _attempt(lambda: _run(pipeline, request, endings))
+        _print_result(
+            report, bundle, Store(request.config.store.root, request.config.store.scratch)
+        )
 
 
-def _run(pipeline: Pipeline, request: Request, endings: terminal.Endings) -> Artifact:
+def _run(
+    pipeline: Pipeline, request: Request, endings: terminal.Endings
+) -> tuple[Artifact, Artifact]:
     def stop_on_signals(flow: object, flow_run: object, state: object) -> None:
         endings.handle()
 
@@ -279,10 +284,11 @@ def _explain(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _print_result(report: Artifact, store: Store) -> None:
+def _print_result(report: Artifact, bundle: Artifact, store: Store) -> None:
     width = max(len(name) for name in report.summary) + 2
     for name, value in report.summary.items():
         print(f"{name + ':':<{width}}{_readable(value)}")
+    print(f"bundle: {store.uri(bundle)}")
     print(f"report: {store.uri(report, REPORT_FILE)}")
 
 

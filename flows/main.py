@@ -13,12 +13,16 @@ from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
 from cxrmodel.storage.layout import (
     BOXES_FILE,
+    CLASSIFIER_WEIGHTS_FILE,
     CONFIG_FILE,
     EXCLUDED_FILE,
     IMAGES_FILE,
     INDEX_FILE,
     LISTING_FILE,
+    METRICS_FILE,
+    MODEL_CARD_FILE,
     NOTES_FILE,
+    PREDICTIONS_FILE,
     SPLIT_FILE,
     VAE_WEIGHTS_FILE,
 )
@@ -26,6 +30,7 @@ from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.devices import use_threads
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
+from tasks.bundle import bundle_model
 from tasks.classifier import train_classifier
 from tasks.engine.pixels import PixelSource
 from tasks.engine.progress import show_library_logs
@@ -43,7 +48,7 @@ from tasks.vae import train_vae
 def train_pipeline(
     config: PipelineConfig = PipelineConfig(),  # noqa: B008 - it is frozen
     refresh: tuple[Stage, ...] = (),
-) -> Artifact:
+) -> tuple[Artifact, Artifact]:
     """Learn from a folder or bucket of chest X-rays and report honestly.
 
     Args:
@@ -51,20 +56,21 @@ def train_pipeline(
         refresh: Stages to run again even where their result is cached.
 
     Returns:
-        Reference of the report.
+        References of the report and of the bundle, which is the model to use.
     """
     show_library_logs()
     use_threads(config.runtime.num_threads)
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     stages = run_stages(config, source, store)
+    report, bundle = stages["report"], stages["bundle"]
     excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
-    show_results(stages["report"], excluding, store)
-    return stages["report"]
+    show_results(report, bundle, excluding, store)
+    return report, bundle
 
 
 def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str, Artifact]:
-    """Run every stage on a data set, from its index to the report.
+    """Run every stage on a data set, from its index to the bundle.
 
     Returns:
         Reference of each stage's result, by name.
@@ -95,7 +101,18 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
         "classifier": classifier,
         "baselines": baselines,
     }
-    return stages | {"report": report_run(config, stages, pixels, store, runtime)}
+    report = report_run(config, stages, pixels, store, runtime)
+
+    parts_of_bundle = {
+        "index": metadata,
+        "images": images.only(IMAGES_FILE),
+        "vae": weights,
+        "latents": latents,
+        "classifier": classifier.only(CLASSIFIER_WEIGHTS_FILE, CONFIG_FILE, PREDICTIONS_FILE),
+        "report": report.only(METRICS_FILE, MODEL_CARD_FILE),
+    }
+    bundle = bundle_model(config.images, parts_of_bundle, pixels, store, runtime)
+    return stages | {"report": report, "bundle": bundle}
 
 
 if __name__ == "__main__":

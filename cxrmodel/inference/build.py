@@ -32,6 +32,17 @@ from cxrmodel.inference.bundle import (
 from cxrmodel.inference.card import bundle_card
 from cxrmodel.inference.gate import Gate, thumbnails
 from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX
+from cxrmodel.storage.layout import (
+    CLASSIFIER_WEIGHTS_FILE,
+    CONFIG_FILE,
+    IMAGES_FILE,
+    INDEX_FILE,
+    LATENTS_FILE,
+    METRICS_FILE,
+    MODEL_CARD_FILE,
+    PREDICTIONS_FILE,
+    VAE_WEIGHTS_FILE,
+)
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -48,7 +59,6 @@ class BundleInputs:
 
     index: Path
     images: Path
-    split: Path
     vae: Path
     latents: Path
     classifier: Path
@@ -78,7 +88,7 @@ def build_bundle(
         DataError: An image has no pixels.
     """
     tables = _Tables.read(inputs)
-    metrics = json.loads((inputs.report / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((inputs.report / METRICS_FILE).read_text(encoding="utf-8"))
     mu = tables.latents.filter(regex=r"^mu_\d+$").to_numpy(np.float64)
     of_train = (tables.rows["split"] == "train").to_numpy()
     usual = LedoitWolf().fit(mu[of_train])
@@ -86,8 +96,8 @@ def build_bundle(
     reference = _reference(tables, distance)
     gate = _fit_gate(tables.rows, pixels)
     tensors = {
-        **_prefixed(VAE_PREFIX, inputs.vae / "vae.safetensors"),
-        **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / "classifier.safetensors"),
+        **_prefixed(VAE_PREFIX, inputs.vae / VAE_WEIGHTS_FILE),
+        **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / CLASSIFIER_WEIGHTS_FILE),
         MEAN: torch.from_numpy(usual.location_),
         PRECISION: torch.from_numpy(usual.precision_),
         **(gate.tensors() if gate else {}),
@@ -103,7 +113,7 @@ def build_bundle(
     reference.to_parquet(directory / REFERENCE, index=False, compression="zstd")
     train = _train_table(tables.rows[of_train], description["salt"])
     train.to_parquet(directory / TRAIN, index=False, compression="zstd")
-    card = (inputs.report / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (inputs.report / MODEL_CARD_FILE).read_text(encoding="utf-8")
     (directory / CARD).write_text(bundle_card(description, metrics, card), encoding="utf-8")
     write_checksums(directory)
     return {
@@ -132,12 +142,12 @@ class _Tables:
 
     @classmethod
     def read(cls, inputs: BundleInputs) -> _Tables:
-        latents = pd.read_parquet(inputs.latents / "latents.parquet")
-        probabilities = pd.read_parquet(inputs.classifier / "predictions.parquet")
-        labels = tuple(_read_json(inputs.classifier / "config.json")["labels"])
+        latents = pd.read_parquet(inputs.latents / LATENTS_FILE)
+        probabilities = pd.read_parquet(inputs.classifier / PREDICTIONS_FILE)
+        labels = tuple(_read_json(inputs.classifier / CONFIG_FILE)["labels"])
         columns = ["image", "patient_id", "view", "sex", "age", *labels]
-        index = pd.read_parquet(inputs.index / "index.parquet", columns=columns)
-        checksums = pd.read_parquet(inputs.images / "images.parquet", columns=["image", "crc32"])
+        index = pd.read_parquet(inputs.index / INDEX_FILE, columns=columns)
+        checksums = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", "crc32"])
         rows = latents[["image", "split"]].merge(index, on="image", how="left", validate="1:1")
         rows = rows.merge(checksums, on="image", how="left", validate="1:1")
         probabilities = latents[["image"]].merge(probabilities, on="image", validate="1:1")
@@ -196,8 +206,8 @@ def _describe(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "architecture": {
-            "vae": _read_json(inputs.vae / "config.json")["architecture"],
-            "classifier": _read_json(inputs.classifier / "config.json")["architecture"],
+            "vae": _read_json(inputs.vae / CONFIG_FILE)["architecture"],
+            "classifier": _read_json(inputs.classifier / CONFIG_FILE)["architecture"],
         },
         "images": config.model_dump(include={"size", "fit", "max_megapixels"}),
         "precision": precision,

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.run(options)
     except (CxrModelError, ValueError, OSError, MemoryError) as error:
-        print(f"cxrmodel {options.command}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"cxrmodel {options.command}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -113,7 +113,7 @@ def _predict(options: argparse.Namespace) -> None:
             progress.show(counts.total())
         progress.end()
     by_status = ", ".join(f"{status} {count:,}" for status, count in counts.most_common())
-    print(f"{options.out}: {counts.total():,} images ({by_status or 'none'})")  # noqa: T201
+    print(f"{options.out}: {counts.total():,} images ({by_status or 'none'})")
 
 
 def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[OperatingPoint]:
@@ -127,7 +127,7 @@ def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[Operat
     )
     model.thresholds.update({point.label: point.threshold for point in points})
     for point in points:
-        print(point.sentence())  # noqa: T201
+        print(point.sentence())
     return points
 
 
@@ -156,12 +156,12 @@ class _Progress:
         now = time.monotonic()
         if sys.stderr.isatty() and now - self._shown_at >= REPORT_EVERY_S:
             rate = done / (now - self._started_at)
-            print(f"\r{done:,} images, {rate:.1f} a second", end="", file=sys.stderr)  # noqa: T201
+            print(f"\r{done:,} images, {rate:.1f} a second", end="", file=sys.stderr)
             self._shown_at = now
 
     def end(self) -> None:
         if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)  # noqa: T201
+            print("\r\x1b[K", end="", file=sys.stderr)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -179,7 +179,7 @@ def _info(options: argparse.Namespace) -> None:
         f"{'label':<24}{'threshold':>10}",
         *(f"{label:<24}{_number(model.thresholds[label]):>10}" for label in model.labels),
     ]
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -188,7 +188,7 @@ def _export(options: argparse.Namespace) -> None:
     model = load(options.bundle, device="cpu")
     found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
     largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
-    print(f"{options.onnx}: largest differences from the model are {largest}")  # noqa: T201
+    print(f"{options.onnx}: largest differences from the model are {largest}")
 
 
 def _recalibrate(options: argparse.Namespace) -> None:
@@ -199,9 +199,9 @@ def _recalibrate(options: argparse.Namespace) -> None:
     new, fits = recalibrate(model.bundle, scores.join(local.drop(columns="image")))
     write_bundle(new, options.out)
     for fit in fits:
-        print(fit.sentence())  # noqa: T201
+        print(fit.sentence())
     refused = int((scores["status"] != "ok").sum())
-    print(f"{options.out}: from {len(scores) - refused:,} images; {refused:,} had no score")  # noqa: T201
+    print(f"{options.out}: from {len(scores) - refused:,} images; {refused:,} had no score")
 
 
 def _number(value: float | None) -> str:

@@ -35,11 +35,16 @@ SHOWN_METRICS = (
 )
 
 
-def headline_text(summary: Mapping[str, Any], uri: str) -> str:
-    """Return headline metrics and the place of the report, as Markdown."""
+def headline_text(summary: Mapping[str, Any], report: str, bundle: str) -> str:
+    """Return headline metrics and the places of report and bundle, as Markdown."""
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in summary.items())
-    link = f"[{uri}]({uri})" if "://" in uri else f"`{uri}`"
-    return f"# Results\n\n| metric | value |\n|---|---|\n{rows}\n\nReport: {link}\n"
+    table = f"| metric | value |\n|---|---|\n{rows}"
+    places = f"Report: {_place(report)}\n\nBundle, to use the model: {_place(bundle)}"
+    return f"# Results\n\n{table}\n\n{places}\n"
+
+
+def _place(uri: str) -> str:
+    return f"[{uri}]({uri})" if "://" in uri else f"`{uri}`"
 
 
 def finding_rows(report: Path) -> list[dict[str, Any]]:

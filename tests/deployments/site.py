@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -25,9 +25,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, TaskRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from cxrmodel.config import Stage
 from tests.servers.prefect_server import AUTH, PrefectServer, running, wait_until
 
-STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+STAGES = {*get_args(Stage)}
 LISTEN = "0A"  # the state in /proc/net/tcp
 ENDED = {"Completed", "Failed", "Crashed", "Cancelled"}
 SMALL = (

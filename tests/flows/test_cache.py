@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from cxrmodel.config import Stage
 from cxrmodel.storage.layout import MANIFEST_FILE
 
-STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+STAGES = {*get_args(Stage)}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from cxrmodel.config import (
     ImagesConfig,
     PipelineConfig,
     RuntimeConfig,
+    Stage,
     StoreConfig,
     VAEConfig,
 )
@@ -29,7 +31,7 @@ from tasks.engine.preview import Step
 
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results.json"
 STEP = re.compile(r"^(\w+) +(cached|would run|unknown)(?:: (.*))?$", re.MULTILINE)
-STAGES = {"index", "images", "split", "vae", "latents", "classifier", "baselines", "report"}
+STAGES = {*get_args(Stage)}
 
 
 def planned(run) -> dict[str, tuple[str, str]]:

@@ -139,7 +139,7 @@ def test_the_flow_is_a_plain_function_call_and_a_split_by_rows_leaks_and_says_so
         report=ReportConfig(num_reconstructions=1, tsne_points=50),
         store=StoreConfig(root=str(tmp_path / "store"), scratch=str(tmp_path / "scratch")),
     )
-    report = train_pipeline(config)
+    report, _ = train_pipeline(config)
     folder = Store(config.store.root, config.store.scratch).directory(report)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["data"]["num_images"] == 90

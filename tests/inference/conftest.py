@@ -49,7 +49,7 @@ class SmallRun:
 
     def write_bundle(self, directory: Path) -> Path:
         directory.mkdir()
-        names = ("index", "images", "split", "vae", "latents", "classifier", "report")
+        names = ("index", "images", "vae", "latents", "classifier", "report")
         inputs = BundleInputs(**{name: self.stage(name) for name in names})
         build_bundle(inputs, self.pixels, IMAGES, "float32", directory)
         return directory

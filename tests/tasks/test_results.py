@@ -59,7 +59,7 @@ def test_a_server_that_is_away_costs_a_finished_run_its_page_only(
     report, index, store = finished
     url = f"http://127.0.0.1:{unavailable if problem == '503' else free_port()}/api"
     with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}):
-        show_results.fn(report, [index], store)
+        show_results.fn(report, report, [index], store)
     (warning,) = [entry.message for entry in caplog.records if entry.name == "tasks.results"]
     assert warning.startswith("The results are not all in Prefect's page: ")
     assert warning.endswith(f"They are in {store.uri(report, 'report.html')}")
