@@ -13,8 +13,9 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrmodel.data.datasets.data_set import LATERAL, VIEW_TAGS, parse_view, stated_view
 from cxrmodel.data.images.decode import check_square, decode_image
-from cxrmodel.data.images.formats import check_bytes
+from cxrmodel.data.images.formats import check_bytes, format_of
 from cxrmodel.data.images.grey import check_contrast
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, ImageError
@@ -110,14 +111,28 @@ def read_images(
 def read_image(image: str, preprocessing: BundlePreprocessing) -> ReadImage:
     """Read and decode one image."""
     try:
-        decoded = decode_image(_read(image, preprocessing.max_megapixels), preprocessing)
+        data = _read(image, preprocessing.max_megapixels)
+        decoded = decode_image(data, preprocessing)
         check_square(decoded.pixels, preprocessing.size)
         check_contrast(decoded.num_levels)
+        _check_view(data)
     except ImageError as error:
         return ReadImage(image, str(error.reason), error.detail, None)
     except DataError as error:  # DICOM, and no pydicom
         return ReadImage(image, str(Reason.UNSUPPORTED_IMAGE), str(error), None)
     return ReadImage(image, OK, "", decoded.pixels)
+
+
+def _check_view(data: bytes) -> None:
+    """Refuse a DICOM file whose tags state a lateral view."""
+    if format_of(data) != "dicom":
+        return
+    from cxrmodel.data.images.dicom.tags import read_tags  # noqa: PLC0415 - an optional extra
+
+    tags, _ = read_tags(data, list(VIEW_TAGS))
+    if stated_view(tags) == LATERAL:
+        stated = next(tags[tag] for tag in VIEW_TAGS if parse_view(tags.get(tag, "")))
+        raise ImageError(Reason.LATERAL_VIEW, f"its tags state the view {stated}")
 
 
 def _read(image: str, max_megapixels: float) -> bytes:

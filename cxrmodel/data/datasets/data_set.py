@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.delimited import Columns, match_columns
+
+if TYPE_CHECKING:
+    from cxrmodel.config import DataConfig
 
 FROM_TAGS = ("patient_id", "age", "sex", "view")
 LATERAL = "lateral"
+# The first that names a view counts; a description may name it where no code does.
+VIEW_TAGS = ("ViewPosition", "ViewCodeSequence", "SeriesDescription", "ProtocolName")
 
 MAX_AGE_YEARS = 120
 MAX_PATIENT_ID_CHARS = 64
@@ -149,6 +154,12 @@ def parse_view(text: str) -> str | None:
         return LATERAL
     is_lateral = any(_SEEN_FROM_THE_SIDE.fullmatch(word) for word in words)
     return LATERAL if is_lateral and not any(map(_FRONTAL.fullmatch, words)) else None
+
+
+def stated_view(tags: Mapping[str, str]) -> str:
+    """Return the view that a DICOM file's tags state: `AP`, `PA`, `lateral` or empty."""
+    views = (parse_view(tags.get(tag, "")) for tag in VIEW_TAGS)
+    return next(filter(None, views), "")
 
 
 def parse_follow_up(text: str) -> int | None:

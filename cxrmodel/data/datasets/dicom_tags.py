@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from cxrmodel.data.datasets.data_set import (
+    VIEW_TAGS,
     converted,
     parse_age,
     parse_patient_id,
     parse_sex,
     parse_view,
+    stated_view,
 )
 from cxrmodel.data.datasets.joins import exclude, exclude_people, is_dicom
 from cxrmodel.data.files.root import Root
@@ -29,8 +31,6 @@ from cxrmodel.errors import ImageError
 from cxrmodel.machine import usable_cores
 
 TEXT_TAGS = {"patient_id": "PatientID", "age": "PatientAge", "sex": "PatientSex"}
-# The first that names a view counts; a description may name it where no code does.
-VIEW_TAGS = ("ViewPosition", "ViewCodeSequence", "SeriesDescription", "ProtocolName")
 SPACING_TAGS = ("PixelSpacing", "ImagerPixelSpacing")
 COLUMNS = (*TEXT_TAGS, "view", "pixel_spacing_mm", "reason", "detail")
 HEAD_BYTES = (32 << 10, 512 << 10, 8 << 20)  # tried in turn, until these tags are passed
@@ -115,9 +115,8 @@ def _header(root: Root, uri: str, num_bytes: int) -> tuple[str | float, ...]:
     except ImageError as error:
         tags, reason, detail = {}, str(error.reason), error.detail
     texts = [tags.get(tag, "") for tag in TEXT_TAGS.values()]
-    views = (parse_view(tags.get(tag, "")) for tag in VIEW_TAGS)
     spacing = next((tags[tag] for tag in SPACING_TAGS if tags.get(tag)), "")
-    return *texts, next(filter(None, views), ""), _row_spacing(spacing), reason, detail
+    return *texts, stated_view(tags), _row_spacing(spacing), reason, detail
 
 
 def _head_tags(root: Root, uri: str, num_bytes: int) -> dict[str, str]:

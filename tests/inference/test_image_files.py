@@ -1,0 +1,129 @@
+"""From a path to the pixels that the images stage makes of it, or to a reason."""
+
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images.decode import decode_image
+from cxrmodel.errors import DataError
+from cxrmodel.inference.image_files import BundlePreprocessing, expand, read_image, read_images
+from tests.data.images.image_bytes import chunk, dicom, encode, header, noise, png, shades
+from tests.servers.web import WebServer
+
+pytestmark = pytest.mark.xdist_group("inference")
+
+SQUARE = BundlePreprocessing(64, "crop", 1)
+RIGHT = encode(noise())
+CUT_DICOM = dicom(noise())[:-100]
+
+HOSTILE = {
+    "empty": b"",
+    "one byte": b"x",
+    "only a signature": RIGHT[:8],
+    "only a header": RIGHT[:40],
+    "cut in the middle": RIGHT[: len(RIGHT) // 2],
+    "cut before its end": RIGHT[:-4],
+    "a flipped byte": bytes([*RIGHT[:200], RIGHT[200] ^ 1, *RIGHT[201:]]),
+    "no pixels": png(header(64, 64)),
+    "pixels that end early": png(header(64, 64), chunk(b"IDAT", zlib.compress(b"\0" * 650))),
+    "broken stream": png(header(64, 64), chunk(b"IDAT", b"garbage")),
+    "header too short": png(chunk(b"IHDR", b"\0" * 5)),
+    "side of zero": png(header(0, 64)),
+    "huge in the header": png(header(60_000, 60_000)),
+    "a text bomb": png(header(64, 64), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24)))),
+    "an error page": b"<html><title>403 Forbidden</title>",
+    "a GIF": encode(noise(), "GIF"),
+    "a BMP": encode(noise(), "BMP"),
+    "a TIFF": encode(noise(), "TIFF"),
+    "a WebP": encode(noise(), "WEBP"),
+    "half a JPEG": encode(noise(), "JPEG")[:600],
+    "a JPEG of many scans": encode(noise(), "JPEG") + b"\xff\xda" * 80,
+    "a zip archive": b"PK\x03\x04" + bytes(100),
+    "black": encode(np.zeros((64, 64), np.uint8)),
+    "one grey": encode(np.full((64, 64), 90, np.uint8)),
+    "half a DICOM file": CUT_DICOM,
+}
+
+
+def test_hostile_files_cost_a_row_each_and_nothing_else(model, tmp_path):
+    paths = []
+    for number, content in enumerate(HOSTILE.values()):
+        path = tmp_path / f"{number:02d}.png"
+        path.write_bytes(content)
+        paths.append(path)
+    table = model.predict([*paths, tmp_path, tmp_path / "gone.png"])
+    assert len(table) == 2 * len(HOSTILE) + 1  # a folder among the files is read as one
+    told = table.iloc[: len(HOSTILE)].set_index(pd.Index(HOSTILE))
+    assert not (told["status"] == "ok").any(), told[["status", "detail"]]
+    assert told["detail"].str.len().gt(0).all()
+    assert table["p_Mass"].isna().all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "resize"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "dicom"])
+def test_pixels_are_those_of_the_images_stage(tmp_path, fit, kind):
+    pixels = (shades(90, 120) * 255).astype(np.uint8)
+    content = dicom(pixels) if kind == "dicom" else encode(pixels, kind.upper())
+    path = tmp_path / f"image.{kind}"
+    path.write_bytes(content)
+    expected = decode_image(content, ImagesConfig(size=64, fit=fit)).pixels
+    read = read_image(str(path), BundlePreprocessing(64, fit, 64.0))
+    assert read.status == "ok"
+    np.testing.assert_array_equal(read.pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("tags", "status"),
+    [
+        ({"ViewPosition": "LL"}, "lateral_view"),
+        ({"SeriesDescription": "Thorax lateral"}, "lateral_view"),
+        ({"ViewPosition": "PA"}, "ok"),
+        ({}, "ok"),
+    ],
+)
+def test_a_lateral_view_is_told_by_its_tags(tmp_path, tags, status):
+    path = tmp_path / "image.dcm"
+    path.write_bytes(dicom((shades() * 255).astype(np.uint8), **tags))
+    read = read_image(str(path), SQUARE)
+    assert (read.status, read.pixels is None) == (status, status != "ok")
+
+
+def test_images_come_in_order_and_are_read_a_bounded_number_ahead(tmp_path):
+    asked: list[int] = []
+
+    def names():
+        for number in range(200):
+            asked.append(number)
+            path = tmp_path / f"{number}.png"
+            Image.fromarray(noise(seed=number)).save(path)
+            yield str(path)
+
+    found = read_images(names(), SQUARE, num_workers=2)
+    first = next(found)
+    assert first.image.endswith("/0.png")
+    assert len(asked) <= 9
+    assert [read.image for read in found] == [str(tmp_path / f"{n}.png") for n in range(1, 200)]
+
+
+def test_a_device_is_never_read():
+    assert read_image("/dev/zero", SQUARE).status == "unreadable"
+
+
+def test_an_image_of_a_web_server_is_read(tmp_path):
+    (tmp_path / "a b.png").write_bytes(RIGHT)
+    server = WebServer(tmp_path)
+    try:
+        read = read_image(f"{server.url}/a b.png", SQUARE)
+        gone = read_image(f"{server.url}/gone.png", SQUARE)
+    finally:
+        server.stop()
+    assert (read.status, gone.status) == ("ok", "unreadable")
+
+
+def test_an_unknown_protocol_is_named():
+    with pytest.raises(DataError, match="gopher"):
+        list(expand(["gopher://host/folder"]))
