@@ -24,7 +24,7 @@ ROWS = (
     ("latents", "speedup_vs_notebook", "encoding to mu over the notebook's", "×", ""),
     ("latents", "share_of_bf16_matmul", "its share of the bfloat16 matrix rate", "", ""),
     ("latents", "stage_speedup_vs_notebook", "the whole latents stage, which also decodes and scores", "×", ""),
-    ("pixels", "read_speedup_vs_decode", "a row of the image cache over decoding its file", "×", ""),
+    ("pixels", "read_speedup_vs_decode", "a row of the pixel cache over decoding its file", "×", ""),
     ("pixels", "s3_decode_share", "images from a local S3 server over decoding from memory", "", "≥ 0.85"),
     ("pixels", "s3_speedup_at_50_ms", "the same at 50 ms latency over one at a time", "×", "≥ 8"),
     ("bootstrap", "bootstrap_s", "1,000 resamples of the patients of 16,818 × 14 predictions", "s", "< 60"),

@@ -54,7 +54,7 @@ def test_the_numbers_are_in_the_document(metrics):
     assert (found["part"], found["num_tiles"], found["outside_train"]) == ("test", 32, None)
     for group in (found["overall"], *found["per_class"].values()):
         assert group["num_boxes"] > 0
-        for name in ("pointing_game", "chance", "other_films", "gain", "error_difference"):
+        for name in ("pointing_game", "chance", "other_images", "gain", "error_difference"):
             assert set(group[name]) == {"value", "interval", "reason"}
     assert found["overall"]["gain"]["value"] == pytest.approx(
         found["overall"]["pointing_game"]["value"] - found["overall"]["chance"]["value"]

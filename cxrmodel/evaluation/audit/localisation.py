@@ -30,8 +30,8 @@ MAP_PX = 256  # a larger error map is averaged over areas down to this many pixe
 # the borders, where it averages fewer pixels and so puts most maxima of mere noise.
 NUM_TILES = 32
 MAX_IMAGES = 1_000
-NO_BOX = "no film with a box"
-ONE_PATIENT = "no other patient's film has a box"
+NO_BOX = "no image with a box"
+ONE_PATIENT = "no other patient's image has a box"
 
 CASE_COLUMNS = (
     "image", "patient_id", "pathology", "num_boxes", "chance", "inside", "outside", "hit",
@@ -76,10 +76,10 @@ class GroupLocalisation:
         pointing_game: Share of cases whose point lies in a box: the centre of the tile of highest
             error.
         chance: What a point drawn anywhere on the square would reach: the boxes' share of it.
-        other_films: What the points of other patients' images reach in the same boxes, so what
+        other_images: What the points of other patients' images reach in the same boxes, so what
             anatomy alone is worth.
         gain: `pointing_game` minus `chance`, paired.
-        gain_over_other_films: `pointing_game` minus `other_films`, paired.
+        gain_over_other_images: `pointing_game` minus `other_images`, paired.
         error_inside, error_outside: Mean absolute error in and out of the boxes, on [0, 1].
         error_difference: Inside minus outside, paired.
         warning: Why not to trust the intervals, if so.
@@ -90,9 +90,9 @@ class GroupLocalisation:
     num_patients: int
     pointing_game: Estimate
     chance: Estimate
-    other_films: Estimate
+    other_images: Estimate
     gain: Estimate
-    gain_over_other_films: Estimate
+    gain_over_other_images: Estimate
     error_inside: Estimate
     error_outside: Estimate
     error_difference: Estimate
@@ -214,9 +214,9 @@ def _summarise(
         num_patients,
         pointing_game=mean("hit"),
         chance=mean("chance"),
-        other_films=mean("other_images"),
+        other_images=mean("other_images"),
         gain=mean("hit", "chance"),
-        gain_over_other_films=mean("hit", "other_images"),
+        gain_over_other_images=mean("hit", "other_images"),
         error_inside=mean("inside"),
         error_outside=mean("outside"),
         error_difference=mean("inside", "outside"),

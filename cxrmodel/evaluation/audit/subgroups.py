@@ -21,7 +21,7 @@ from cxrmodel.evaluation.predictions import Predictions
 AGE_BANDS = (18, 40, 65)
 AGE_NAMES = ("under 18", "18 to 39", "40 to 64", "65 and over")
 VISITS = (1, 5)
-VISIT_NAMES = ("first film", "follow-up 1 to 4", "follow-up 5 and later")
+VISIT_NAMES = ("first image", "follow-up 1 to 4", "follow-up 5 and later")
 SUBGROUPS = ("sex", "age", "view")
 MIN_IMAGES = 30
 EVERYONE = "all test images"

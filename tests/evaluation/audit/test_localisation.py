@@ -55,7 +55,7 @@ def test_groups_by_hand():
     assert overall.pointing_game.value == pytest.approx(2 / 3)
     assert overall.chance.value == pytest.approx(1 / 3)
     assert overall.gain.value == pytest.approx(1 / 3)
-    assert overall.gain_over_other_films.value == pytest.approx(1 / 3)
+    assert overall.gain_over_other_images.value == pytest.approx(1 / 3)
     assert overall.error_difference.value == pytest.approx((0.2 - 0.2 / 3 + 0.1) / 3)
     assert overall.gain.interval == pytest.approx((0.25, 0.5))  # a twice, or b twice
     assert (nodule.pointing_game.value, nodule.pointing_game.interval) == (0, None)  # one patient
@@ -110,7 +110,7 @@ def test_noise_is_found_at_the_rate_of_chance():
     found = localise(
         boxes, lambda _: rng.random((128, 128), dtype=np.float32), num_resamples=200
     ).overall
-    for gain in (found.gain, found.gain_over_other_films, found.error_difference):
+    for gain in (found.gain, found.gain_over_other_images, found.error_difference):
         assert gain.interval[0] < 0 < gain.interval[1]
         assert gain.value == pytest.approx(0, abs=0.02)
     assert found.chance.value == pytest.approx(0.04, abs=0.005)
@@ -129,7 +129,7 @@ def test_an_error_at_one_place_everywhere_is_anatomy_and_no_finding():
     error[30:34, 30:34] = 0.5
     found = localise(boxes, lambda _: error, num_resamples=200).overall
     assert found.gain.interval[0] > 0.5
-    assert found.gain_over_other_films.value == pytest.approx(0)
+    assert found.gain_over_other_images.value == pytest.approx(0)
 
 
 def test_a_box_without_a_pixel_is_left_out_and_nothing_at_all_is_undefined():
@@ -138,7 +138,7 @@ def test_a_box_without_a_pixel_is_left_out_and_nothing_at_all_is_undefined():
         found = localise(boxes, in_corner, num_resamples=3)
         assert found.per_class == {}
         assert found.overall.num_boxes == 0
-        assert found.overall.pointing_game.reason == "no film with a box"
+        assert found.overall.pointing_game.reason == "no image with a box"
         assert found.overall.warning is None
 
 
