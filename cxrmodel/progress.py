@@ -16,6 +16,7 @@ class Progress:
         total: Units in all.
         unit: What is counted, in the plural: `images`, `steps`.
         metrics: Latest values worth watching, by name.
+        doing: What is being done now, where the units are unlike each other; empty otherwise.
     """
 
     stage: str
@@ -23,6 +24,7 @@ class Progress:
     total: int
     unit: str = "images"
     metrics: Mapping[str, float] = field(default_factory=dict)
+    doing: str = ""
 
 
 ReportProgress = Callable[[Progress], None]

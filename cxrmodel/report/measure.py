@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,28 +89,41 @@ class Results:
     localisation: dict[str, Localisation]
 
 
-def measure(run: Run, pixels: Pixels, *, seed: int) -> Results:
+def measure(
+    run: Run, pixels: Pixels, *, seed: int, begin: Callable[[str], None] = lambda _: None
+) -> Results:
     """Compute the numbers.
 
     Args:
         run: What was read.
         pixels: The images: candidates for duplicates and images with boxes are read.
         seed: Of the bootstrap.
+        begin: Told what is measured next.
     """
     validation, test = run.predictions["val"], run.predictions["test"]
+    begin("metrics and intervals of the classifier")
     bootstrap = PatientBootstrap(test.patients, seed=seed)  # of all, so that all are paired
     classifier = evaluate(validation, test, bootstrap)
+    begin("metrics and intervals of the baselines")
     baselines = {
         name: evaluate(parts["val"], parts["test"], bootstrap)
         for name, parts in _baseline_predictions(run).items()
     }
+    begin("quality of the reconstructions")
+    autoencoder = evaluate_autoencoder(run.latents, bootstrap)
+    begin("calibration")
+    calibration = evaluate_calibration(validation, test, bootstrap)
+    begin("audit: duplicates, shortcuts, subgroups")
+    audit = audit_run(run.images, run.hashes, run.latents, run.predictions, pixels, bootstrap)
+    begin("error maps against boxes")
+    localisation = locate_errors(run, pixels, seed=seed)
     return Results(
         num_patients=int(run.images["patient_id"].nunique()),
         parts={part: _count(run.images, part) for part in ("train", "val", "test")},
         leaking_test_fraction=leaking_test_fraction(run.images),
-        autoencoder=evaluate_autoencoder(run.latents, bootstrap),
+        autoencoder=autoencoder,
         classifier=classifier,
-        calibration=evaluate_calibration(validation, test, bootstrap),
+        calibration=calibration,
         baselines=baselines,
         differences={
             name: {
@@ -119,8 +133,8 @@ def measure(run: Run, pixels: Pixels, *, seed: int) -> Results:
             for name, baseline in baselines.items()
         },
         cooccurrence=count_cooccurrence(test, _limits(classifier)),
-        audit=audit_run(run.images, run.hashes, run.latents, run.predictions, pixels, bootstrap),
-        localisation=locate_errors(run, pixels, seed=seed),
+        audit=audit,
+        localisation=localisation,
     )
 
 

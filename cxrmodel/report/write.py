@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunInputs", "RunRecord", "write_report"]
 
-NUM_PARTS = 5
+NUM_PARTS = 11
 
 
 def write_report(
@@ -50,17 +51,22 @@ def write_report(
     Returns:
         The headline metrics, None where undefined.
     """
-    _tell(report, 0)
+    begun = count()
+
+    def begin(part: str) -> None:
+        report(Progress("report", next(begun), NUM_PARTS, "parts", doing=part))
+
+    begin("tables of the stages")
     run = read_run(inputs, record)
-    results = measure(run, pixels, seed=config.seed)
+    results = measure(run, pixels, seed=config.seed, begin=begin)
     document = build_document(run, results)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     (directory / METRICS_FILE).write_text(text)
     write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
-    _tell(report, 1)
+    begin("figures of the metrics")
     gallery = Gallery(directory / "figures")
     draw_numbers(run, results, gallery)
-    _tell(report, 2)
+    begin("reconstructions")
     vae = load_vae(inputs.vae)
     selected = select_images(config, run)
     examples = {name: reconstruct_selected(few, vae, pixels) for name, few in selected.items()}
@@ -68,16 +74,12 @@ def write_report(
     if strips.scale is not None:
         write_reconstructions(examples, strips.scale.limit, gallery)
         write_examples(examples.values(), strips.scale.limit, directory / VIEWER_FILE)
-    _tell(report, 3)
+    begin("map of the latents")
     draw_latents(config, vae, run, results, pixels, gallery)
-    _tell(report, 4)
+    begin("page")
     page = render_page(config, run, results, gallery.figures, strips)
     (directory / REPORT_FILE).write_text(page, encoding="utf-8")
     for name, card in render_cards(run, results).items():
         (directory / name).write_text(card, encoding="utf-8")
-    _tell(report, NUM_PARTS)
+    report(Progress("report", NUM_PARTS, NUM_PARTS, "parts"))
     return headline(document)
-
-
-def _tell(report: ReportProgress, done: int) -> None:
-    report(Progress("report", done, NUM_PARTS, "parts"))

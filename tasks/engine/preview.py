@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from cxrmodel.progress import silent
 from cxrmodel.storage.store import Artifact, Store
 from tasks.engine.pixels import PixelSource
 from tasks.engine.records import has_record, look_up
-from tasks.engine.stage import PLANNER, StageRun, StageTask
+from tasks.engine.stage import PLANNER, StageClock, StageRun, StageTask
 
 State = Literal["cached", "would run", "unknown"]
 CACHED: State = "cached"
@@ -140,7 +139,7 @@ class Plan:
         name, key = self._running
         with store.write(name, key.removeprefix(f"{name}-")) as draft:
             work = self._store.scratch / "work"
-            yield StageRun(draft.directory, work, silent, draft, {}, time.monotonic())
+            yield StageRun(draft.directory, work, silent, draft, {}, StageClock(work))
 
     def _look_up(
         self, task: StageTask[..., Any], inputs: dict[str, Any]

@@ -71,8 +71,9 @@ def progress_reporter(stage: str) -> Iterator[ReportProgress]:
         artifact.close()
 
 
-def _metrics(progress: Progress) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+def _details(progress: Progress) -> str:
+    metrics = (f"{name} {value:.4g}" for name, value in progress.metrics.items())
+    return "  ".join([*filter(None, [progress.doing]), *metrics])
 
 
 class _TerminalBar:
@@ -83,7 +84,7 @@ class _TerminalBar:
             TextColumn("{task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  {task.fields[metrics]}"),
+            TextColumn("{task.fields[unit]}  {task.fields[details]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -94,14 +95,14 @@ class _TerminalBar:
     def show(self, progress: Progress) -> None:
         if progress.stage not in self._lines:
             self._lines[progress.stage] = self._bar.add_task(
-                progress.stage, total=progress.total, unit=progress.unit, metrics=""
+                progress.stage, total=progress.total, unit=progress.unit, details=""
             )
         self._bar.update(
             self._lines[progress.stage],
             completed=progress.done,
             total=progress.total,
             unit=progress.unit,
-            metrics=_metrics(progress),
+            details=_details(progress),
         )
 
     def close(self) -> None:
@@ -109,22 +110,22 @@ class _TerminalBar:
 
 
 class _LogLines:
-    """A line every ten seconds, where there is no terminal to draw in."""
+    """A line every ten seconds and for each new kind of work, where there is no terminal."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + LOG_EVERY_S
+        self._next, self._doing = time.monotonic() + LOG_EVERY_S, ""
 
     def show(self, progress: Progress) -> None:
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next and progress.doing == self._doing:
             return
-        self._next = time.monotonic() + LOG_EVERY_S
+        self._next, self._doing = time.monotonic() + LOG_EVERY_S, progress.doing
         logger.info(
             "%s: %d of %d %s  %s",
             progress.stage,
             progress.done,
             progress.total,
             progress.unit,
-            _metrics(progress),
+            _details(progress),
         )
 
     def close(self) -> None:
@@ -177,7 +178,7 @@ class _ProgressArtifact:
 
     def _send(self, progress: Progress, artifact: UUID | None) -> UUID:
         percent = 100.0 * progress.done / max(progress.total, 1)
-        text = f"{progress.done} of {progress.total} {progress.unit}  {_metrics(progress)}"
+        text = f"{progress.done} of {progress.total} {progress.unit}  {_details(progress)}"
         if artifact is None:
             created = create_progress_artifact(percent, key=self._key, description=text)
             return cast("UUID", created)  # a coroutine only within async code

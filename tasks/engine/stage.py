@@ -26,7 +26,7 @@ from prefect.utilities.callables import get_call_parameters
 
 from cxrmodel.cluster.session import Workers, connected, divide
 from cxrmodel.config import RuntimeConfig, Stage
-from cxrmodel.progress import ReportProgress
+from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.storage.store import Artifact, Draft, Store
 from cxrmodel.storage.work_folder import own_work_folder
 from tasks.engine.cache import StagePolicy
@@ -39,6 +39,7 @@ TRANSIENT = (OSError, aiohttp.ClientError, botocore.exceptions.HTTPClientError,
 PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError,
              IsADirectoryError)  # fmt: skip
 RETRY_DELAYS_S = (10, 20, 40)
+KEEP_TIME_EVERY_S = 2.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -166,6 +167,32 @@ def stage(
     return decorate
 
 
+class StageClock:
+    """Time that a stage has taken, with that of attempts that were killed on this machine."""
+
+    def __init__(self, work: Path) -> None:
+        self._file, self._started = work / "elapsed_s", time.monotonic()
+        self._earlier = float(self._file.read_text()) if self._file.exists() else 0.0
+        self._kept_at = self._started
+
+    def seconds(self) -> float:
+        """Return the time so far, attempts before this one included."""
+        return self._earlier + time.monotonic() - self._started
+
+    def reporting(self, report: ReportProgress) -> ReportProgress:
+        """Return a reporter that also notes the time, for an attempt after this one."""
+
+        def note(progress: Progress) -> None:
+            report(progress)
+            if time.monotonic() - self._kept_at >= KEEP_TIME_EVERY_S:
+                self._kept_at = time.monotonic()
+                partial = self._file.with_suffix(".partial")
+                partial.write_text(f"{self.seconds():.3f}")
+                partial.replace(self._file)
+
+        return note
+
+
 @dataclass(frozen=True)
 class StageRun:
     """A stage while it runs.
@@ -182,12 +209,11 @@ class StageRun:
     report: ReportProgress
     _draft: Draft
     _provenance: dict[str, Any]
-    _started: float
+    _clock: StageClock
 
     def commit(self, summary: dict[str, Any]) -> Artifact:
         """Publish the files and return their reference."""
-        seconds = time.monotonic() - self._started
-        artifact = self._draft.commit(summary, self._provenance, seconds)
+        artifact = self._draft.commit(summary, self._provenance, self._clock.seconds())
         shutil.rmtree(self.work, ignore_errors=True)
         return artifact
 
@@ -211,13 +237,14 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     if transaction.key is None:
         raise RuntimeError("this stage has no cache key; the log above says why")
     name, key = context.task.name, transaction.key
-    made_by, started = provenance(context.task.fn, context.parameters), time.monotonic()
+    made_by = provenance(context.task.fn, context.parameters)
     with (
         store.write(name, key.removeprefix(f"{name}-")) as draft,
         own_work_folder(store.scratch / "work", key) as work,
         progress_reporter(name) as report,
     ):
-        yield StageRun(draft.directory, work, report, draft, made_by, started)
+        clock = StageClock(work)
+        yield StageRun(draft.directory, work, clock.reporting(report), draft, made_by, clock)
 
 
 @contextmanager

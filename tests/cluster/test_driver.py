@@ -1,7 +1,6 @@
 """What the process that starts a stage on a cluster does itself."""
 
 import shutil
-import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.vae.fit import fit_vae
 from tasks.engine import stage
 from tasks.engine.pixels import PixelSource
-from tasks.engine.stage import PLANNER, StageRun
+from tasks.engine.stage import PLANNER, StageClock, StageRun
 from tasks.latents import encode_images
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
@@ -28,7 +27,7 @@ class WithoutPrefect:
     def stage_run(self, store):
         with store.write("latents", "0" * 16) as draft:
             work = store.scratch / "parts"
-            yield StageRun(draft.directory, work, silent, draft, {}, time.monotonic())
+            yield StageRun(draft.directory, work, silent, draft, {}, StageClock(work))
 
 
 def published(store: Store, stage: str, folder: Path) -> Artifact:

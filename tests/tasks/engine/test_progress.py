@@ -63,3 +63,12 @@ def test_an_interruption_is_not_held_up(within_task, no_server):
         report(Progress("vae", 1, 100))
         raise KeyboardInterrupt
     assert time.monotonic() - start < HANG_S
+
+
+def test_a_log_tells_each_kind_of_work_as_it_begins(caplog):
+    caplog.set_level("INFO")
+    with progress.progress_reporter("report") as report:
+        for done, part in enumerate(["tables", "tables", "metrics"]):
+            report(Progress("report", done, 3, "parts", doing=part))
+    told = [entry.message for entry in caplog.records if entry.name == progress.__name__]
+    assert told == ["report: 0 of 3 parts  tables", "report: 2 of 3 parts  metrics"]

@@ -12,10 +12,11 @@ from prefect.states import Completed, Failed
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.errors import DataError
+from cxrmodel.progress import Progress, silent
 from cxrmodel.storage.store import Store
 from tasks.engine import stage
 from tasks.engine.records import records_url
-from tasks.engine.stage import has_failed_transiently, stage_run
+from tasks.engine.stage import StageClock, has_failed_transiently, stage_run
 from tasks.split import split_patients
 
 
@@ -126,3 +127,16 @@ def test_a_store_out_of_reach_is_asked_again_and_costs_no_result(unsteady, caplo
 def test_what_stays_wrong_is_raised(unsteady, errors):
     with pytest.raises(type(errors[0]), match=str(errors[0])):
         unsteady(*errors)
+
+
+def test_the_time_of_killed_attempts_counts(tmp_path, monkeypatch):
+    now = SimpleNamespace(at=100.0)
+    monkeypatch.setattr(stage, "time", SimpleNamespace(monotonic=lambda: now.at))
+    report = StageClock(tmp_path).reporting(silent)
+    for _ in range(10):
+        now.at += 1
+        report(Progress("vae", 1, 10))
+    now.at += 1000  # killed, and started again much later
+    clock = StageClock(tmp_path)
+    now.at += 5
+    assert clock.seconds() == 15
