@@ -122,6 +122,9 @@ def measure_latents(sample: Sample, arguments: argparse.Namespace, work: Path) -
             "matmul": (runners.matrix_products,),
             "product": (runners.product_encoding, sample, config, vae, 40),
             "stage": (runners.product_extraction, sample, config, vae, stage),
+            "prediction": (runners.product_prediction, sample, config, vae, 40),
+            "reading": (runners.product_reading, sample, vae),
+            "decoding": (runners.decoding, sample),
         },
         arguments.rounds,
     )
@@ -130,6 +133,8 @@ def measure_latents(sample: Sample, arguments: argparse.Namespace, work: Path) -
         "speedup_vs_notebook": ratio(times["notebook"], times["product"]),
         "share_of_bf16_matmul": ratio(flops, times["product"]),
         "stage_speedup_vs_notebook": ratio(times["notebook"], times["stage"]),
+        "prediction_vs_stage": ratio(times["stage"], times["prediction"]),
+        "reading_vs_decoding": ratio(times["decoding"], times["reading"]),
         "ms_per_image": {name: median_ms(t) for name, t in times.items() if name != "matmul"},
     }
 

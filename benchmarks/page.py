@@ -24,6 +24,8 @@ ROWS = (
     ("latents", "speedup_vs_notebook", "encoding to mu over the notebook's", "×", ""),
     ("latents", "share_of_bf16_matmul", "its share of the bfloat16 matrix rate", "", ""),
     ("latents", "stage_speedup_vs_notebook", "the whole latents stage, which also decodes and scores", "×", ""),
+    ("latents", "prediction_vs_stage", "`predict` on decoded images over the latents stage, in images per second", "×", "≥ 0.9"),
+    ("latents", "reading_vs_decoding", "`predict` from PNG files to pixels over decoding alone, on all cores", "×", "≥ 0.85"),
     ("pixels", "read_speedup_vs_decode", "a row of the pixel cache over decoding its file", "×", ""),
     ("pixels", "s3_decode_share", "images from a local S3 server over decoding from memory", "", "≥ 0.85"),
     ("pixels", "s3_speedup_at_50_ms", "the same at 50 ms latency over one at a time", "×", "≥ 8"),

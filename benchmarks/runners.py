@@ -5,24 +5,34 @@ In a process of its own no runner changes another's settings.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.rivals import MonaiTraining, NotebookTraining, load
 from benchmarks.sample import Sample
-from cxrmodel.config import LatentsConfig, VAEConfig
+from cxrmodel.config import ImagesConfig, LatentsConfig, VAEConfig
+from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.images.batches import iterate_batches
+from cxrmodel.data.images.decode import decode_image
+from cxrmodel.inference.bundle import Bundle
+from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX, Model
+from cxrmodel.machine import usable_cores
+from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import Progress
+from cxrmodel.storage.layout import CONFIG_FILE
 from cxrmodel.training import speed
 from cxrmodel.training.devices import keep_freed_memory, resolve_precision
 from cxrmodel.training.encoding import Coder, load_vae
@@ -201,6 +211,75 @@ def product_extraction(
         )
         shutil.rmtree(parts)
         return (time.perf_counter() - start) / float(summary["num_images"])
+
+    take_turns(turns, work)
+
+
+def untrained_model(vae: Path, precision: str) -> Model:
+    """Return a model whose classifier is untrained, around the autoencoder of a vae stage."""
+    network = load_vae(vae)
+    latent_dim = network.latent_dim
+    classifier = Classifier(latent_dim, len(PATHOLOGIES)).state_dict()
+    description = {
+        "architecture": {
+            "vae": json.loads((vae / CONFIG_FILE).read_text())["architecture"],
+            "classifier": {"latent_dim": latent_dim, "num_labels": len(PATHOLOGIES)},
+        },
+        "images": {"size": network.image_size, "fit": "crop", "max_megapixels": 64.0},
+        "precision": precision,
+        "labels": list(PATHOLOGIES),
+        "thresholds": dict.fromkeys(PATHOLOGIES, 0.5),
+        "limits": {"l1": 1.0, "distance": 1e6},
+    }
+    tensors = {
+        **{f"{VAE_PREFIX}{name}": tensor for name, tensor in network.state_dict().items()},
+        **{f"{CLASSIFIER_PREFIX}{name}": tensor for name, tensor in classifier.items()},
+        MEAN: torch.zeros(latent_dim, dtype=torch.float64),
+        PRECISION: torch.eye(latent_dim, dtype=torch.float64),
+    }
+    return Model(Bundle("untrained", "", description, tensors, pd.DataFrame()), "cpu")
+
+
+def product_prediction(
+    turns: Connection, sample: Sample, config: LatentsConfig, vae: Path, num_images: int
+) -> None:
+    """Seconds per decoded image that a model scores, as `predict` does."""
+    model = untrained_model(vae, resolve_precision(config.precision, CPU))
+    pixels = sample.open()
+    batches = [pixels.read(rows) for rows in in_batches(np.arange(num_images), config.batch_size)]
+
+    def work() -> float:
+        start = time.perf_counter()
+        for batch in batches:
+            model.score(batch)
+        return (time.perf_counter() - start) / num_images
+
+    with keep_freed_memory(CPU):
+        take_turns(turns, work)
+
+
+def product_reading(turns: Connection, sample: Sample, vae: Path) -> None:
+    """Seconds per file from its path to pixels that a model takes, on all cores."""
+    model = untrained_model(vae, "float32")
+
+    def work() -> float:
+        start = time.perf_counter()
+        done = sum(len(batch) for batch in model.read(sample.paths))
+        return (time.perf_counter() - start) / done
+
+    take_turns(turns, work)
+
+
+def decoding(turns: Connection, sample: Sample) -> None:
+    """Seconds per file to decode it from memory, on all cores."""
+    config, contents = ImagesConfig(), [path.read_bytes() for path in sample.paths]
+
+    def work() -> float:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            start = time.perf_counter()
+            done = len([pool.submit(decode_image, content, config) for content in contents])
+            pool.shutdown()
+            return (time.perf_counter() - start) / done
 
     take_turns(turns, work)
 
