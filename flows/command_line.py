@@ -96,7 +96,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _CommandLine(PipelineConfig, BaseSettings):
-    """Learn from chest X-rays: index, decode, split, train, encode, classify, report, bundle.
+    """Learn from chest X-rays: index, decode, split, train, encode, report, bundle.
 
     A setting that neither a flag nor the file of --config gives has its default:
     the notebook's method with a split by patient, on synthetic images. What was run

@@ -66,7 +66,7 @@ def test_an_edit_with_effect_reruns_what_its_content_reaches(editable):
     text = module.read_text()
     assert "NEGATIVE_SLOPE = 0.2\n" in text
     module.write_text(text.replace("NEGATIVE_SLOPE = 0.2\n", "NEGATIVE_SLOPE = 0.3\n"))
-    assert editable.run().ran == {"vae", "latents", "classifier", "report"}
+    assert editable.run().ran == {"vae", "latents", "classifier", "report", "bundle"}
 
 
 def test_a_deleted_or_truncated_file_reruns_its_stage_with_a_warning(pipeline):
@@ -91,7 +91,7 @@ def test_an_emptied_scratch_reruns_nothing(pipeline):
     shutil.rmtree(pipeline.scratch)
     assert pipeline.run().ran == set()
     shutil.rmtree(pipeline.scratch)
-    assert pipeline.run("--report.seed=1").ran == {"report"}
+    assert pipeline.run("--report.seed=1").ran == {"report", "bundle"}
 
 
 def test_refresh_forces_a_stage(pipeline):

@@ -212,7 +212,7 @@ def test_a_wrong_flag_is_told_with_the_nearest_and_where_help_is(refusal, argume
         (
             "--refresh=vea",
             "'vea' is not one of index, images, split, vae, latents, classifier, baselines, "
-            "report; did you mean vae?",
+            "report, bundle; did you mean vae?",
         ),
         ("--data.root=", "It is empty. Give a folder or a URL, or leave this setting out."),
     ],

@@ -93,7 +93,7 @@ def test_after_a_run_and_after_changes_and_damage(finished, tmp_path):
     assert plan["index"][0] == plan["images"][0] == plan["vae"][0] == "cached"
     run = pipeline.run(*changes)
     agree(plan, run)
-    assert run.ran == {"split", "latents", "baselines", "classifier", "report"}
+    assert run.ran == {"split", "latents", "baselines", "classifier", "report", "bundle"}
 
 
 def settings(folder, root, **sections) -> PipelineConfig:
