@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
@@ -25,8 +26,8 @@ from cxrmodel.inference.bundle import (
     FORMAT_VERSION,
     REFERENCE,
     TRAIN,
-    WEIGHTS,
     mahalanobis,
+    save_weights,
     write_checksums,
 )
 from cxrmodel.inference.card import bundle_card
@@ -102,7 +103,7 @@ def build_bundle(
         PRECISION: torch.from_numpy(usual.precision_),
         **(gate.tensors() if gate else {}),
     }
-    save_file(tensors, directory / WEIGHTS)
+    save_weights(tensors, directory)
     description = _describe(inputs, config, precision, metrics, tables.labels)
     description["limits"] = {
         name: float(np.quantile(reference[name], USUAL_SHARE)) if len(reference) else None
@@ -205,6 +206,7 @@ def _describe(
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "made_by": f"cxrmodel {version('cxrmodel')}",
         "architecture": {
             "vae": _read_json(inputs.vae / CONFIG_FILE)["architecture"],
             "classifier": _read_json(inputs.classifier / CONFIG_FILE)["architecture"],

@@ -14,22 +14,25 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
+from cxrmodel.data.files.unforeseen import UNFORESEEN, failures
 from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.inference.bundle_contents import check_description, check_reference, check_tensors
 
 FORMAT, FORMAT_VERSION = "cxrmodel-bundle", 1
 WEIGHTS = "model.safetensors"
@@ -40,7 +43,9 @@ CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, REFERENCE, TRAIN, CARD)
 
-MAX_BYTES = 4 << 30  # of one file: far more than any network here
+MAX_BYTES = {WEIGHTS: 4 << 30, REFERENCE: 1 << 30, TRAIN: 1 << 30}  # far more than any run here
+MAX_BYTES_OF_TEXT = 16 << 20  # of each of the others
+MAX_ROWS = 10_000_000
 AGAIN = "Copy the bundle again from where it was made"
 
 
@@ -88,11 +93,12 @@ def read_bundle(location: str | Path) -> Bundle:
         name: _verified(files, name, expected) for name in (DESCRIPTION, WEIGHTS, REFERENCE)
     }
     description = _parse_description(contents[DESCRIPTION], files)
-    try:
+    with _refused(files, WEIGHTS):
         tensors = load(contents[WEIGHTS])
-        reference = pd.read_parquet(io.BytesIO(contents[REFERENCE]))
-    except (SafetensorError, pa.ArrowException, ValueError) as error:
-        raise DamagedArtifactError(f"{files.location} cannot be read: {error}. {AGAIN}.") from error
+        check_tensors(tensors)
+    with _refused(files, REFERENCE):
+        reference = _read_parquet(contents[REFERENCE])
+        check_reference(reference, description)
     return Bundle(files.location, digest, description, tensors, reference)
 
 
@@ -106,7 +112,9 @@ def read_train_table(bundle: Bundle) -> pd.DataFrame:
     Raises:
         DamagedArtifactError: The file is missing or differs from its checksum.
     """
-    return pd.read_parquet(io.BytesIO(read_file(bundle, TRAIN)))
+    content = read_file(bundle, TRAIN)
+    with _refused(_BundleFiles(bundle.location), TRAIN):
+        return _read_parquet(content)
 
 
 def read_file(bundle: Bundle, name: str) -> bytes:
@@ -117,6 +125,13 @@ def read_file(bundle: Bundle, name: str) -> bytes:
     """
     files = _BundleFiles(bundle.location)
     return _verified(files, name, _parse_checksums(files.read(CHECKSUMS), files))
+
+
+def save_weights(tensors: Mapping[str, Tensor], directory: Path) -> None:
+    """Write `model.safetensors`, for whoever may read the other files."""
+    path = directory / WEIGHTS
+    # Not save_file, which makes a file that only its owner may read.
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def write_checksums(directory: Path) -> None:
@@ -130,41 +145,52 @@ class _BundleFiles:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        url = location if "::" in location or not _is_zip(location) else f"zip::{location}"
+        is_archive = "::" in location or (_is_zip(location) and not Path(location).is_dir())
+        url = location if "::" in location or not is_archive else f"zip::{location}"
+        # fsspec would reuse the archive as it was when this process first opened it.
+        options = {"skip_instance_cache": True} if is_archive else {}
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
+            self._fs, root = fsspec.core.url_to_fs(url, **options)
             self._root = root.rstrip("/")
-            if url.startswith("zip::") and not self._fs.exists(self._path(CHECKSUMS)):
+            if is_archive and not self._fs.exists(self._path(CHECKSUMS)):
                 self._root = self._only_folder()  # an archive of a folder, as most tools make it
-        except (ImportError, ValueError, BadZipFile) as error:
-            raise DamagedArtifactError(
-                f"{location} cannot be opened: {error}. Give a folder, a zip archive, or a URL "
-                "of a protocol whose package is installed, as s3://bucket/bundle."
-            ) from error
         except FileNotFoundError as error:
             raise DamagedArtifactError(f"There is nothing at {location}.") from error
+        except failures() as error:
+            raise self._not_opened(error) from error
 
     def read(self, name: str) -> bytes:
-        path = self._path(name)
+        path, most = self._path(name), MAX_BYTES.get(name, MAX_BYTES_OF_TEXT)
         try:
-            size = self._fs.info(path)["size"]
-            if size > MAX_BYTES:
-                raise DamagedArtifactError(f"{self.location}/{name} has {size:,} bytes.")
-            return bytes(self._fs.cat_file(path))
-        except (FileNotFoundError, NotADirectoryError, KeyError) as error:
+            with self._fs.open(path, "rb") as stream:
+                content = bytes(stream.read(most + 1))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError) as error:
             raise DamagedArtifactError(
-                f"{self.location} is no whole bundle: it has no {name}. A bundle is the folder "
-                f"that holds {CHECKSUMS}, as {FORMAT}'s stage `bundle` writes it."
+                f"{self.location or 'An empty path'} is not a whole bundle: it has no {name}. "
+                f"A bundle is the folder that holds {CHECKSUMS}, as a run's stage `bundle` "
+                "writes it."
             ) from error
-        except BadZipFile as error:
-            raise DamagedArtifactError(f"{self.location}: {error}. {AGAIN}.") from error
+        except failures() as error:
+            raise self._not_opened(error) from error
+        if len(content) > most:
+            raise DamagedArtifactError(
+                f"{self.location}/{name} has more than {most:,} bytes, and no bundle has. {AGAIN}."
+            )
+        return content
+
+    def _not_opened(self, error: Exception) -> DamagedArtifactError:
+        return DamagedArtifactError(
+            f"{self.location} cannot be opened: {error}. Give a folder, a zip archive, or a URL "
+            "of a protocol whose package is installed, as s3://bucket/bundle."
+        )
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name) if self._root else name
 
     def _only_folder(self) -> str:
-        found = [name for name in self._fs.ls("", detail=False) if name]
-        return str(found[0]).rstrip("/") if len(found) == 1 else ""
+        """Return the one folder with a list of checksums; other tools' folders may be beside it."""
+        found = [name for name in self._fs.find("") if posixpath.basename(name) == CHECKSUMS]
+        return posixpath.dirname(found[0]) if len(found) == 1 else ""
 
 
 def _is_zip(location: str) -> bool:
@@ -191,18 +217,44 @@ def _verified(files: _BundleFiles, name: str, expected: Mapping[str, str]) -> by
 def _parse_description(content: bytes, files: _BundleFiles) -> dict[str, Any]:
     where = f"{files.location}/{DESCRIPTION}"
     try:
-        description = json.loads(content)
-    except ValueError as error:
-        raise DamagedArtifactError(f"{where} is no JSON: {error}. {AGAIN}.") from error
+        description = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DamagedArtifactError(f"{where} is not JSON: {error}. {AGAIN}.") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise DamagedArtifactError(f"{where} does not describe a {FORMAT}.")
     version = description.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise ValueError(
-            f"{where} has format version {version}, and this version of cxrmodel reads "
-            f"{FORMAT_VERSION}. Install the version that wrote it, {description.get('made_by')}."
+            f"{where} has format version {version!r}, and this version of cxrmodel reads "
+            f"{FORMAT_VERSION}. Install the version that wrote it: "
+            f"{description.get('made_by', 'it does not say which')}."
         )
+    with _refused(files, DESCRIPTION):
+        check_description(description)
     return description
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has the number {name}")
+
+
+def _read_parquet(content: bytes) -> pd.DataFrame:
+    num_rows = pq.ParquetFile(io.BytesIO(content)).metadata.num_rows
+    if num_rows > MAX_ROWS:
+        raise ValueError(f"it has {num_rows:,} rows, more than {MAX_ROWS:,}")
+    return pd.read_parquet(io.BytesIO(content))
+
+
+@contextmanager
+def _refused(files: _BundleFiles, name: str) -> Iterator[None]:
+    """Say of which file it is that something is wrong."""
+    try:
+        yield
+    except (SafetensorError, pa.ArrowException, *UNFORESEEN) as error:
+        text = str(error).rstrip(".")
+        raise DamagedArtifactError(
+            f"{files.location}/{name} cannot be used: {text}. {AGAIN}."
+        ) from error
 
 
 def _sha256(path: Path) -> str:
@@ -224,4 +276,5 @@ def mahalanobis(
         (N,), 0 at the mean; about the root of Z for a usual image.
     """
     centred = mu - mean
-    return np.asarray(np.sqrt(np.einsum("nz,zy,ny->n", centred, precision, centred)))
+    square = np.einsum("nz,zy,ny->n", centred, precision, centred)
+    return np.asarray(np.sqrt(np.maximum(square, 0)))

@@ -7,7 +7,11 @@ reads a bundle needs to know of it.
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
+from cxrmodel.data.datasets.delimited import decode_table, separator_of
 from cxrmodel.errors import DataError
 from cxrmodel.inference.bundle import (
     CARD,
     DESCRIPTION,
     REFERENCE,
     TRAIN,
-    WEIGHTS,
     Bundle,
     read_file,
+    save_weights,
     write_checksums,
 )
 from cxrmodel.inference.operating_points import patient_interval
@@ -36,6 +41,7 @@ LAST_LAYER = "classifier.layers.4"
 MIN_OF_EACH = 10  # positive and negative images, and patients that have a positive one
 NUM_FOLDS = 5
 SEED = 0
+WORDS = {"true": "1", "false": "0"}
 SMALLEST = 1e-7  # probability: logits stay finite
 
 Scaling = Mapping[str, tuple[float, float]]
@@ -49,7 +55,8 @@ class LocalFit:
         label: Its name.
         slope: Of the logit; 1 where there are too few images.
         intercept: Likewise; 0 there.
-        threshold: The highest F1 locally, on the new scale; None where there are too few.
+        threshold: The highest F1 locally, on the new scale; None where there are too few, or the
+            slope is 0.
         brier_gain: How much the mean squared error of the probabilities falls, measured on patients
             that the scaling was not fitted on; None where there are too few.
         interval: 95 % interval of that, patients resampled.
@@ -71,11 +78,16 @@ class LocalFit:
         if self.brier_gain is None or self.interval is None:
             return (
                 f"{self.label}: unchanged; {self.num_positive} of {self.num_images} labelled "
-                f"images are positive, and {MIN_OF_EACH} patients of either kind are needed"
+                f"images are positive, and {MIN_OF_EACH} patients of each kind are needed"
             )
         low, high = self.interval
+        found = (
+            "no threshold, as its probability is no higher in positive images"
+            if self.threshold is None
+            else f"threshold {self.threshold:.4f}"
+        )
         return (
-            f"{self.label}: threshold {self.threshold:.4f}; the Brier score falls by "
+            f"{self.label}: {found}; the Brier score falls by "
             f"{self.brier_gain:.4f} ({low:.4f} to {high:.4f}) on patients left out of the fit"
         )
 
@@ -109,7 +121,9 @@ def rescale(bundle: Bundle, scaling: Scaling) -> Bundle:
     for label, (by, plus) in scaling.items():
         name = f"p_{label}"
         reference[name] = _scaled(reference[name].to_numpy(np.float64), by, plus).astype(np.float32)
-        if thresholds[label] is not None:
+        if by <= 0:  # every image has the same probability: no threshold can tell them apart
+            thresholds[label] = None
+        elif thresholds[label] is not None:
             thresholds[label] = float(_scaled(np.array(thresholds[label]), by, plus))
     unit = {label: {"slope": 1.0, "intercept": 0.0} for label in bundle.labels}
     description = {**bundle.description, "thresholds": thresholds, "calibration": unit}
@@ -135,7 +149,8 @@ def recalibrate(bundle: Bundle, scored: pd.DataFrame) -> tuple[Bundle, list[Loca
     if not told:
         raise DataError(
             f"No label has {MIN_OF_EACH} patients with a positive image and {MIN_OF_EACH} with a "
-            "negative one, so there is nothing to fit. Give more labelled images."
+            "negative one, of images with a score, so there is nothing to fit. Give more labelled "
+            "images."
         )
     new = rescale(bundle, {fit.label: (fit.slope, fit.intercept) for fit in told})
     thresholds = new.description["thresholds"] | {fit.label: fit.threshold for fit in told}
@@ -150,14 +165,31 @@ def write_bundle(bundle: Bundle, directory: Path) -> None:
     Raises:
         FileExistsError: There is something already.
     """
-    directory.mkdir(parents=True)
-    save_file({name: t.contiguous() for name, t in bundle.tensors.items()}, directory / WEIGHTS)
-    text = json.dumps(bundle.description, indent=1, sort_keys=True, allow_nan=False)
-    (directory / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
-    bundle.reference.to_parquet(directory / REFERENCE, index=False, compression="zstd")
-    (directory / TRAIN).write_bytes(read_file(bundle, TRAIN))
-    (directory / CARD).write_bytes(read_file(bundle, CARD))
-    write_checksums(directory)
+    check_is_new(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f"{directory.name[:100]}.{uuid.uuid4().hex}.partial")
+    partial.mkdir()
+    try:
+        save_weights(bundle.tensors, partial)
+        text = json.dumps(bundle.description, indent=1, sort_keys=True, allow_nan=False)
+        (partial / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+        bundle.reference.to_parquet(partial / REFERENCE, index=False, compression="zstd")
+        (partial / TRAIN).write_bytes(read_file(bundle, TRAIN))
+        (partial / CARD).write_bytes(read_file(bundle, CARD))
+        write_checksums(partial)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_is_new(directory: Path) -> None:
+    """Check that a bundle can be written to a folder.
+
+    Raises:
+        FileExistsError: There is something already.
+    """
+    if os.path.lexists(directory):
+        raise FileExistsError(f"{directory} is there already. Give the name of a new folder.")
 
 
 def _fit(scored: pd.DataFrame, label: str) -> LocalFit:
@@ -165,16 +197,19 @@ def _fit(scored: pd.DataFrame, label: str) -> LocalFit:
     labels = known[label].to_numpy(np.uint8)
     logits = _logit(known[f"p_{label}"].to_numpy(np.float64))
     patients = pd.factorize(known["patient_id"])[0]
-    counts = {"num_images": len(labels), "num_positive": int(labels.sum())}
+    num, num_positive = len(labels), int(labels.sum())
     of_each = [len(np.unique(patients[labels == kind])) for kind in (0, 1)]
     if min(of_each) < MIN_OF_EACH:
-        return LocalFit(label, 1.0, 0.0, None, None, None, **counts)
+        return LocalFit(label, 1.0, 0.0, None, None, None, num, num_positive)
     slope, intercept = _platt(labels, logits)
     before = (_expit(logits) - labels) ** 2
     gain = before - (_left_out(labels, logits, patients) - labels) ** 2
-    threshold = _best_threshold(labels, _expit(slope * logits + intercept))
+    scaled = _expit(slope * logits + intercept)
+    threshold = _best_threshold(labels, scaled) if slope > 0 else None
     interval = patient_interval(gain, np.ones_like(gain), patients)
-    return LocalFit(label, slope, intercept, threshold, float(gain.mean()), interval, **counts)
+    return LocalFit(
+        label, slope, intercept, threshold, float(gain.mean()), interval, num, num_positive
+    )
 
 
 def _left_out(
@@ -195,9 +230,15 @@ def _left_out(
 
 
 def _platt(labels: NDArray[np.uint8], logits: NDArray[np.float64]) -> tuple[float, float]:
-    from cxrmodel.models.platt_scaling import fit_platt_scaling  # noqa: PLC0415 - scikit-learn
+    from cxrmodel.models.platt_scaling import (  # noqa: PLC0415 - scikit-learn
+        fit_platt_scaling,
+        platt_targets,
+    )
 
-    return fit_platt_scaling(labels, logits)
+    slope, intercept = fit_platt_scaling(labels, logits)
+    if slope < 0:  # it would reverse the order of the images
+        return 0.0, float(_logit(platt_targets(labels).mean()))
+    return slope, intercept
 
 
 def _best_threshold(labels: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> float | None:
@@ -232,7 +273,7 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     Raises:
         DataError: A column is missing, no label is there, or a label is something else.
     """
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype="str")
+    table = _read_table(path)
     present = [label for label in labels if label in table.columns]
     missing = [name for name in ("image", "patient_id") if name not in table.columns]
     if missing or not present:
@@ -241,6 +282,12 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
             f"patient_id and one of {', '.join(labels)}; its columns are "
             f"{', '.join(table.columns)}."
         )
+    for name in ("image", "patient_id"):
+        if (empty := table[name].isna()).any():
+            raise DataError(f"{path}, row {int(empty.argmax()) + 1}, has no {name}.")
+    if (repeated := table["image"].duplicated()).any():
+        again = table["image"][repeated].iloc[0]
+        raise DataError(f"{path} names the image {again} twice. Give a row per image.")
     read: dict[str, Any] = {name: table[name].astype("str") for name in ("image", "patient_id")}
     for label in labels:
         values = (
@@ -250,7 +297,25 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(read)
 
 
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.casefold() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            text = decode_table(path.read_bytes(), str(path))
+            columns = {name: (name,) for name in ("image", "patient_id")}
+            separator = separator_of(text, columns)
+            table = pd.read_csv(
+                io.StringIO(text), sep=separator, dtype="str", skipinitialspace=True
+            )
+    except (ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}.") from error
+    return table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
+
+
 def _zero_or_one(values: pd.Series, where: str) -> pd.Series:
+    if not pd.api.types.is_numeric_dtype(values.dtype):
+        values = values.map(lambda value: WORDS.get(str(value).strip().casefold(), value))
     numbers = pd.to_numeric(values, errors="coerce")
     wrong = (numbers.isna() & values.notna()) | ~(numbers.isin([0, 1]) | numbers.isna())
     if wrong.any():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
 from cxrmodel.errors import CxrModelError
-from cxrmodel.inference.calibration import read_labels, recalibrate, write_bundle
-from cxrmodel.inference.image_files import ReadImage
+from cxrmodel.inference.calibration import check_is_new, read_labels, recalibrate, write_bundle
+from cxrmodel.inference.image_files import ReadImage, is_local
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
@@ -22,6 +24,7 @@ from cxrmodel.inference.score_files import open_score_file
 
 STANDARD_INPUT = "-"
 REPORT_EVERY_S = 0.5
+MAX_BATCH_SIZE = 4096
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
     export = commands.add_parser("export", help="write the networks as an ONNX file")
     export.add_argument("bundle", help="folder, zip archive or URL of a bundle")
-    export.add_argument("--onnx", type=Path, required=True, metavar="FILE")
+    export.add_argument("--onnx", type=_local, required=True, metavar="FILE")
     export.add_argument("--reconstruction", action="store_true", help="the decoder too")
     export.set_defaults(run=_export)
     local = commands.add_parser("recalibrate", help="fit thresholds and calibration to a site")
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     local.add_argument(
         "table", type=Path, help="CSV or Parquet: image, patient_id, and 1 or 0 per label"
     )
-    local.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
+    local.add_argument("--out", type=_local, required=True, metavar="DIR", help="the new bundle")
     local.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     local.set_defaults(run=_recalibrate)
     return parser
@@ -66,13 +69,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", help="files, folders or URLs; - reads a list, a line each"
     )
-    parser.add_argument("--out", type=Path, required=True, help="FILE.parquet or FILE.csv")
+    parser.add_argument("--out", type=_local, required=True, help="FILE.parquet or FILE.csv")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch-size", type=_positive, default=BATCH_SIZE, metavar="N")
     parser.add_argument(
         "--calibrated", action="store_true", help="probabilities by Platt scaling on validation"
     )
-    parser.add_argument("--maps", type=Path, metavar="DIR", help="write a PNG per image there")
+    parser.add_argument("--maps", type=_local, metavar="DIR", help="write a PNG per image there")
     parser.add_argument(
         "--no-gate", dest="gate", action="store_false", help="score what is no chest X-ray too"
     )
@@ -96,9 +99,9 @@ def _predict(options: argparse.Namespace) -> None:
         "made_by": f"cxrmodel {version('cxrmodel')}",
         "operating_points": [asdict(point) for point in points],
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(options.out.parent, "--out")
     if options.maps:
-        options.maps.mkdir(parents=True, exist_ok=True)
+        _make_folder(options.maps, "--maps")
     counts: Counter[str] = Counter()
     progress = _Progress()
     with open_score_file(options.out, model.empty_table, about) as file:
@@ -113,7 +116,7 @@ def _predict(options: argparse.Namespace) -> None:
             progress.show(counts.total())
         progress.end()
     by_status = ", ".join(f"{status} {count:,}" for status, count in counts.most_common())
-    print(f"{options.out}: {counts.total():,} images ({by_status or 'none'})")
+    print(f"{options.out}: {_images(counts.total())} ({by_status or 'none'})")
 
 
 def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[OperatingPoint]:
@@ -131,12 +134,28 @@ def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[Operat
     return points
 
 
+def _make_folder(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{option} needs {folder} as a folder, and a file is there.") from error
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"
+
+
 def _paths(images: list[str]) -> Iterator[str]:
-    lines: Iterable[str] = (line.rstrip("\n") for line in sys.stdin)
     return chain.from_iterable(
-        (line for line in lines if line) if image == STANDARD_INPUT else (image,)
-        for image in images
+        _lines_of_standard_input() if image == STANDARD_INPUT else (image,) for image in images
     )
+
+
+def _lines_of_standard_input() -> Iterator[str]:
+    for line in sys.stdin.buffer:  # as bytes: so are the names of files
+        text = os.fsdecode(line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n"))
+        if text.strip():
+            yield text
 
 
 def _write_maps(model: Model, batch: list[ReadImage], start: int, folder: Path) -> None:
@@ -170,10 +189,10 @@ def _info(options: argparse.Namespace) -> None:
     data, images = about["data"], about["images"]
     lines = [
         f"bundle       {model.bundle.digest[:16]} (format {about['format_version']})",
-        f"trained on   {data['title']}, {data['num_images']:,} images, split by "
+        f"trained on   {data['title']}, {_images(data['num_images'])}, split by "
         f"{about['split']['method']}",
         f"images       {images['size']} px, fit {images['fit']}, {about['precision']}",
-        f"validation   {len(model.bundle.reference):,} images",
+        f"validation   {_images(len(model.bundle.reference))}",
         f"input gate   {'yes' if model.has_gate else 'no: too few images to learn it from'}",
         "",
         f"{'label':<24}{'threshold':>10}",
@@ -185,6 +204,7 @@ def _info(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from cxrmodel.inference.onnx import export_onnx  # noqa: PLC0415 - an optional extra
 
+    _make_folder(options.onnx.parent, "--onnx")
     model = load(options.bundle, device="cpu")
     found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
     largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
@@ -192,16 +212,25 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _recalibrate(options: argparse.Namespace) -> None:
+    check_is_new(options.out)
     model = load(options.bundle, device=options.device)
     local = read_labels(options.table, model.labels)
-    images = [str(options.table.parent / image) for image in local["image"]]
-    scores = model.predict(images)
+    # File by file: a folder would be many rows, and the labels would go to other images.
+    scores = model.predict_files(
+        str(options.table.parent / image) if is_local(image) else image for image in local["image"]
+    )
+    refused = scores[scores["status"] != "ok"]
+    if len(refused):
+        print(
+            f"{_images(len(refused))} of {len(scores):,} had no score; the first, "
+            f"{refused['image'].iloc[0]}: {refused['status'].iloc[0]}, {refused['detail'].iloc[0]}",
+            file=sys.stderr,
+        )
     new, fits = recalibrate(model.bundle, scores.join(local.drop(columns="image")))
     write_bundle(new, options.out)
     for fit in fits:
         print(fit.sentence())
-    refused = int((scores["status"] != "ok").sum())
-    print(f"{options.out}: from {len(scores) - refused:,} images; {refused:,} had no score")
+    print(f"{options.out}: from {_images(len(scores) - len(refused))}")
 
 
 def _number(value: float | None) -> str:
@@ -209,7 +238,18 @@ def _number(value: float | None) -> str:
 
 
 def _positive(text: str) -> int:
-    return int(_between(text, 1, float("inf"), "a whole number from 1 on"))
+    value = _between(text, 1, MAX_BATCH_SIZE, f"a whole number from 1 to {MAX_BATCH_SIZE}")
+    if not value.is_integer():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(value)
+
+
+def _local(text: str) -> Path:
+    if "://" in text or "::" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a URL, and has to be a path of this machine. Copy the result from there."
+        )
+    return Path(text).expanduser()
 
 
 def _share(text: str) -> float:

@@ -38,13 +38,16 @@ Thumbnails = NDArray[np.float64]
 
 
 def thumbnails(pixels: NDArray[np.uint8]) -> Thumbnails:
-    """Return (B, S, S) images as (B, 32 * 32) vectors of zero mean and unit length."""
+    """Return (B, S, S) images as (B, 32 * 32) vectors of zero mean and unit length.
+
+    A vector is all zeros where the image is of one grey.
+    """
     batch = torch.from_numpy(pixels).float()[:, None]
     small = functional.interpolate(batch, size=(THUMBNAIL_PX, THUMBNAIL_PX), mode="area")
     flat = small.flatten(start_dim=1).double().numpy()
     centred = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(centred / np.maximum(length, np.finfo(np.float64).tiny))
+    return np.asarray(np.where(length < 1, 0, centred / np.maximum(length, 1)))
 
 
 @dataclass(frozen=True)
@@ -100,19 +103,36 @@ class Gate:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self | None:
-        """Return what `tensors` gave; None where a bundle has no gate."""
+        """Return what `tensors` gave; None where a bundle has no gate.
+
+        Raises:
+            ValueError: A part is missing or has another shape.
+        """
         found = {
             name.removeprefix(PREFIX): tensor.numpy()
             for name, tensor in tensors.items()
             if name.startswith(PREFIX)
         }
-        return cls(**found) if found else None
+        if not found:
+            return None
+        num_px, num_components = THUMBNAIL_PX**2, len(found.get("scales", ()))
+        shapes = {
+            "template": (num_px,),
+            "mean": (num_px,),
+            "components": (num_components, num_px),
+            "scales": (num_components,),
+            "limits": (3,),
+        }
+        if {name: value.shape for name, value in found.items()} != shapes:
+            raise ValueError("the parts of its input gate are not those of this version")
+        return cls(**found)
 
     def _is_usual(self, seen: Thumbnails) -> NDArray[np.bool_]:
         correlation, rest, place = self._numbers(seen)
         least, most_rest, most_place = self.limits
         return np.asarray(
-            (correlation >= least) & (rest <= most_rest) & (place <= most_place), dtype=bool
+            seen.any(axis=1) & (correlation >= least) & (rest <= most_rest) & (place <= most_place),
+            dtype=bool,
         )
 
     def _numbers(self, seen: Thumbnails) -> tuple[Thumbnails, Thumbnails, Thumbnails]:

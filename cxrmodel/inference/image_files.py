@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,11 +12,14 @@ from typing import Literal
 
 import fsspec
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from cxrmodel.data.datasets.data_set import LATERAL, VIEW_TAGS, parse_view, stated_view
+from cxrmodel.data.files.local_files import LocalFolder
+from cxrmodel.data.files.unforeseen import failures
 from cxrmodel.data.images.decode import check_square, decode_image
-from cxrmodel.data.images.formats import check_bytes, format_of
+from cxrmodel.data.images.formats import check_bytes, format_of, max_bytes
 from cxrmodel.data.images.grey import check_contrast
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, ImageError
@@ -60,31 +64,44 @@ class ReadImage:
 def expand(paths: Iterable[str | Path]) -> Iterator[str]:
     """Yield images: a folder, here or at a URL, becomes the images below it in sorted order.
 
-    Raises:
-        DataError: A folder has no image, or no file system for a URL is known or installed.
+    What cannot be listed, or is a folder without images, stays as it is: `read_image` says why.
     """
     for path in map(str, paths):
-        try:
-            files, root = fsspec.core.url_to_fs(path)
-        except (ImportError, ValueError) as error:
-            raise DataError(f"{path} cannot be opened: {error}") from error
-        if not _is_folder(files, root, path):
-            yield path
-            continue
-        is_local = "://" not in path and "::" not in path
+        yield from _images_in(path) or [path]
+
+
+def _images_in(path: str) -> list[str]:
+    if not path or (path.casefold().endswith(SUFFIXES) and not is_local(path)):
+        return []  # no question to a server about each of many files
+    try:
+        if is_local(path):
+            folder = _local_path(path)
+            if not folder.is_dir():
+                return []
+            inside = LocalFolder(folder, SUFFIXES)
+            names = sorted(name for name, _, _ in inside.objects())
+            inside.oddities.log(path)
+            return [str(folder / name) for name in names]
+        files, root = fsspec.core.url_to_fs(path)
+        if not files.isdir(root):
+            return []
         found = sorted(name for name in files.find(root) if name.casefold().endswith(SUFFIXES))
-        if not found:
-            raise DataError(
-                f"{path} has no image: none of its files ends in {', '.join(SUFFIXES)}. Name files "
-                "one by one where theirs end otherwise."
-            )
-        yield from (name if is_local else files.unstrip_protocol(name) for name in found)
+        _, is_chain, rest = path.partition("::")
+        return [f"{files.unstrip_protocol(name)}{is_chain}{rest}" for name in found]
+    except failures():
+        return []
 
 
-def _is_folder(files: fsspec.AbstractFileSystem, root: str, path: str) -> bool:
-    if path.casefold().endswith(SUFFIXES):
-        return False  # no question to a server about each of many files
-    return bool(files.isdir(root))
+def is_local(image: str) -> bool:
+    """Say whether an image is named by a path of this machine, and not by a URL."""
+    return ("://" not in image and "::" not in image) or os.path.lexists(image)
+
+
+def _local_path(image: str) -> Path:
+    try:
+        return Path(image).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(image)
 
 
 def read_images(
@@ -137,16 +154,34 @@ def _check_view(data: bytes) -> None:
 
 def _read(image: str, max_megapixels: float) -> bytes:
     try:
-        if "://" not in image and "::" not in image:
-            path = Path(image)
-            if not path.is_file():  # a pipe or a device would be read without end
-                raise FileNotFoundError("there is no such file")
-            check_bytes(path.stat().st_size, max_megapixels)
-            return path.read_bytes()
+        if not image:
+            raise FileNotFoundError("its path is empty")
+        if is_local(image):
+            return _read_file(_local_path(image), max_megapixels)
         files, name = fsspec.core.url_to_fs(image)
+        if isinstance(files, LocalFileSystem):
+            return _read_file(Path(name), max_megapixels)
         size = files.info(name).get("size")
-        check_bytes(size or 0, max_megapixels)
-        return bytes(files.cat_file(name))
-    except (OSError, ValueError, ImportError) as error:
+        if size is not None:
+            check_bytes(size, max_megapixels)
+            return bytes(files.cat_file(name))
+        with files.open(name, "rb") as stream:  # a web server that does not tell the size
+            data = bytes(stream.read(max_bytes(max_megapixels) + 1))
+        check_bytes(len(data), max_megapixels)
+        return data
+    except failures() as error:
         detail = f"{type(error).__name__}: {error}"
         raise ImageError(Reason.UNREADABLE, detail) from error
+
+
+def _read_file(path: Path, max_megapixels: float) -> bytes:
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"it is a folder, and no image was found in it: names end in {', '.join(SUFFIXES)}"
+        )
+    if not path.exists():
+        raise FileNotFoundError("there is no such file")
+    if not path.is_file():  # a pipe or a device would be read without end
+        raise OSError("it is no file")
+    check_bytes(path.stat().st_size, max_megapixels)
+    return path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
 
     Raises:
         ExportError: A probability differs by more than 1e-5, or a mean by more than 1e-4.
+        ValueError: The path is that of a folder.
         ModuleNotFoundError: onnx or onnxruntime is not installed.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it.")
     try:
         import onnx  # noqa: PLC0415 - an optional extra
         import onnxruntime  # noqa: PLC0415
@@ -77,9 +81,10 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
     graph = _Graph(model, with_reconstruction).eval()
     outputs = (*OUTPUTS, RECONSTRUCTION) if with_reconstruction else OUTPUTS
     tried = _images_to_try(model)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f"{path.name[:100]}.{uuid.uuid4().hex}.partial")
     try:
-        with plain_convolutions(), torch.inference_mode():
+        with plain_convolutions(), torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an old exporter; its file is compared below
             torch.onnx.export(
                 graph,
                 (torch.from_numpy(tried[:MIN_TRIED]),),

@@ -112,7 +112,7 @@ def _find(bundle: Bundle, label: str, name: str, value: float) -> OperatingPoint
     )
     if num < MIN_POSITIVES:
         kind = {"sensitivity": "positive ", "specificity": "negative "}.get(name, "")
-        reason = f"with {num} {kind}validation images, fewer than {MIN_POSITIVES}"
+        reason = f"as validation has {num} {kind}images, fewer than {MIN_POSITIVES}"
         return OperatingPoint(label, asked_for, None, {}, {}, reason)
     if name == "sensitivity":
         threshold = _least_with_share(scores[labels == 1], value)

@@ -77,9 +77,13 @@ class Model:
         sizes = description["architecture"]["classifier"]
         self._classifier = _network(Classifier, CLASSIFIER_PREFIX, sizes, bundle).to(self._device)
         self._coder = Coder(vae, self._device, description["precision"])
-        self._mean = bundle.tensors[MEAN].numpy()
-        self._precision = bundle.tensors[PRECISION].numpy()
-        self._gate = Gate.of(bundle.tensors)
+        latent_dim = vae.latent_dim
+        self._mean = _statistic(bundle, MEAN, (latent_dim,))
+        self._precision = _statistic(bundle, PRECISION, (latent_dim, latent_dim))
+        try:
+            self._gate = Gate.of(bundle.tensors)
+        except ValueError as error:
+            raise DamagedArtifactError(f"{bundle.location}: {error}") from error
 
     def predict(
         self,
@@ -101,10 +105,17 @@ class Model:
             with `detail`; and the columns of `score`, null where there is none.
 
         Raises:
-            DataError: A folder has no image, or no file system for a URL is known or installed.
+            ValueError: The batch size is less than 1.
         """
         tables = self.stream(images, batch_size=batch_size, gate=gate)
         return pd.concat([self.empty_table, *tables], ignore_index=True)
+
+    def predict_files(
+        self, images: Iterable[str], *, batch_size: int = BATCH_SIZE, gate: bool = True
+    ) -> pd.DataFrame:
+        """Return what `predict` does, with exactly one row per path: a folder is no image."""
+        read = self._batches(images, batch_size=batch_size, gate=gate)
+        return pd.concat([self.empty_table, *map(self.score_read, read)], ignore_index=True)
 
     def stream(
         self,
@@ -124,10 +135,17 @@ class Model:
         batch_size: int = BATCH_SIZE,
         gate: bool = True,
     ) -> Iterator[list[ReadImage]]:
-        """Yield batches of decoded images; one that is refused has no pixels, and a reason."""
+        """Return batches of decoded images; one that is refused has no pixels, and a reason."""
         paths = [images] if isinstance(images, str | Path) else images
+        return self._batches(expand(paths), batch_size=batch_size, gate=gate)
+
+    def _batches(
+        self, images: Iterable[str], *, batch_size: int, gate: bool
+    ) -> Iterator[list[ReadImage]]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
         batch: list[ReadImage] = []
-        for image in read_images(expand(paths), self.preprocessing):
+        for image in read_images(images, self.preprocessing):
             batch.append(image)
             if len(batch) == batch_size:
                 yield self._checked(batch, gate=gate)
@@ -265,12 +283,25 @@ def _join(images: list[ReadImage], scores: pd.DataFrame) -> pd.DataFrame:
     """Put scores of those that have pixels beside the name and status of all."""
     about = pd.DataFrame(
         {
-            name: pd.array([getattr(image, name) for image in images], dtype="str")
+            name: pd.array([_printable(getattr(image, name)) for image in images], dtype="str")
             for name in ("image", "status", "detail")
         }
     )
     rows = [row for row, image in enumerate(images) if image.pixels is not None]
     return about.join(scores.set_axis(rows, axis="index"))
+
+
+def _printable(text: str) -> str:
+    """Return text that Parquet and CSV can hold: names of files may be any bytes."""
+    return text.replace("\r", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def _statistic(bundle: Bundle, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    found = bundle.tensors.get(name)
+    if found is None or found.shape != shape:
+        has = "no" if found is None else f"a {tuple(found.shape)}"
+        raise DamagedArtifactError(f"{bundle.location} has {has} {name}, and needs one of {shape}.")
+    return np.asarray(found.double().numpy())
 
 
 def _network(kind: type[Network], prefix: str, sizes: dict[str, int], bundle: Bundle) -> Network:
@@ -285,7 +316,10 @@ def _network(kind: type[Network], prefix: str, sizes: dict[str, int], bundle: Bu
             network = kind(**sizes)
         network.load_state_dict(weights, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
+        first = " ".join(str(error).split()[:40])
         raise DamagedArtifactError(
-            f"The weights of {bundle.location} are not those of the network it describes: {error}"
+            f"The weights of {bundle.location} are not those of the network it describes: {first}"
         ) from error
+    if other := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
+        raise DamagedArtifactError(f"{prefix}{other[0]} of {bundle.location} is not float32.")
     return network.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 METADATA = b"cxrmodel"
+KINDS = (".parquet", ".csv")
 
 
 class ScoreFile(Protocol):
@@ -51,7 +52,7 @@ def open_score_file(path: Path, empty: pd.DataFrame, about: dict[str, Any]) -> I
     """Open a `.parquet` or `.csv` file for scores.
 
     What is known of the scores lies in the Parquet file's metadata under `cxrmodel`, or beside a
-    CSV file as `<name>.json`.
+    CSV file `<name>.csv` as `<name>.csv.json`.
 
     Args:
         path: Where the file appears once all is written.
@@ -59,23 +60,26 @@ def open_score_file(path: Path, empty: pd.DataFrame, about: dict[str, Any]) -> I
         about: What is known of the scores.
 
     Raises:
-        ValueError: The name ends otherwise.
+        ValueError: The name ends otherwise, or is that of a folder.
     """
     text = json.dumps(about, sort_keys=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    kind = path.suffix.casefold()
+    if kind not in KINDS:
+        raise ValueError(f"--out {path} has to end in {' or '.join(KINDS)}.")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder: give the name of a file in it.")
+    partial = path.with_name(f"{path.name[:100]}.{uuid.uuid4().hex}.partial")
     try:
-        if path.suffix == ".parquet":
+        if kind == ".parquet":
             schema = pa.Schema.from_pandas(empty, preserve_index=False)
             schema = schema.with_metadata({**(schema.metadata or {}), METADATA: text.encode()})
             with _ParquetFile(partial, schema) as file:
                 yield file
-        elif path.suffix == ".csv":
+        else:
             with partial.open("w", encoding="utf-8", newline="") as stream:
                 empty.to_csv(stream, index=False)
                 yield _CsvFile(stream)
-            path.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
-        else:
-            raise ValueError(f"--out {path} has to end in .parquet or .csv.")
+            about_path(path).write_text(f"{text}\n", encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -87,6 +91,11 @@ class _CsvFile:
 
     def write(self, table: pd.DataFrame) -> None:
         table.to_csv(self._stream, index=False, header=False)
+
+
+def about_path(path: Path) -> Path:
+    """Return where it is written what is known of the scores in a CSV file."""
+    return path.with_name(f"{path.name}.json")
 
 
 def read_about(path: Path) -> dict[str, Any]:

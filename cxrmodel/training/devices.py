@@ -49,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda:0")
     if name not in available:
         raise ValueError(
-            f"runtime.device is {name!r}, and this machine has {', '.join(available)}. "
+            f"The device is {name!r}, and this machine has {', '.join(available)}. "
             "Choose one of these, or 'auto'."
         )
     return torch.device(name)

@@ -109,6 +109,11 @@ def test_a_written_bundle_is_read_as_it_was(bundle, scored, tmp_path):
         ("image,patient_id\na.png,1\n", "no column of a label"),
         ("image,patient_id,Effusion\na.png,1,yes\n", "has 'yes'; a label is 1, 0 or left empty"),
         ("image,patient_id,Effusion\na.png,1,2\n", "has '2'; a label is 1, 0 or left empty"),
+        ("image,patient_id,Effusion\n,1,1\n", "row 1, has no image"),
+        ("image,patient_id,Effusion\na.png,1,1\nb.png,,1\n", "row 2, has no patient_id"),
+        ("image,patient_id,Effusion\na.png,1,1\na.png,1,0\n", "names the image a.png twice"),
+        ("", "cannot be read as a table"),
+        ("image,patient_id,Effusion\na.png,1,1,1,1\n", "cannot be read as a table"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, text, message):
@@ -125,3 +130,41 @@ def test_labels_may_be_left_empty(tmp_path):
     assert table["patient_id"].tolist() == ["007", "8"]
     assert table["Effusion"].isna().tolist() == [False, True]
     assert table["Mass"].isna().all()
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_come_as_office_programs_write_them(tmp_path, separator, encoding):
+    path = tmp_path / "labels.csv"
+    rows = (("image", "patient_id", " Effusion "), ("ä.png", "1", "TRUE"), ("b.png", "2", "False"))
+    path.write_text("\n".join(separator.join(row) for row in rows), encoding=encoding)
+    table = read_labels(path, ("Effusion",))
+    assert table["image"].tolist() == ["ä.png", "b.png"]
+    assert table["Effusion"].tolist() == [1, 0]
+
+
+def test_an_order_of_images_is_never_reversed(bundle, scored):
+    new, fits = recalibrate(read_bundle(bundle), scored.assign(Effusion=1 - scored["Effusion"]))
+    fit = next(fit for fit in fits if fit.label == "Effusion")
+    assert (fit.slope, fit.threshold) == (0, None)
+    assert "no threshold, as its probability is no higher in positive images" in fit.sentence()
+    assert new.description["thresholds"]["Effusion"] is None
+    share = 1 - scored["Effusion"].mean()
+    assert new.reference["p_Effusion"].to_numpy() == pytest.approx(share, abs=0.01)
+
+
+def test_a_scale_that_tells_nothing_apart_has_no_threshold(bundle):
+    new = rescale(read_bundle(bundle), {"Effusion": (0.0, -1.0)})
+    assert new.description["thresholds"]["Effusion"] is None
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(bundle, scored, tmp_path, monkeypatch):
+    new, _ = recalibrate(read_bundle(bundle), scored)
+
+    def full(directory):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cxrmodel.inference.calibration.write_checksums", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bundle(new, tmp_path / "new")
+    assert not list(tmp_path.iterdir())

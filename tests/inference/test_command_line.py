@@ -1,8 +1,11 @@
 """The command `cxrmodel`, as a user types it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -39,7 +42,7 @@ def test_a_list_on_standard_input_is_scored_into_csv(run, bundle, tmp_path):
     table = pd.read_csv(out)
     assert table["image"].tolist() == [*paths, "gone.png"]
     assert table["status"].tolist()[-1] == "unreadable"
-    assert json.loads(out.with_suffix(".json").read_text())["operating_points"] == []
+    assert json.loads(out.with_name("scores.csv.json").read_text())["operating_points"] == []
 
 
 def test_operating_points_are_printed_used_and_kept(run, bundle, tmp_path, capsys):
@@ -86,7 +89,7 @@ def test_recalibration_writes_a_bundle_that_names_its_parent(run, bundle, model,
     main(["recalibrate", str(bundle), str(run.root / "local.csv"), "--out", str(out)])
     description = json.loads((out / "model.json").read_text())
     assert description["parent"]["digest"] == model.bundle.digest
-    assert "Infiltration: threshold" in capsys.readouterr().out
+    assert "the Brier score falls by" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,11 @@ def test_recalibration_writes_a_bundle_that_names_its_parent(run, bundle, model,
         (["--out", "s.csv", "--device", "cuda:7"], "this machine has"),
         (["--out", "s.csv", "--sensitivity", "0.9", "--specificity", "0.9"], "Give one of"),
         (["--out", "s.csv", "--batch-size", "0"], "whole number from 1"),
+        (["--out", "s.csv", "--batch-size", "inf"], "whole number from 1"),
+        (["--out", "s.csv", "--batch-size", "1.5"], "is not a whole number"),
+        (["--out", "s3://bucket/s.csv"], "is a URL, and has to be a path of this machine"),
+        (["--out", "a.png/s.csv"], "--out needs a.png as a folder, and a file is there"),
+        (["--out", "s.csv", "--maps", "a.png"], "--maps needs a.png as a folder"),
     ],
 )
 def test_a_wrong_flag_is_a_sentence(bundle, tmp_path, monkeypatch, capsys, arguments, message):
@@ -109,13 +117,68 @@ def test_a_wrong_flag_is_a_sentence(bundle, tmp_path, monkeypatch, capsys, argum
     assert not list(tmp_path.glob("s*"))
 
 
-def test_a_folder_without_images_is_said(bundle, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    text = refused(capsys, "predict", bundle, tmp_path / "empty", "--out", tmp_path / "s.csv")
-    assert "has no image" in text
-    assert not (tmp_path / "s.csv").exists()
-
-
 def test_a_missing_bundle_is_said(tmp_path, capsys):
     text = refused(capsys, "info", tmp_path / "nowhere")
-    assert "is no whole bundle: it has no SHA256SUMS" in text
+    assert "is not a whole bundle: it has no SHA256SUMS" in text
+
+
+def test_a_folder_in_the_place_of_the_file_is_said_before_scoring(bundle, tmp_path, capsys):
+    (tmp_path / "s.csv").mkdir()
+    text = refused(capsys, "predict", bundle, "a.png", "--out", tmp_path / "s.csv")
+    assert "s.csv is a folder" in text
+    (tmp_path / "m.onnx").mkdir()
+    assert "m.onnx is a folder" in refused(capsys, "export", bundle, "--onnx", tmp_path / "m.onnx")
+
+
+def test_a_list_may_have_any_bytes(run, bundle, tmp_path):
+    image = next((run.root / "images").iterdir())
+    lines = b"\xef\xbb\xbf%s\r\n   \n\xff.png\n" % os.fsencode(image)
+    out = tmp_path / "scores.csv"
+    command = [sys.executable, "-m", "cxrmodel", "predict", str(bundle), "-", "--out", str(out)]
+    subprocess.run([*command, "--no-gate"], input=lines, check=True)
+    assert pd.read_csv(out)["status"].tolist() == ["ok", "unreadable"]
+
+
+def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path):
+    image = str(next((run.root / "images").iterdir()))
+    out = tmp_path / "scores.csv"
+    command = [sys.executable, "-m", "cxrmodel", "predict", str(bundle), "-", "--out", str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        process.stdin.write(f"{image}\n".encode() * 64)  # and the list is not at its end
+        process.stdin.flush()
+        while not list(tmp_path.glob("*.partial")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_leaves_no_file(run, bundle, tmp_path, suffix):
+    out = tmp_path / f"scores{suffix}"
+    command = f"ulimit -f 8; exec {sys.executable} -m cxrmodel predict {bundle} {run.root}/images"
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} --out {out} --no-gate"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("cxrmodel predict: ")
+    assert "Traceback" not in ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_a_table_of_labels_is_no_image(run, bundle, tmp_path, capsys):
+    index = pd.read_parquet(run.stage("index") / "index.parquet")
+    index["image"] = [str(run.root / "images" / name) for name in index["image"]]
+    rows = index[["image", "patient_id", "Infiltration"]]
+    folder = pd.DataFrame({"image": [str(run.root)], "patient_id": ["1"], "Infiltration": [1]})
+    told = []
+    for number, table in enumerate((rows, pd.concat([folder, rows]))):
+        path, out = tmp_path / f"{number}.csv", tmp_path / f"{number}"
+        table.to_csv(path, index=False)
+        main(["recalibrate", str(bundle), str(path), "--out", str(out)])
+        told.append(capsys.readouterr())
+        assert (out / "model.safetensors").stat().st_mode & 0o044 == 0o044
+    assert told[0].out.splitlines()[:-1] == told[1].out.splitlines()[:-1]
+    assert "1 image of 301 had no score" in told[1].err or "images of 301" in told[1].err

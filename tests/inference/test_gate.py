@@ -1,6 +1,7 @@
 """What is no chest X-ray, told from thumbnails."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,9 @@ def test_a_thumbnail_has_no_brightness_and_no_contrast(run):
     dim = (pixels // 2 + 20).astype(np.uint8)
     np.testing.assert_allclose(thumbnails(dim), thumbnails(pixels), atol=2e-3)
     np.testing.assert_allclose((thumbnails(pixels) ** 2).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("grey", [0, 90, 255])
+def test_an_image_of_one_grey_is_refused_however_wide_the_limits(model, grey):
+    gate = replace(Gate.of(model.bundle.tensors), limits=np.array([-1.0, 1e9, 1e9]))
+    assert gate.check(np.full((1, 64, 64), grey, np.uint8)) == [NOT_A_CHEST_IMAGE]

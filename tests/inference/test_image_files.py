@@ -1,5 +1,7 @@
 """From a path to the pixels that the images stage makes of it, or to a reason."""
 
+import os
+import shutil
 import zlib
 
 import numpy as np
@@ -9,7 +11,6 @@ from PIL import Image
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
-from cxrmodel.errors import DataError
 from cxrmodel.inference.image_files import BundlePreprocessing, expand, read_image, read_images
 from tests.data.images.image_bytes import chunk, dicom, encode, header, noise, png, shades
 from tests.servers.web import WebServer
@@ -111,6 +112,7 @@ def test_images_come_in_order_and_are_read_a_bounded_number_ahead(tmp_path):
 
 def test_a_device_is_never_read():
     assert read_image("/dev/zero", SQUARE).status == "unreadable"
+    assert read_image("file:///dev/zero", SQUARE).status == "unreadable"
 
 
 def test_an_image_of_a_web_server_is_read(tmp_path):
@@ -124,6 +126,71 @@ def test_an_image_of_a_web_server_is_read(tmp_path):
     assert (read.status, gone.status) == ("ok", "unreadable")
 
 
-def test_an_unknown_protocol_is_named():
-    with pytest.raises(DataError, match="gopher"):
-        list(expand(["gopher://host/folder"]))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gopher://host/folder",
+        "gopher://host/a.png",
+        "reference://a.png",
+        "dir://a.png",
+        "zip://a.png::bad.zip",
+        "zip://::bad.zip",
+        "zip::",
+        "http://127.0.0.1:1/",
+        "http://[::1/a.png",
+        "data:image/png;base64,xx",
+        "tar://a.png::/gone.tar",
+        "",
+        "a\0b.png",
+        "~nobody-of-this-name/a.png",
+        "x" * 5000,
+    ],
+)
+def test_what_cannot_be_opened_costs_its_row(model, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.zip").write_bytes(b"x")
+    (tmp_path / "right.png").write_bytes(RIGHT)
+    table = model.predict([url, "right.png"], gate=False)
+    assert table["status"].tolist() == ["unreadable", "ok"]
+    assert table["detail"].iloc[0]
+
+
+def test_a_folder_without_images_costs_its_row(model, tmp_path):
+    table = model.predict(tmp_path)
+    assert table["status"].tolist() == ["unreadable"]
+    assert "no image was found in it" in table["detail"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    "name", [b"a::b.png", b"zip:x.png", b"a\nb.png", b"a\rb.png", b"*.png", b"\xff.png", b" .png"]
+)
+def test_any_name_of_a_file_is_read_and_written(model, tmp_path, name):
+    folder, out = tmp_path / "images", tmp_path / "scores"
+    folder.mkdir()
+    path = folder / os.fsdecode(name)
+    path.write_bytes(RIGHT)
+    for images in (folder, path):
+        table = model.predict(images, gate=False)
+        assert table["status"].tolist() == ["ok"]
+        table.to_parquet(out)
+        table.to_csv(out, index=False)
+        pd.testing.assert_series_equal(pd.read_csv(out)["image"], table["image"])
+
+
+def test_images_of_an_archive_and_of_linked_folders_are_found(model, tmp_path):
+    folder, outside = tmp_path / "images", tmp_path / "outside"
+    for place in (folder, outside):
+        place.mkdir()
+    (outside / "a.png").write_bytes(RIGHT)
+    (folder / "link").symlink_to(outside)
+    (folder / "again").symlink_to(folder)
+    assert list(expand([folder])) == [str(folder / "link" / "a.png")]
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", outside)
+    table = model.predict(f"zip://::{archive}", gate=False)
+    assert table[["image", "status"]].to_numpy().tolist() == [[f"zip://a.png::{archive}", "ok"]]
+
+
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(RIGHT)
+    assert read_image("~/a.png", SQUARE).status == "ok"

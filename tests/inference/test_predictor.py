@@ -114,3 +114,8 @@ def test_pixels_of_another_shape_are_refused(model):
 
 def test_the_package_loads_a_model(bundle):
     assert cxrmodel.load(bundle, device="cpu").labels == PATHOLOGIES
+
+
+def test_a_batch_of_none_is_refused(model):
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        model.predict(["a.png"], batch_size=0)

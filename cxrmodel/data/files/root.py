@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ftplib
-import struct
-import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +19,7 @@ from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, Oddities
 from cxrmodel.data.files.local_files import LocalFolder
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
+from cxrmodel.data.files.unforeseen import unforeseen
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, FileChangedError, ImageError, UnreadableFileError
 
@@ -30,21 +27,6 @@ LOCAL_PROTOCOLS = ("file:", "local:")
 LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError
-
-UNFORESEEN = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
-    RuntimeError, TypeError, ValueError, BotoCoreError, ftplib.Error, struct.error, zlib.error,
-)  # fmt: skip
-"""Raised by a file system that meets a server or a file it was not made for."""
-
-UNFORESEEN_OF_PACKAGES = {
-    "azure.core.exceptions": "AzureError",
-    "gcsfs.retry": "HttpError",
-    "google.auth.exceptions": "GoogleAuthError",
-    "paramiko.ssh_exception": "SSHException",
-    "smbprotocol.exceptions": "SMBException",
-}
-"""The same for packages that are not always installed: class by module."""
 
 ONLY_A_FOLDER = " For a folder give the path alone, without what precedes `::`."
 CREDENTIALS = (
@@ -76,12 +58,6 @@ def explained(location: str, action: str) -> Iterator[None]:
         raise ConnectionError(f"Cannot {action} {location}: {error}") from error
     except unforeseen() as error:
         raise DataError(_unforeseen(error, location, action)) from error
-
-
-def unforeseen() -> tuple[type[Exception], ...]:
-    """Return the unexpected errors of file systems, those of optional packages included."""
-    loaded = ((sys.modules.get(module), name) for module, name in UNFORESEEN_OF_PACKAGES.items())
-    return (*UNFORESEEN, *(getattr(module, name) for module, name in loaded if module))
 
 
 def _unforeseen(error: Exception, location: str, action: str) -> str:

@@ -50,14 +50,18 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
     raise ImageError(Reason.TOO_LARGE, f"{width} x {height} pixels, more than {limit}")
 
 
+def max_bytes(max_megapixels: float) -> int:
+    """Return the size of the largest file that an image of that many pixels can have."""
+    return int(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL + MAX_HEADER_BYTES
+
+
 def check_bytes(num_bytes: int, max_megapixels: float) -> None:
     """Refuse a file that is larger than any image of that many pixels, before it is read.
 
     Raises:
         ImageError: It is too large.
     """
-    limit = int(max_megapixels * 1e6) * MAX_BYTES_PER_PIXEL + MAX_HEADER_BYTES
-    if num_bytes > limit:
+    if num_bytes > max_bytes(max_megapixels):
         raise ImageError(
             Reason.TOO_LARGE,
             f"{num_bytes:,} bytes, more than images.max_megapixels = {max_megapixels:g} can take",

@@ -1,0 +1,186 @@
+"""What a bundle has to hold: whoever writes the checksums can write anything else as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+PRECISIONS = ("float32", "bfloat16")
+FITS = ("crop", "pad", "resize")
+IMAGES = {"size", "fit", "max_megapixels"}
+MAX_SIZE_PX, MAX_MEGAPIXELS = 8192, 1_000_000
+MAX_SHOWN = 80
+
+Rule = tuple[str, str, Callable[[Any], bool]]
+
+
+def check_description(found: Mapping[str, Any]) -> None:
+    """Check the content of `model.json`.
+
+    Raises:
+        ValueError: A field is missing or cannot be; the message names it.
+    """
+    _check(found, (("labels", "a list of different names", _are_labels),))
+    labels = found["labels"]
+    _check(
+        found,
+        (
+            ("images", f"{', '.join(sorted(IMAGES))} and nothing else", _has_exactly(IMAGES)),
+            ("images.size", f"a whole number of pixels up to {MAX_SIZE_PX}", _is_size),
+            ("images.fit", f"one of {', '.join(FITS)}", lambda fit: fit in FITS),
+            ("images.max_megapixels", f"a number up to {MAX_MEGAPIXELS}", _is_megapixels),
+            ("precision", f"one of {', '.join(PRECISIONS)}", lambda name: name in PRECISIONS),
+            ("architecture.vae", "sizes by name", _is_object),
+            ("architecture.classifier", "sizes by name", _is_object),
+            ("architecture.vae.latent_dim", "a whole number from 1 on", _is_count),
+            (
+                "architecture.vae.image_size",
+                "the same as images.size",
+                lambda size: _is_count(size) and size == found["images"]["size"],
+            ),
+            (
+                "architecture.classifier.latent_dim",
+                "that of the VAE",
+                lambda dim: dim == found["architecture"]["vae"]["latent_dim"],
+            ),
+            (
+                "architecture.classifier.num_labels",
+                "the number of labels",
+                lambda num: num == len(labels),
+            ),
+            ("thresholds", "a probability or null per label", _of_each(labels, _is_threshold)),
+            ("calibration", "slope and intercept per label", _of_each(labels, _is_scaling)),
+            ("limits", "l1 and distance", _has_exactly({"l1", "distance"})),
+            ("limits.l1", "a number or null", _is_number_or_none),
+            ("limits.distance", "a number or null", _is_number_or_none),
+            ("data.title", "a text", _is_text),
+            ("data.num_images", "a whole number from 1 on", _is_count),
+            ("split.method", "a text", _is_text),
+            ("salt", "a text", _is_text),
+        ),
+    )
+
+
+def check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Check that all weights are numbers that the networks can compute with.
+
+    Raises:
+        ValueError: A tensor is of another type, or not finite; the message names it.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name} is of type {tensor.dtype}, and has to be float32 or float64")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+
+
+def check_reference(reference: pd.DataFrame, description: Mapping[str, Any]) -> None:
+    """Check the table of the validation images.
+
+    Args:
+        reference: As read.
+        description: Checked.
+
+    Raises:
+        ValueError: A column is missing or has a value that cannot be; the message names it.
+    """
+    labels, dims = description["labels"], range(description["architecture"]["vae"]["latent_dim"])
+    ranges = {
+        "patient": (0, max(0, len(reference) - 1)),
+        **{f"y_{label}": (0, 1) for label in labels},
+        **{f"p_{label}": (0, 1) for label in labels},
+        **dict.fromkeys(("l1", "distance"), (0, math.inf)),
+        **{f"mu_{dim:02d}": (-math.inf, math.inf) for dim in dims},
+    }
+    for name, (least, most) in ranges.items():
+        if list(reference.columns).count(name) != 1:
+            raise ValueError(f"it needs one column {name}")
+        column = reference[name]
+        is_whole = name == "patient" or name.startswith("y_")
+        kinds = "iu" if is_whole else "iuf"
+        if not isinstance(column.dtype, np.dtype) or column.dtype.kind not in kinds:
+            raise ValueError(f"its column {name} is of type {column.dtype}")
+        if not column.between(least, most).all():  # null neither
+            raise ValueError(f"its column {name} has a value outside {least} to {most}")
+
+
+def _check(found: Mapping[str, Any], rules: tuple[Rule, ...]) -> None:
+    for name, expected, is_right in rules:
+        value: Any = found
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not is_right(value):
+            raise ValueError(f"{name} is {_shown(value)}, and has to be {expected}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _are_labels(labels: object) -> bool:
+    return (
+        isinstance(labels, list)
+        and bool(labels)
+        and all(isinstance(name, str) and name and name.isprintable() for name in labels)
+        and len(set(labels)) == len(labels)
+    )
+
+
+def _has_exactly(keys: set[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and set(value) == keys
+
+
+def _of_each(labels: list[str], is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda found: (
+        isinstance(found, dict)
+        and set(found) == set(labels)
+        and all(is_right(value) for value in found.values())
+    )
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_SIZE_PX
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_megapixels(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= MAX_MEGAPIXELS
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_threshold(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 <= value <= 1)
+
+
+def _is_scaling(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"slope", "intercept"}
+        and all(_is_number_or_none(number) for number in value.values())
+        and (value["slope"] is None) == (value["intercept"] is None)
+    )
