@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+COMPUTE = "\n## Compute\n"
+"""Last section of the model card: how long it took, which another run of the same model differs in."""
+
 
 def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card: str) -> str:
     """Return the text.
@@ -47,7 +50,7 @@ table = model.predict(["image.png"])
 cxrmodel predict path/of/this/folder images/ --out scores.parquet
 ```
 
-{model_card}"""
+{model_card.partition(COMPUTE)[0]}"""
 
 
 def _result(metrics: dict[str, Any]) -> dict[str, Any]:

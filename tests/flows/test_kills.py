@@ -66,8 +66,12 @@ def finished_stages(pipeline):
 
 
 def kept(store):
-    """The files of a store, but for the report: it tells how long the stages took."""
-    return {path for path in files_below(store) if path.parts[0] not in ("report", RECORDS_FOLDER)}
+    """The files of a store, but for the report, which tells how long stages took, and its bundle."""
+    return {
+        path
+        for path in files_below(store)
+        if path.parts[0] not in ("report", "bundle", RECORDS_FOLDER)
+    }
 
 
 def test_a_flow_killed_twice_leaves_nothing_that_gc_does_not_take(finished, pipeline_of, tmp_path):

@@ -174,7 +174,7 @@ def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, finishe
     store = Store(f"{bucket}/store", tmp_path / "fetched")
     assert metrics_in(store)["classifier"] == local.metrics["classifier"]
     assert metrics_in(store)["data"] == local.metrics["data"]
-    assert remote.run("--dry-run").stdout.count(" cached\n") == 8
+    assert remote.run("--dry-run").stdout.count(" cached\n") == 9
     assert remote.run().ran == set()
 
 

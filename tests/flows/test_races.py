@@ -57,12 +57,13 @@ def test_two_flows_at_once_both_end_as_one_alone(finished, pipeline_of, tmp_path
         for flow in flows:
             flow.kill()
     made, expected = published(shared.store), published(alone.store)
-    reports = made.pop("report")
-    (report,) = expected.pop("report")
+    reports, bundles = made.pop("report"), made.pop("bundle")
+    (report,), (bundle,) = expected.pop("report"), expected.pop("bundle")
     assert made == expected
     timeless = {name: digest for name, digest in report.items() if name.startswith("figures/")}
     for one in reports:  # the page and metrics.json tell how long the stages took
         assert one.keys() == report.keys()
         assert timeless.items() <= one.items()
+    assert all(one == bundle for one in bundles)  # for which it does not matter
     assert not list(shared.scratch.glob("drafts/*"))
     assert not list(shared.store.rglob("*.partial"))

@@ -90,6 +90,9 @@ def test_the_card_has_a_header_for_hugging_face(run, bundle):
     (result,) = header["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == metrics["classifier"]["macro_auroc"]
     assert "Not for clinical use" in text
+    assert "## Limits" in text
+    assert "## Compute" in (run.stage("report") / "MODEL_CARD.md").read_text()
+    assert "## Compute" not in text
 
 
 @pytest.mark.parametrize("name", FILES[:3])
