@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 COMPUTE = "\n## Compute\n"
-"""Last section of the model card: how long it took, which another run of the same model differs in."""
+"""Last section of the model card: how long it took, which is no property of a model."""
 
 
 def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card: str) -> str:
