@@ -66,12 +66,9 @@ def finished_stages(pipeline):
 
 
 def kept(store):
-    """The files of a store, but for the report, which tells how long stages took, and its bundle."""
-    return {
-        path
-        for path in files_below(store)
-        if path.parts[0] not in ("report", "bundle", RECORDS_FOLDER)
-    }
+    """The files of a store, but for the report and its bundle: reports tell how long stages took."""
+    others = ("report", "bundle", RECORDS_FOLDER)
+    return {path for path in files_below(store) if path.parts[0] not in others}
 
 
 def test_a_flow_killed_twice_leaves_nothing_that_gc_does_not_take(finished, pipeline_of, tmp_path):
