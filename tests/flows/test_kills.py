@@ -66,7 +66,7 @@ def finished_stages(pipeline):
 
 
 def kept(store):
-    """The files of a store, but for the report and its bundle: reports tell how long stages took."""
+    """The files of a store, but for the report, which tells how long it took, and the bundle."""
     others = ("report", "bundle", RECORDS_FOLDER)
     return {path for path in files_below(store) if path.parts[0] not in others}
 
