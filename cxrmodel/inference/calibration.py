@@ -308,6 +308,8 @@ def _read_table(path: Path) -> pd.DataFrame:
             table = pd.read_csv(
                 io.StringIO(text), sep=separator, dtype="str", skipinitialspace=True
             )
+            if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
+                raise ValueError("its rows have more fields than its header")
     except (ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as a table: {error}.") from error
     return table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from cxrmodel.inference.score_files import open_score_file
 
 STANDARD_INPUT = "-"
 REPORT_EVERY_S = 0.5
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "The result is not written: make room there, or write it to another disk."
 MAX_BATCH_SIZE = 4096
 
 
@@ -32,8 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+    except BrokenPipeError:  # whoever reads the lines has read enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (CxrModelError, ValueError, OSError, MemoryError) as error:
-        print(f"cxrmodel {options.command}: {error}", file=sys.stderr)
+        is_full = isinstance(error, OSError) and error.errno in FULL
+        text = f"{error}. {MAKE_ROOM}" if is_full else str(error)
+        print(f"cxrmodel {options.command}: {text}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

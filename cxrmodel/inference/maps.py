@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +18,9 @@ BOX_COLOUR, GAP_PX = "#ff8c00", 4
 
 
 def write_map(path: Path, pixels: NDArray[np.uint8], reconstruction: NDArray[np.float32]) -> None:
-    """Write one PNG; boxes mark the three tiles of 16 x 16 with the largest mean error.
+    """Write one PNG, whole or not at all.
+
+    Boxes mark the three tiles of 16 x 16 with the largest mean error.
 
     Args:
         path: Where to.
@@ -37,7 +40,14 @@ def write_map(path: Path, pixels: NDArray[np.uint8], reconstruction: NDArray[np.
         for place in (0, 2):
             shift = place * (side + GAP_PX)
             draw.rectangle((left + shift, top, right + shift, bottom), outline=BOX_COLOUR, width=2)
-    canvas.save(path)
+    encoded = io.BytesIO()
+    canvas.save(encoded, "PNG")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(encoded.getvalue())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def largest_errors(error: NDArray[np.float32]) -> list[tuple[int, int, int, int]]:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from cxrmodel.inference.command_line import main
-from cxrmodel.inference.maps import map_name
+from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.score_files import read_about
 
 pytestmark = pytest.mark.xdist_group("inference")
@@ -164,6 +165,7 @@ def test_a_full_disk_leaves_no_file(run, bundle, tmp_path, suffix):
     )  # fmt: skip
     assert ran.returncode == 1
     assert ran.stderr.startswith("cxrmodel predict: ")
+    assert "make room there" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not list(tmp_path.iterdir())
 
@@ -182,3 +184,21 @@ def test_a_folder_in_a_table_of_labels_is_no_image(run, bundle, tmp_path, capsys
         assert (out / "model.safetensors").stat().st_mode & 0o044 == 0o044
     assert told[0].out.splitlines()[:-1] == told[1].out.splitlines()[:-1]
     assert "1 image of 301 had no score" in told[1].err or "images of 301" in told[1].err
+
+
+def test_a_reader_that_stops_early_sees_no_error(bundle):
+    command = f"{sys.executable} -m cxrmodel info {bundle} | head -c 1"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("b", "")
+
+
+def test_a_map_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(path, content):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    pixels = np.zeros((64, 64), np.uint8)
+    with pytest.raises(OSError, match="No space left"):
+        write_map(tmp_path / "a.png", pixels, pixels.astype(np.float32))
+    assert not list(tmp_path.iterdir())

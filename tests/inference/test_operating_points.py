@@ -45,7 +45,7 @@ def test_sensitivity_is_reached_by_the_highest_such_threshold(bundle, share):
         {"sensitivity": sensitivity, "specificity": specificity, "alerts_per_100": alerts}
     )
     assert undefined.threshold is None
-    assert "2 positive validation images" in undefined.sentence()
+    assert "2 positive images" in undefined.sentence()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95, 1.0])
