@@ -6,7 +6,8 @@ components (what these cannot express), and its place along them. Limits come fr
 these numbers over validation images, which the components have not seen.
 
 What it cannot tell: an image that was squeezed to another aspect ratio before it came here, a
-lateral image that no tag calls so, the chest of an animal, a phantom.
+mirrored image or one that lies on its side, a lateral image that no tag calls so, the chest of an
+animal, a phantom.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,7 +158,7 @@ class Model:
     def score_read(self, images: list[ReadImage]) -> pd.DataFrame:
         """Return the rows of `predict` for images that `read` gave."""
         pixels = [image.pixels for image in images if image.pixels is not None]
-        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores())
+        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores)
 
     def score(self, pixels: Pixels) -> pd.DataFrame:
         """Score decoded images.
@@ -232,8 +233,9 @@ class Model:
     @property
     def empty_table(self) -> pd.DataFrame:
         """What `predict` returns of no image: every column with its type."""
-        return _join([], self._no_scores())
+        return _join([], self._no_scores)
 
+    @cached_property
     def _no_scores(self) -> pd.DataFrame:
         size = self.preprocessing.size
         return self.score(np.zeros((1, size, size), np.uint8)).iloc[:0]

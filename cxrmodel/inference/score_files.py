@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 METADATA = b"cxrmodel"
+ROWS_TOGETHER = 4096  # in one row group: a batch is far too few, as each has a header per column
 KINDS = (".parquet", ".csv")
 
 
@@ -29,11 +30,17 @@ class ScoreFile(Protocol):
 class _ParquetFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer, self._schema = pq.ParquetWriter(path, schema, compression="zstd"), schema
+        self._waiting: list[pa.Table] = []
 
     def write(self, table: pd.DataFrame) -> None:
-        self._writer.write_table(
-            pa.Table.from_pandas(table, schema=self._schema, preserve_index=False)
-        )
+        self._waiting.append(pa.Table.from_pandas(table, schema=self._schema, preserve_index=False))
+        if sum(map(len, self._waiting)) >= ROWS_TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +51,11 @@ class _ParquetFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._writer.close()
+        try:
+            if error is None:
+                self._flush()
+        finally:
+            self._writer.close()
 
 
 @contextmanager

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import cxrmodel
 from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.inference.score_files import open_score_file
 
 pytestmark = pytest.mark.xdist_group("inference")
 
@@ -119,3 +121,20 @@ def test_the_package_loads_a_model(bundle):
 def test_a_batch_of_none_is_refused(model):
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.predict(["a.png"], batch_size=0)
+
+
+def test_many_small_batches_make_a_small_file(model, tmp_path):
+    table = model.predict([f"gone{number}.png" for number in range(200)])
+    out = tmp_path / "scores.parquet"
+    with open_score_file(out, model.empty_table, {}) as file:
+        for row in range(200):
+            file.write(table.iloc[row : row + 1])
+    pd.testing.assert_frame_equal(pd.read_parquet(out), table)
+    assert pq.ParquetFile(out).num_row_groups == 1
+
+
+def test_images_that_are_refused_do_not_go_through_the_network(model, monkeypatch):
+    empty = model.empty_table
+    monkeypatch.setattr(model, "score", None)
+    assert len(model.predict(["gone.png"] * 20)) == 20
+    assert len(empty) == 0
