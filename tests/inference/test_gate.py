@@ -14,6 +14,7 @@ from cxrmodel.inference.gate import INVERTED, NOT_A_CHEST_IMAGE, Gate, thumbnail
 pytestmark = pytest.mark.xdist_group("inference")
 
 SIDE = 128
+INVERTED_IN_FACT = ("00017999_000.png",)  # published so: to refuse it is right
 SAMPLE = os.environ.get("CHESTXRAY14_SAMPLE")
 
 
@@ -60,6 +61,8 @@ def test_real_images_pass_and_others_do_not(real_images):
     """Five gates, each from 341 of the images, are tried on the 59 they have not seen."""
     rng = np.random.default_rng(0)
     found: dict[str, list[str]] = {}
+    names = [path.name for path in sorted(Path(SAMPLE).rglob("*.png"))]
+    inverted_in_fact = [names.index(name) for name in INVERTED_IN_FACT]
     others = {
         "photograph": photographs(100, rng),
         "text": pages_of_text(100, rng),
@@ -68,6 +71,7 @@ def test_real_images_pass_and_others_do_not(real_images):
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(real_images))
         train, validation, unseen = np.split(order, [283, 341])
+        unseen = np.setdiff1d(unseen, inverted_in_fact)
         gate = Gate.fit(thumbnails(real_images[train]), thumbnails(real_images[validation]))
         tried = {"real": real_images[unseen], "inverted": 255 - real_images[unseen], **others}
         for kind, images in tried.items():
