@@ -202,6 +202,8 @@ def _info(options: argparse.Namespace) -> None:
         f"images       {images['size']} px, fit {images['fit']}, {about['precision']}",
         f"validation   {_images(len(model.bundle.reference))}",
         f"input gate   {'yes' if model.has_gate else 'no: too few images to learn it from'}",
+        f"unusual      l1 above {_number(about['limits']['l1'])} or distance above "
+        f"{_number(about['limits']['distance'])}",
         "",
         f"{'label':<24}{'threshold':>10}",
         *(f"{label:<24}{_number(model.thresholds[label]):>10}" for label in model.labels),
@@ -237,7 +239,8 @@ def _recalibrate(options: argparse.Namespace) -> None:
     new, fits = recalibrate(model.bundle, scores.join(local.drop(columns="image")))
     write_bundle(new, options.out)
     for fit in fits:
-        print(fit.sentence())
+        if fit.num_images:
+            print(fit.sentence())
     print(f"{options.out}: from {_images(len(scores) - len(refused))}")
 
 

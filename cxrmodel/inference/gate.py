@@ -26,6 +26,7 @@ THUMBNAIL_PX = 32
 NUM_COMPONENTS = 16
 MIN_IMAGES = 40  # of train and of validation: fewer do not tell what is usual
 NUM_SPREADS = 3.8  # beyond the median; a normal number is further in 1 of 14,000 cases
+MIN_CORRELATION = 0.1  # a few images with a wide spread must not let noise pass
 WITHIN_ONE_SPREAD = 0.84  # quantile of a normal number one standard deviation above its median
 
 INVERTED, NOT_A_CHEST_IMAGE = "inverted", "not_a_chest_image"
@@ -84,7 +85,8 @@ class Gate:
             np.zeros(3),
         )
         correlation, rest, place = gate._numbers(validation)
-        limits = [-_upper_limit(-correlation), _upper_limit(rest), _upper_limit(place)]
+        least = max(MIN_CORRELATION, -_upper_limit(-correlation))
+        limits = [least, _upper_limit(rest), _upper_limit(place)]
         return cls(gate.template, mean, gate.components, gate.scales, np.array(limits))
 
     def check(self, pixels: NDArray[np.uint8]) -> list[str]:
