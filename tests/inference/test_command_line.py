@@ -144,7 +144,12 @@ def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path):
     image = str(next((run.root / "images").iterdir()))
     out = tmp_path / "scores.csv"
     command = [sys.executable, "-m", "cxrmodel", "predict", str(bundle), "-", "--out", str(out)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a job of the background
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    with process:
         process.stdin.write(f"{image}\n".encode() * 64)  # and the list is not at its end
         process.stdin.flush()
         while not list(tmp_path.glob("*.partial")):
