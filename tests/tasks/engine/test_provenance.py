@@ -20,5 +20,5 @@ def test_with_ray_the_device_is_not_looked_for_on_this_machine(monkeypatch):
     runtime = RuntimeConfig(device="cuda", ray_address="head:6379", ray_workers=2)
     inputs = {"config": VAEConfig(), "runtime": runtime}
     assert provenance(train_vae.fn, inputs)["machine"] == "Ray, 2 workers, cuda"
-    with pytest.raises(ValueError, match=r"runtime\.device is 'cuda', and this machine has"):
+    with pytest.raises(ValueError, match=r"The device is 'cuda', and this machine has"):
         provenance(train_vae.fn, {**inputs, "runtime": RuntimeConfig(device="cuda")})
