@@ -219,12 +219,18 @@ def _describe(
             label: {name: per_class[label]["calibration"][name] for name in ("slope", "intercept")}
             for label in labels
         },
-        "data": metrics["data"],
+        "data": metrics["data"] | {"title": _title(metrics["data"])},
         "split": metrics["split"],
         "provenance": metrics["provenance"],
         "config": metrics["config"],
         "salt": metrics["data"]["fingerprint"],
     }
+
+
+def _title(data: dict[str, Any]) -> str:
+    """Name the data set; synthetic images have the layout of one, and show nobody."""
+    layout = f"synthetic images in the layout of {data['title']}"
+    return layout if data["is_synthetic"] else str(data["title"])
 
 
 def _train_table(train: pd.DataFrame, salt: str) -> pd.DataFrame:

@@ -18,14 +18,14 @@ def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card
         metrics: Content of `metrics.json`.
         model_card: `MODEL_CARD.md` of the report.
     """
-    title = metrics["data"]["title"]
+    title = description["data"]["title"]
     header = {
         "library_name": "cxrmodel",
         "license": "other",
         "license_name": "research-only",
         "pipeline_tag": "image-classification",
         "tags": ["chest-x-ray", "variational-autoencoder", "multi-label-classification"],
-        "model-index": [{"name": "cxrmodel", "results": [_result(metrics)]}],
+        "model-index": [{"name": "cxrmodel", "results": [_result(title, metrics)]}],
     }
     images = description["images"]
     size = images["size"]
@@ -53,12 +53,12 @@ cxrmodel predict path/of/this/folder images/ --out scores.parquet
 {model_card.partition(COMPUTE)[0]}"""
 
 
-def _result(metrics: dict[str, Any]) -> dict[str, Any]:
+def _result(title: str, metrics: dict[str, Any]) -> dict[str, Any]:
     classifier = metrics["classifier"]
     names = {"macro_auroc": "Macro AUROC", "macro_f1": "Macro F1"}
     return {
         "task": {"type": "image-classification", "name": "Findings of a chest X-ray"},
-        "dataset": {"name": metrics["data"]["title"], "type": metrics["data"]["dataset"]},
+        "dataset": {"name": title, "type": metrics["data"]["dataset"]},
         "metrics": [
             {
                 "type": key,

@@ -89,6 +89,8 @@ def test_the_card_has_a_header_for_hugging_face(run, bundle):
     metrics = json.loads((run.stage("report") / "metrics.json").read_text())
     (result,) = header["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == metrics["classifier"]["macro_auroc"]
+    assert result["dataset"]["name"] == "synthetic images in the layout of NIH ChestX-ray14"
+    assert "Trained on synthetic images in the layout of NIH" in text
     assert "Not for clinical use" in text
     assert "## Limits" in text
     assert "## Compute" in (run.stage("report") / "MODEL_CARD.md").read_text()
