@@ -5,7 +5,7 @@ thumbnail is one of theirs: its correlation with their mean, its distance from t
 components (what these cannot express), and its place along them. Limits come from the spread of
 these numbers over validation images, which the components have not seen.
 
-What it cannot tell: an image that was squeezed to another aspect ratio before it came here, a
+What it cannot tell: an image that was squeezed and has no tag that says so, a
 mirrored image or one that lies on its side, a lateral image that no tag calls so, the chest of an
 animal, a phantom.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,9 @@ from cxrmodel.machine import usable_cores
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 OK = "ok"
+SQUEEZED = "squeezed"
+PIXEL_SHAPE_TAGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
+MAX_LOG_RATIO = 0.02  # one side is 2 % longer than the other
 
 
 @dataclass(frozen=True)
@@ -105,18 +109,28 @@ def _local_path(image: str) -> Path:
 
 
 def read_images(
-    images: Iterable[str], preprocessing: BundlePreprocessing, num_workers: int | None = None
+    images: Iterable[str],
+    preprocessing: BundlePreprocessing,
+    num_workers: int | None = None,
+    *,
+    gate: bool = True,
 ) -> Iterator[ReadImage]:
     """Read and decode images on all cores, in the given order, a bounded number ahead.
 
     A file that cannot become pixels is a `ReadImage` with its reason, never an error.
+
+    Args:
+        images: Paths or URLs.
+        preprocessing: How files become pixels.
+        num_workers: Threads; by default one per core.
+        gate: Refuse a DICOM file whose tags state a lateral view or pixels that are not square.
     """
     workers = num_workers or usable_cores()
     waiting: deque[Future[ReadImage]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             for image in images:
-                waiting.append(pool.submit(read_image, image, preprocessing))
+                waiting.append(pool.submit(read_image, image, preprocessing, gate=gate))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -125,14 +139,15 @@ def read_images(
             pool.shutdown(cancel_futures=True)
 
 
-def read_image(image: str, preprocessing: BundlePreprocessing) -> ReadImage:
-    """Read and decode one image."""
+def read_image(image: str, preprocessing: BundlePreprocessing, *, gate: bool = True) -> ReadImage:
+    """Read and decode one image; see `read_images`."""
     try:
         data = _read(image, preprocessing.max_megapixels)
         decoded = decode_image(data, preprocessing)
         check_square(decoded.pixels, preprocessing.size)
         check_contrast(decoded.num_levels)
-        _check_view(data)
+        if gate:
+            _check_tags(data)
     except ImageError as error:
         return ReadImage(image, str(error.reason), error.detail, None)
     except DataError as error:  # DICOM, and no pydicom
@@ -140,16 +155,30 @@ def read_image(image: str, preprocessing: BundlePreprocessing) -> ReadImage:
     return ReadImage(image, OK, "", decoded.pixels)
 
 
-def _check_view(data: bytes) -> None:
-    """Refuse a DICOM file whose tags state a lateral view."""
+def _check_tags(data: bytes) -> None:
+    """Refuse a DICOM file whose tags state a lateral view, or pixels that are not square."""
     if format_of(data) != "dicom":
         return
     from cxrmodel.data.images.dicom.tags import read_tags  # noqa: PLC0415 - an optional extra
 
-    tags, _ = read_tags(data, list(VIEW_TAGS))
+    tags, _ = read_tags(data, [*VIEW_TAGS, *PIXEL_SHAPE_TAGS])
     if stated_view(tags) == LATERAL:
         stated = next(tags[tag] for tag in VIEW_TAGS if parse_view(tags.get(tag, "")))
         raise ImageError(Reason.LATERAL_VIEW, f"its tags state the view {stated}")
+    for tag in PIXEL_SHAPE_TAGS:
+        if abs(_log_ratio(tags.get(tag, ""))) > MAX_LOG_RATIO:
+            sides = tags[tag].replace("\\", " by ")
+            raise ImageError(SQUEEZED, f"its {tag} is {sides}: its pixels are not square")
+
+
+def _log_ratio(sides: str) -> float:
+    """Return the logarithm of the ratio of two numbers, as a tag states them; 0 for other texts."""
+    try:
+        down, right = map(float, sides.split("\\"))
+        ratio = math.log(down / right)
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+    return ratio if math.isfinite(ratio) else 0.0
 
 
 def _read(image: str, max_megapixels: float) -> bytes:

@@ -147,7 +147,7 @@ class Model:
             raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
         batch: list[ReadImage] = []
         with keep_freed_memory(self._device):  # a batch is scored before the next is asked for
-            for image in read_images(images, self.preprocessing):
+            for image in read_images(images, self.preprocessing, gate=gate):
                 batch.append(image)
                 if len(batch) == batch_size:
                     yield self._checked(batch, gate=gate)

@@ -82,15 +82,20 @@ def test_pixels_are_those_of_the_images_stage(tmp_path, fit, kind):
     [
         ({"ViewPosition": "LL"}, "lateral_view"),
         ({"SeriesDescription": "Thorax lateral"}, "lateral_view"),
+        ({"PixelSpacing": [0.143, 0.2]}, "squeezed"),
+        ({"PixelAspectRatio": [4, 3]}, "squeezed"),
+        ({"PixelSpacing": [0.143, 0.1431]}, "ok"),
+        ({"PixelSpacing": [0, 0.2]}, "ok"),
         ({"ViewPosition": "PA"}, "ok"),
         ({}, "ok"),
     ],
 )
-def test_a_lateral_view_is_told_by_its_tags(tmp_path, tags, status):
+def test_tags_tell_a_lateral_view_and_pixels_that_are_not_square(tmp_path, tags, status):
     path = tmp_path / "image.dcm"
     path.write_bytes(dicom((shades() * 255).astype(np.uint8), **tags))
     read = read_image(str(path), SQUARE)
     assert (read.status, read.pixels is None) == (status, status != "ok")
+    assert read_image(str(path), SQUARE, gate=False).status == "ok"
 
 
 def test_images_come_in_order_and_are_read_a_bounded_number_ahead(tmp_path):
