@@ -254,8 +254,7 @@ def product_prediction(
             model.score(batch)
         return (time.perf_counter() - start) / num_images
 
-    with keep_freed_memory(CPU):
-        take_turns(turns, work)
+    take_turns(turns, work)
 
 
 def product_reading(turns: Connection, sample: Sample, vae: Path) -> None:

@@ -21,7 +21,7 @@ from cxrmodel.inference.gate import MEANINGS, Gate
 from cxrmodel.inference.image_files import BundlePreprocessing, ReadImage, expand, read_images
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.models.vae import VAE
-from cxrmodel.training.devices import keep_freed_memory, resolve_device
+from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder, image_quality
 
 BATCH_SIZE = 8
@@ -146,14 +146,13 @@ class Model:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
         batch: list[ReadImage] = []
-        with keep_freed_memory(self._device):  # a batch is scored before the next is asked for
-            for image in read_images(images, self.preprocessing, gate=gate):
-                batch.append(image)
-                if len(batch) == batch_size:
-                    yield self._checked(batch, gate=gate)
-                    batch = []
-            if batch:
+        for image in read_images(images, self.preprocessing, gate=gate):
+            batch.append(image)
+            if len(batch) == batch_size:
                 yield self._checked(batch, gate=gate)
+                batch = []
+        if batch:
+            yield self._checked(batch, gate=gate)
 
     def score_read(self, images: list[ReadImage]) -> pd.DataFrame:
         """Return the rows of `predict` for images that `read` gave."""

@@ -140,6 +140,28 @@ def test_a_list_may_have_any_bytes(run, bundle, tmp_path):
     assert pd.read_csv(out)["status"].tolist() == ["ok", "unreadable"]
 
 
+PEAK_MIB = """
+import resource, sys
+from cxrmodel.inference.command_line import main
+main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(bundle, tmp_path):
+    shades = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
+    Image.fromarray(shades).save(tmp_path / "large.png")
+    peaks = []
+    for count in (50, 400):
+        arguments = ["predict", str(bundle), "-", "--no-gate", "--out", str(tmp_path / "s.csv")]
+        ran = subprocess.run(
+            [sys.executable, "-c", PEAK_MIB, *arguments],
+            input=f"{tmp_path}/large.png\n" * count, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(ran.stdout.split()[-1]))
+    assert peaks[1] < peaks[0] + 100  # 350 more images of 1 MiB
+
+
 def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path):
     image = str(next((run.root / "images").iterdir()))
     out = tmp_path / "scores.csv"
