@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.data.datasets.delimited import decode_table, separator_of
 from cxrmodel.errors import DataError
+from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.inference.bundle import (
     CARD,
     DESCRIPTION,
@@ -35,7 +36,6 @@ from cxrmodel.inference.bundle import (
     save_weights,
     write_checksums,
 )
-from cxrmodel.inference.operating_points import patient_interval
 
 LAST_LAYER = "classifier.layers.4"
 MIN_OF_EACH = 10  # positive and negative images, and patients that have a positive one
@@ -206,9 +206,9 @@ def _fit(scored: pd.DataFrame, label: str) -> LocalFit:
     gain = before - (_left_out(labels, logits, patients) - labels) ** 2
     scaled = _expit(slope * logits + intercept)
     threshold = _best_threshold(labels, scaled) if slope > 0 else None
-    interval = patient_interval(gain, np.ones_like(gain), patients)
+    estimate = PatientBootstrap(patients).mean(gain, np.ones(len(gain), bool), "there is no image")
     return LocalFit(
-        label, slope, intercept, threshold, float(gain.mean()), interval, num, num_positive
+        label, slope, intercept, threshold, estimate.value, estimate.interval, num, num_positive
     )
 
 

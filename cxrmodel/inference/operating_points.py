@@ -8,19 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrmodel.evaluation.patient_bootstrap import Interval, PatientBootstrap
 from cxrmodel.inference.bundle import Bundle
 
 MIN_POSITIVES = 10
-NUM_RESAMPLES = 1000
-SEED = 0
-QUANTILES = (0.025, 0.975)
 SHOWN = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "alerts_per_100": "alerts per 100",
 }
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def _ceil(value: float) -> int:
 
 def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> OperatingPoint:
     labels, scores = _reference_of(bundle, label)
-    patients = bundle.reference["patient"].to_numpy()
+    bootstrap = PatientBootstrap(bundle.reference["patient"].to_numpy())
     called, positive = scores >= threshold, labels == 1
     # Of each: in how many images it could be so, and in how many it is.
     shares = {
@@ -150,30 +146,16 @@ def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> O
         "specificity": (~called & ~positive, ~positive),
         "alerts_per_100": (100.0 * called, np.ones_like(called)),
     }
-    rates, intervals = {}, {}
+    rates: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
     for name, (hits, of) in shares.items():
-        if of.any():
-            rates[name] = float(hits.sum() / of.sum())
-            intervals[name] = patient_interval(hits, of, patients)
+        part, whole = hits.astype(np.float64), of.astype(np.float64)
+        estimate = bootstrap.ratio(part, whole, np.ones(len(of), bool), "there is no such image")
+        if estimate.value is not None:
+            rates[name] = estimate.value
+        if estimate.interval is not None:
+            intervals[name] = estimate.interval
     return OperatingPoint(label, asked_for, float(threshold), rates, intervals)
-
-
-def patient_interval(
-    part: NDArray[np.generic], whole: NDArray[np.generic], patients: NDArray[np.integer]
-) -> Interval:
-    """Return the 95 % interval of a ratio of sums over images, by a bootstrap over patients.
-
-    Args:
-        part: (N,), what is summed above.
-        whole: (N,), what is summed below.
-        patients: (N,), a number from 0 on per patient.
-    """
-    num = int(patients.max()) + 1
-    draws = np.random.default_rng(SEED).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES)
-    above, below = (draws @ np.bincount(patients, values, num) for values in (part, whole))
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanquantile(above / below, QUANTILES)
-    return float(low), float(high)
 
 
 def _reference_of(bundle: Bundle, label: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
