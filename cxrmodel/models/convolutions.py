@@ -199,7 +199,9 @@ class _ActivatedConvolution(torch.autograd.Function):
         activation = ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
         padding, stride, dilation, groups = [PADDING] * 2, [STRIDE] * 2, [1, 1], 1
         output: Tensor
-        if is_transposed:
+        if is_transposed and weight.shape[1] == 1 and slope is None:
+            output = double(features, weight, bias)
+        elif is_transposed:
             sizes = padding, [0, 0], stride, dilation, groups  # the second: output padding
             output = torch.ops.mkldnn._convolution_transpose_pointwise(
                 features, weight, bias, *sizes, *activation
@@ -245,7 +247,7 @@ def on_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> 
     """Apply a convolution on blocks of 2 x 2 pixels."""
     if isinstance(layer, nn.Conv2d):
         return halve(layer, features)
-    return double(layer, features)
+    return double(features, layer.weight, layer.bias)
 
 
 def halve(layer: nn.Conv2d, image: Tensor) -> Tensor:
@@ -269,21 +271,22 @@ def halve(layer: nn.Conv2d, image: Tensor) -> Tensor:
     return nn.functional.conv2d(blocks, weight, layer.bias)
 
 
-def double(layer: nn.ConvTranspose2d, features: Tensor) -> Tensor:
+def double(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a transposed convolution of one output channel on blocks of 2 x 2 pixels.
 
     Args:
-        layer: With weight (C, 1, 4, 4).
         features: (B, C, S, S).
+        weight: (C, 1, 4, 4).
+        bias: (1,).
 
     Returns:
         (B, 1, 2 S, 2 S).
     """
     # A pixel at an even position sums the kernel's odd rows, and one at an odd position its even
     # rows, with the later row of the kernel for the earlier row of features.
-    weight = layer.weight.reshape(-1, 2, 2, 2, 2).flip(1, 3)  # (C, row, y, column, x)
+    weight = weight.reshape(-1, 2, 2, 2, 2).flip(1, 3)  # (C, row, y, column, x)
     weight = weight.permute(2, 4, 0, 1, 3).reshape(4, -1, 2, 2)
-    bias = None if layer.bias is None else layer.bias.expand(4)
+    bias = None if bias is None else bias.expand(4)
     blocks = nn.functional.conv2d(features, weight, bias, padding=1)  # (B, 4, S + 1, S + 1)
     num_blocks = blocks.shape[-1]
     pixels = blocks.permute(0, 2, 3, 1).reshape(-1, num_blocks, num_blocks, 2, 2)

@@ -55,8 +55,13 @@ class VAESteps:
         self._device = next(model.parameters()).device
         self._network = torch.compile(model) if config.compile else model
         # Fused: one kernel for all weights. Without weight decay the arithmetic is Adam's.
+        # As vectors: of a weight that is channels last, the kernel for the CPU copies everything.
+        self._vectors = {
+            name: nn.Parameter(_in_memory_order(weight.detach(), weight))
+            for name, weight in model.named_parameters()
+        }
         self._optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self._vectors.values(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.micro_batch = config.batch_size
         self._attempt: tuple[TrainingState, Tensor] | None = None
@@ -83,10 +88,10 @@ class VAESteps:
         """
         draws = self._world.part_or_first(self._draw(state.step, batch_size))
         means = self._gradients(state.step, images, draws, self._world.share(batch_size))
-        weights = self._model.parameters()
-        self._world.average([means, *(w.grad for w in weights if w.grad is not None)])
+        gradients = [weight.grad for weight in self._model.parameters() if weight.grad is not None]
+        self._world.average([means, *gradients])
         following = self._update_weights(state, means, batch_size)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         return following
 
     def reconstruct(self, images: NDArray[np.uint8]) -> tuple[Tensor, VAEOutput]:
@@ -126,7 +131,8 @@ class VAESteps:
         tensors = {SUMS: state.sums.cpu(), **packed_weights(self._model)}
         for name, weight in self._model.named_parameters():
             for moment in MOMENTS:
-                of_weight = self._optimizer.state[weight][moment]
+                vector = self._optimizer.state[self._vectors[name]][moment]
+                of_weight = vector.as_strided(weight.shape, weight.stride())
                 tensors[f"{moment}.{name}"] = of_weight.cpu().contiguous()
         history, batch_size = list(state.history), self._config.batch_size
         return Checkpoint(state.step, history, state.best_epoch, batch_size, tensors)
@@ -143,11 +149,10 @@ class VAESteps:
         sums, history = checkpoint.tensors[SUMS], tuple(checkpoint.history)
         skipped = sum(epoch["skipped_steps"] or 0 for epoch in history) + float(sums[-1])
         for name, weight in self._model.named_parameters():
-            self._optimizer.state[weight] = {
+            self._optimizer.state[self._vectors[name]] = {
                 "step": torch.tensor(float(checkpoint.step - skipped), device=weight.device),
-                # In the weight's layout: the fused kernel walks all of them side by side.
                 **{
-                    moment: torch.empty_like(weight).copy_(checkpoint.tensors[f"{moment}.{name}"])
+                    moment: _in_memory_order(checkpoint.tensors[f"{moment}.{name}"], weight)
                     for moment in MOMENTS
                 },
             }
@@ -204,7 +209,7 @@ class VAESteps:
                 f"{self._device} has too little memory to train on one image of "
                 f"{self._model.image_size} pixels at a time. {self._less_memory()}."
             ) from error
-        self._optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         self.micro_batch = self.micro_batch // 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -226,6 +231,9 @@ class VAESteps:
     def _update_weights(
         self, state: TrainingState, means: Tensor, num_images: int
     ) -> TrainingState:
+        for name, weight in self._model.named_parameters():
+            if weight.grad is not None:
+                self._vectors[name].grad = _in_memory_order(weight.grad, weight)
         max_norm = self._config.max_grad_norm
         is_usable = None if max_norm is None else self._clip(max_norm)
         counted = torch.tensor([num_images, 0.0]).to(means.device, non_blocking=True)
@@ -245,11 +253,25 @@ class VAESteps:
         Where it is not, the optimiser's kernel itself leaves weights and moments alone, through
         the attributes that `torch.amp.GradScaler` sets.
         """
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), max_norm)
+        norm = nn.utils.clip_grad_norm_(self._vectors.values(), max_norm)
         self._optimizer.grad_scale = None  # type: ignore[attr-defined]
         self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         return norm.isfinite()
 
+    def _drop_gradients(self) -> None:
+        self._model.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
+
     def _probe(self) -> Tensor:
         # The fused kernel changes all weights or none before a signal's handler can run.
         return self._model.encoder.to_mu.bias.detach()
+
+
+def _in_memory_order(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Return a tensor of a weight's shape as a vector, ordered as the weight lies in memory.
+
+    Shares memory where the tensor has the weight's device and layout.
+    """
+    if tensor.device != weight.device or tensor.stride() != weight.stride():
+        tensor = torch.empty_like(weight, requires_grad=False).copy_(tensor)
+    return tensor.as_strided((tensor.numel(),), (1,))
