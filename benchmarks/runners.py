@@ -246,12 +246,11 @@ def product_prediction(
     """Seconds per decoded image that a model scores, as `predict` does."""
     model = untrained_model(vae, resolve_precision(config.precision, CPU))
     pixels = sample.open()
-    batches = [pixels.read(rows) for rows in in_batches(np.arange(num_images), config.batch_size)]
+    images = pixels.read(np.arange(num_images))
 
     def work() -> float:
         start = time.perf_counter()
-        for batch in batches:
-            model.score(batch)
+        model.score(images, batch_size=config.batch_size)
         return (time.perf_counter() - start) / num_images
 
     take_turns(turns, work)

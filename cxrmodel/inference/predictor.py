@@ -21,8 +21,9 @@ from cxrmodel.inference.gate import MEANINGS, Gate
 from cxrmodel.inference.image_files import BundlePreprocessing, ReadImage, expand, read_images
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.models.vae import VAE
-from cxrmodel.training.devices import resolve_device
+from cxrmodel.training.devices import keeping_memory, resolve_device
 from cxrmodel.training.encoding import Coder, image_quality
+from cxrmodel.training.image_batches import in_batches
 
 BATCH_SIZE = 8
 VAE_PREFIX, CLASSIFIER_PREFIX = "vae.", "classifier."
@@ -115,7 +116,8 @@ class Model:
         self, images: Iterable[str], *, batch_size: int = BATCH_SIZE, gate: bool = True
     ) -> pd.DataFrame:
         """Return what `predict` does, with exactly one row per path: a folder is no image."""
-        read = self._batches(images, batch_size=batch_size, gate=gate)
+        batches = self._batches(images, batch_size=batch_size, gate=gate)
+        read = keeping_memory(batches, self._device)
         return pd.concat([self.empty_table, *map(self.score_read, read)], ignore_index=True)
 
     def stream(
@@ -138,13 +140,13 @@ class Model:
     ) -> Iterator[list[ReadImage]]:
         """Return batches of decoded images; one that is refused has no pixels, and a reason."""
         paths = [images] if isinstance(images, str | Path) else images
-        return self._batches(expand(paths), batch_size=batch_size, gate=gate)
+        batches = self._batches(expand(paths), batch_size=batch_size, gate=gate)
+        return keeping_memory(batches, self._device)
 
     def _batches(
         self, images: Iterable[str], *, batch_size: int, gate: bool
     ) -> Iterator[list[ReadImage]]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
+        _check_batch_size(batch_size)
         batch: list[ReadImage] = []
         for image in read_images(images, self.preprocessing, gate=gate):
             batch.append(image)
@@ -157,13 +159,14 @@ class Model:
     def score_read(self, images: list[ReadImage]) -> pd.DataFrame:
         """Return the rows of `predict` for images that `read` gave."""
         pixels = [image.pixels for image in images if image.pixels is not None]
-        return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores)
+        return _join(images, self._score_batch(np.stack(pixels)) if pixels else self._no_scores)
 
-    def score(self, pixels: Pixels) -> pd.DataFrame:
+    def score(self, pixels: Pixels, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
         """Score decoded images.
 
         Args:
-            pixels: (B, S, S), uint8, as `preprocessing` makes them.
+            pixels: (N, S, S), uint8, as `preprocessing` makes them.
+            batch_size: Images that go through the network together.
 
         Returns:
             A row per image: per label `p_<label>`, a probability, and `call_<label>`, whether it
@@ -173,8 +176,13 @@ class Model:
             the validation images.
 
         Raises:
-            ValueError: The pixels are of another shape or type.
+            ValueError: The pixels are of another shape or type, or the batch size is less than 1.
         """
+        _check_batch_size(batch_size)
+        batches = keeping_memory(in_batches(pixels, batch_size), self._device)
+        return pd.concat([self._no_scores, *map(self._score_batch, batches)], ignore_index=True)
+
+    def _score_batch(self, pixels: Pixels) -> pd.DataFrame:
         image = self._load(pixels)
         mu, _ = self._coder.encode(image)
         l1 = image_quality(self._coder.decode(mu), image).l1
@@ -237,7 +245,7 @@ class Model:
     @cached_property
     def _no_scores(self) -> pd.DataFrame:
         size = self.preprocessing.size
-        return self.score(np.zeros((1, size, size), np.uint8)).iloc[:0]
+        return self._score_batch(np.zeros((1, size, size), np.uint8)).iloc[:0]
 
     def _checked(self, images: list[ReadImage], *, gate: bool) -> list[ReadImage]:
         return _refuse(images, self._gate) if gate and self._gate is not None else images
@@ -267,6 +275,11 @@ class Model:
                 f"uint8 of shape (B, {size}, {size}). `predict` makes files so."
             )
         return self._coder.load(pixels)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
 
 
 def _refuse(images: list[ReadImage], gate: Gate) -> list[ReadImage]:
