@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import runners
+from benchmarks.busy import measure_busy
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.evaluation import measure_bootstrap
 from benchmarks.growth import measure_growth, peak_memory
@@ -162,6 +163,9 @@ SECTIONS: dict[str, Section] = {
     "training": measure_training,
     "latents": measure_latents,
     "pixels": measure_pixels,
+    "busy": lambda sample, arguments, _: measure_busy(
+        sample, fast_config()[0], max(1, arguments.rounds // 2)
+    ),
     "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "bootstrap": lambda *_: measure_bootstrap(),

@@ -35,6 +35,7 @@ NEUTRAL = (
     "cxrmodel.progress",
     "cxrmodel.settings",
     "cxrmodel.storage",
+    "cxrmodel.threads",
     "cxrmodel.training.checkpoint_copies",
     "cxrmodel.training.speed",
     "tasks.engine",

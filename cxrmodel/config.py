@@ -249,8 +249,9 @@ class RuntimeConfig(Section):
     over a network."""
 
     num_threads: int | None = Field(None, gt=0)
-    """Threads of one computation on a CPU; empty: one per core that this process may use, by
-    affinity, a container's quota and OMP_NUM_THREADS. Set 1 beside other jobs."""
+    """Threads of one computation on a CPU; empty: OMP_NUM_THREADS, or one per core that this
+    process may use, by affinity and a container's quota, and fewer where other processes keep
+    these cores busy, as each stage finds out at its start."""
 
     ray_address: str | None = None
     """Train and encode with several processes of a Ray cluster: `local` starts one here, `auto`

@@ -27,7 +27,6 @@ from cxrmodel.storage.layout import (
     VAE_WEIGHTS_FILE,
 )
 from cxrmodel.storage.store import Artifact, Store
-from cxrmodel.training.devices import use_threads
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
 from tasks.bundle import bundle_model
@@ -59,7 +58,6 @@ def train_pipeline(
         References of the report and of the bundle, which is the model to use.
     """
     show_library_logs()
-    use_threads(config.runtime.num_threads)
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     stages = run_stages(config, source, store)

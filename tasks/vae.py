@@ -41,6 +41,7 @@ def train_vae(
                 checkpoints=run.work,
                 copies=copies,
                 device=runtime.device,
+                num_threads=runtime.num_threads,
                 report=run.report,
             )
         artifact = run.commit(summary)

@@ -203,6 +203,7 @@ def _train(given: dict[str, Any]) -> None:
                 checkpoints=job.checkpoints,
                 copies=job.copies,
                 device=device_here(workers),
+                num_threads=workers.cpus,
                 world=world,
                 report=tell,
             )

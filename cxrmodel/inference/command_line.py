@@ -22,6 +22,7 @@ from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
 from cxrmodel.inference.score_files import open_score_file
+from cxrmodel.threads import use_threads
 
 STANDARD_INPUT = "-"
 REPORT_EVERY_S = 0.5
@@ -101,6 +102,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> None:
     model = load(options.bundle, device=options.device, calibrate=options.calibrated)
     points = _choose_thresholds(model, options)
+    use_threads()
     about = {
         "bundle": model.bundle.digest,
         "location": model.bundle.location,

@@ -30,10 +30,10 @@ from cxrmodel.training.checkpoint_copies import (
     copy_name,
 )
 
-FORMAT = 2
+FORMAT = 3
 HEADER = "checkpoint"
 EpochRecord = dict[str, Any]  # metrics by name: a number, None, or a number per dimension
-FIELDS = ("step", "history", "best_epoch", "batch_size")
+FIELDS = ("step", "history", "best_epoch", "batch_size", "num_threads")
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # errors of some network file systems
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
@@ -49,6 +49,7 @@ class Checkpoint:
         history: Metrics of each finished and validated epoch.
         best_epoch: Number of the epoch with the lowest validation loss so far, from 1; 0: none.
         batch_size: Images per step.
+        num_threads: Threads that compute on a CPU: another number rounds differently.
         tensors: Weights, optimiser state and running sums, contiguous, on the CPU.
     """
 
@@ -56,6 +57,7 @@ class Checkpoint:
     history: list[EpochRecord]
     best_epoch: int
     batch_size: int
+    num_threads: int
     tensors: Mapping[str, Tensor] = field(repr=False)
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
-from cxrmodel.machine import usable_cores
-
 if TYPE_CHECKING:
     from cxrmodel.config import Precision
 
@@ -124,28 +122,6 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[CUBLAS_WORKSPACE]
-
-
-def use_threads(num_threads: int | None) -> int:
-    """Let the numerical libraries of this process use as many threads as it has cores.
-
-    Never more than PyTorch would take by itself, so that OMP_NUM_THREADS counts.
-
-    Args:
-        num_threads: Number to use; None: as many as the process has cores.
-
-    Returns:
-        The number in use.
-    """
-    cores = usable_cores()
-    threads = num_threads or min(torch.get_num_threads(), cores)
-    if threads != torch.get_num_threads():
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - using a model does without
-
-        torch.set_num_threads(threads)
-        threadpool_limits(limits=threads)
-    logger.info("%d threads compute, of %d cores that this process may use.", threads, cores)
-    return threads
 
 
 @contextmanager

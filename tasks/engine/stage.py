@@ -29,6 +29,7 @@ from cxrmodel.config import RuntimeConfig, Stage
 from cxrmodel.progress import Progress, ReportProgress
 from cxrmodel.storage.store import Artifact, Draft, Store
 from cxrmodel.storage.work_folder import own_work_folder
+from cxrmodel.threads import use_threads
 from tasks.engine.cache import StagePolicy
 from tasks.engine.progress import progress_reporter
 from tasks.engine.provenance import provenance
@@ -237,6 +238,9 @@ def stage_run(store: Store) -> Iterator[StageRun]:
     if transaction.key is None:
         raise RuntimeError("this stage has no cache key; the log above says why")
     name, key = context.task.name, transaction.key
+    runtime = context.parameters.get("runtime")
+    if runtime:
+        use_threads(runtime.num_threads)
     made_by = provenance(context.task.fn, context.parameters)
     with (
         store.write(name, key.removeprefix(f"{name}-")) as draft,

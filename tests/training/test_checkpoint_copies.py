@@ -26,7 +26,7 @@ def store():
 
 
 def checkpoint(step, best_epoch=0):
-    return Checkpoint(step, [], best_epoch, 4, {"weights": torch.full((100,), float(step))})
+    return Checkpoint(step, [], best_epoch, 4, 1, {"weights": torch.full((100,), float(step))})
 
 
 def folder(path, store, run_key="key"):

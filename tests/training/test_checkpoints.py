@@ -16,7 +16,7 @@ from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 
 def checkpoint_of(step: int) -> Checkpoint:
     history = [{"epoch": 1, "val_loss": 0.5, "val_l1": None}]
-    return Checkpoint(step, history, 1, 4, {"weights": torch.full((1000,), float(step))})
+    return Checkpoint(step, history, 1, 4, 1, {"weights": torch.full((1000,), float(step))})
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ import torch
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 folder = CheckpointFolder(Path(sys.argv[1]), "this run")
 for step in range(10**6):
-    folder.save(Checkpoint(step, [], 0, 4, {"weights": torch.full((200_000,), float(step))}))
+    folder.save(Checkpoint(step, [], 0, 4, 1, {"weights": torch.full((200_000,), float(step))}))
     print(step, flush=True)
 """
 

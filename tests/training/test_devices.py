@@ -93,19 +93,3 @@ def test_freed_memory_is_kept_for_the_block_only():
     ran = subprocess.run(command, check=True, capture_output=True, text=True)
     within, after = map(int, ran.stdout.split())
     assert within - after > 200, "256 MiB were freed within the block"
-
-
-@pytest.mark.parametrize(
-    ("setting", "asked", "quota", "used"),
-    [("2", None, 1, 1), ("1", None, 2, 1), ("1", 2, 1, 2), ("2", None, 8, 2)],
-)
-def test_threads_follow_setting_quota_and_environment(setting, asked, quota, used):
-    code = (
-        "import torch; from cxrmodel.training import devices;"
-        f"devices.usable_cores = lambda: {quota};"
-        f"print(devices.use_threads({asked}), torch.get_num_threads())"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": setting}
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert ran.stdout.split() == [str(used), str(used)]

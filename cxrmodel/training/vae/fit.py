@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.machine import usable_cores
 from cxrmodel.models.vae import center_on
 from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.storage.layout import (
@@ -19,6 +21,7 @@ from cxrmodel.storage.layout import (
     VAE_LAST_WEIGHTS_FILE,
     VAE_WEIGHTS_FILE,
 )
+from cxrmodel.threads import threads
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 from cxrmodel.training.devices import (
@@ -67,6 +70,7 @@ def fit_vae(
     checkpoints: Path,
     copies: CheckpointCopies | None = None,
     device: str = "auto",
+    num_threads: int | None = None,
     world: World = ALONE,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
@@ -84,6 +88,8 @@ def fit_vae(
         checkpoints: Folder for the state of the training, kept from one attempt to the next.
         copies: Where to keep copies of that state, for an attempt on another machine.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        num_threads: Threads that compute on a CPU; None: as in the checkpoint, else as many as
+            PyTorch uses now.
         world: The processes that share each batch; all of them call this, and process 0 writes.
         report: Called with the progress of the training.
 
@@ -110,7 +116,8 @@ def fit_vae(
     resolved = world.from_leader(
         resolve_config(config, pixels.size, where, precision, batch_size, world.size)
     )
-    with deterministic_kernels(where), keep_freed_memory(where):
+    number = num_threads or _num_threads(start)
+    with deterministic_kernels(where), keep_freed_memory(where), threads(number):
         model = initial_vae(resolved, pixels.size, where)
         if config.mean_image and start is None:
             center_on(model, mean_image(pixels, rows.train))
@@ -139,6 +146,23 @@ def _check_best_is_defined(config: VAEConfig, rows: SplitRows) -> None:
             "vae.weights is 'best', and the split has no validation image to find the best epoch "
             f"with. Set it to 'last', or use {MORE_DATA}."
         )
+
+
+def _num_threads(start: Checkpoint | None) -> int:
+    """Return the number of threads to compute with: that of the checkpoint, for the same bits."""
+    now, cores = torch.get_num_threads(), usable_cores()
+    if start is None or start.num_threads == now:
+        return now
+    if start.num_threads > cores:
+        logger.warning(
+            "The checkpoint was computed by %d threads, and this process may use %d cores: from "
+            "here on the results are rounded differently.",
+            start.num_threads,
+            cores,
+        )
+        return now
+    logger.info("%d threads compute, as in the checkpoint, for the same bits.", start.num_threads)
+    return start.num_threads
 
 
 def _load_start(config: VAEConfig, folder: CheckpointFolder) -> Checkpoint | None:

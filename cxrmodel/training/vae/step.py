@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cxrmodel.models.vae import VAE, VAEOutput
-from cxrmodel.training.checkpoints import Checkpoint
+from cxrmodel.training.checkpoints import Checkpoint, EpochRecord
 from cxrmodel.training.devices import autocast, is_out_of_memory
 from cxrmodel.training.image_batches import to_device
 from cxrmodel.training.randomness import Stream, step_noise
@@ -134,13 +134,21 @@ class VAESteps:
                 vector = self._optimizer.state[self._vectors[name]][moment]
                 of_weight = vector.as_strided(weight.shape, weight.stride())
                 tensors[f"{moment}.{name}"] = of_weight.cpu().contiguous()
-        history, batch_size = list(state.history), self._config.batch_size
-        return Checkpoint(state.step, history, state.best_epoch, batch_size, tensors)
+        return self._checkpoint(state.step, state.history, state.best_epoch, tensors)
 
     def weights_of_epoch(self, state: TrainingState, epoch: int) -> Checkpoint:
         """Copy the weights alone to the CPU."""
-        weights = packed_weights(self._model)
-        return Checkpoint(state.step, [], epoch, self._config.batch_size, weights)
+        return self._checkpoint(state.step, (), epoch, packed_weights(self._model))
+
+    def _checkpoint(
+        self,
+        step: int,
+        history: tuple[EpochRecord, ...],
+        best_epoch: int,
+        tensors: dict[str, Tensor],
+    ) -> Checkpoint:
+        batch_size, num_threads = self._config.batch_size, torch.get_num_threads()
+        return Checkpoint(step, list(history), best_epoch, batch_size, num_threads, tensors)
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
