@@ -15,15 +15,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.page import RESULTS, write_page
 from benchmarks.rivals import MonaiTraining, NotebookTraining, load
+from benchmarks.runners import untrained_model
 from benchmarks.sample import FLOP_PER_IMAGE, RepeatedPixels, Sample, fast_config, prepare
 from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.models import convolutions
@@ -128,6 +131,7 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
             figures = {"images_per_s": f"fails: {str(error).splitlines()[0][:80]}"}
         keep("options", f"vae.{option}", figures)
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))
+    keep("latents", f"batch {batch}, `predict` on decoded images", bench.prediction(batch))
     best = max(measured["bfloat16"], key=lambda n: measured["bfloat16"][n]["images_per_s"])
     measured["ratios"] = ratios(measured, best)
     small = PROFILED_BATCH if plan is ON_GPU else plan.batches[0]
@@ -300,6 +304,13 @@ class Bench:
             )  # fmt: skip
         (began, first), (ended, last) = told[0], told[-1]
         return {"images_per_s": round((last - first) / (ended - began), 1)}
+
+    def prediction(self, batch_size: int) -> dict[str, float]:
+        """Return the images per second of a model around the network of `extraction`."""
+        model = untrained_model(self.folder / "vae", "bfloat16", self.plan.device)
+        images = self.pixels.read(np.arange(4 * batch_size))
+        work = partial(model.score, images, batch_size=batch_size)
+        return repeated(self.plan.measured_s / 2, work, len(images))
 
     def _train(
         self,

@@ -215,7 +215,7 @@ def product_extraction(
     take_turns(turns, work)
 
 
-def untrained_model(vae: Path, precision: str) -> Model:
+def untrained_model(vae: Path, precision: str, device: str = "cpu") -> Model:
     """Return a model whose classifier is untrained, around the autoencoder of a vae stage."""
     network = load_vae(vae)
     latent_dim = network.latent_dim
@@ -237,7 +237,7 @@ def untrained_model(vae: Path, precision: str) -> Model:
         MEAN: torch.zeros(latent_dim, dtype=torch.float64),
         PRECISION: torch.eye(latent_dim, dtype=torch.float64),
     }
-    return Model(Bundle("untrained", "", description, tensors, pd.DataFrame()), "cpu")
+    return Model(Bundle("untrained", "", description, tensors, pd.DataFrame()), device)
 
 
 def product_prediction(

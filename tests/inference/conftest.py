@@ -56,7 +56,7 @@ class SmallRun:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> SmallRun:
+def run(tmp_path_factory, device) -> SmallRun:
     folder = tmp_path_factory.mktemp("run")
     root, scratch = folder / "data", folder / "scratch"
     write_phantoms(root, NUM_IMAGES, size_px=IMAGES.size, workers=1)
@@ -70,12 +70,12 @@ def run(tmp_path_factory) -> SmallRun:
     split_images(SplitConfig(), index, images, split)
     pixels = open_pixels(IMAGES, str(root), index, images, scratch=scratch, num_workers=1)
     config = VAEConfig(epochs=2, batch_size=8, lr=1e-3)
-    fit_vae(config, pixels, split, vae, checkpoints=folder / "checkpoints", device="cpu")
+    fit_vae(config, pixels, split, vae, checkpoints=folder / "checkpoints", device=device)
     extract_latents(
         LatentsConfig(batch_size=8), vae, pixels, split, latents, parts=folder / "parts",
-        device="cpu",
+        device=device,
     )  # fmt: skip
-    fit_classifier(ClassifierConfig(epochs=4), latents, index, classifier, device="cpu")
+    fit_classifier(ClassifierConfig(epochs=4), latents, index, classifier, device=device)
     fit_baselines(pixels, split, index, baselines)
     inputs = RunInputs(**{name: folder / name for name in STAGES[:-1]})
     write_report(REPORT, inputs, _record(), pixels, report)
@@ -88,8 +88,8 @@ def bundle(run, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(bundle) -> Model:
-    return load(bundle, device="cpu")
+def model(bundle, device) -> Model:
+    return load(bundle, device=device)
 
 
 def _record() -> RunRecord:

@@ -12,7 +12,7 @@ import cxrmodel
 from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.inference.score_files import open_score_file
 
-pytestmark = pytest.mark.xdist_group("inference")
+pytestmark = [pytest.mark.xdist_group("inference"), pytest.mark.gpu]
 
 ABSOLUTE = 1e-6
 MOST = 0.95  # of the images pass the gate
@@ -29,7 +29,7 @@ def by_name(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])
-def test_files_score_as_in_the_run(run, model, batch_size):
+def test_files_score_as_in_the_run(run, model, batch_size, device):
     expected = expected_scores(run)
     names = expected.index[expected["split"] == "test"]
     table = by_name(
@@ -41,7 +41,9 @@ def test_files_score_as_in_the_run(run, model, batch_size):
     table, expected = table[is_ok], expected.loc[names][is_ok.to_numpy()]
     columns = [*(f"p_{label}" for label in PATHOLOGIES), "mu_00", "mu_63", "l1"]
     given, wanted = table[columns].to_numpy(float), expected[columns].to_numpy(float)
-    np.testing.assert_allclose(given, wanted, rtol=0, atol=ABSOLUTE)
+    # On a GPU the kernels, in TF32, depend on the number of images.
+    absolute = ABSOLUTE if device == "cpu" else 100 * ABSOLUTE
+    np.testing.assert_allclose(given, wanted, rtol=0, atol=absolute)
 
 
 def test_a_folder_stands_for_its_images_in_order(run, model):

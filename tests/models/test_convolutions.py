@@ -223,7 +223,7 @@ def test_on_blocks_of_pixels_it_is_the_convolution(make, apply, channels, side, 
     layer = make(*channels).double().to(memory_format=layout)
     features = torch.randn(3, channels[0], side, side, dtype=torch.float64)
     features = features.to(memory_format=layout).requires_grad_()
-    expected, found = layer(features), apply(layer, features)
+    expected, found = layer(features), apply(features, layer.weight, layer.bias)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(
         weight_gradients(layer, found), weight_gradients(layer, expected), strict=True
@@ -231,7 +231,7 @@ def test_on_blocks_of_pixels_it_is_the_convolution(make, apply, channels, side, 
         torch.testing.assert_close(ours, theirs)
     ours, theirs = (
         torch.autograd.grad(output.square().sum(), features)[0]
-        for output in (apply(layer, features), layer(features))
+        for output in (apply(features, layer.weight, layer.bias), layer(features))
     )
     torch.testing.assert_close(ours, theirs)
 
@@ -239,6 +239,6 @@ def test_on_blocks_of_pixels_it_is_the_convolution(make, apply, channels, side, 
 def test_on_blocks_autocast_lowers_the_precision():
     layer = halving(1, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        found = halve(layer, torch.rand(2, 1, 8, 8))
+        found = halve(torch.rand(2, 1, 8, 8), layer.weight, layer.bias)
         expected = layer(torch.rand(2, 1, 8, 8))
     assert found.dtype == expected.dtype == torch.bfloat16

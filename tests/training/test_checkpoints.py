@@ -82,7 +82,7 @@ def test_a_checkpoint_of_another_format_is_refused(folder, caplog):
     save_file({"a": torch.ones(1)}, folder.last, {"checkpoint": json.dumps(header)})
     with caplog.at_level(logging.WARNING):
         assert folder.load() is None
-    assert "its format is 99, and this version reads 2" in caplog.text
+    assert "its format is 99, and this version reads 3" in caplog.text
 
 
 def test_a_pickle_is_not_run(folder, caplog, tmp_path):

@@ -55,6 +55,44 @@ def test_bfloat16_resumes_to_the_bit_too(fit, report_every_step):
     assert weights_of(resumed) == weights_of(unbroken)
 
 
+def count_threads(monkeypatch, device_cores=8):
+    monkeypatch.setattr("cxrmodel.training.vae.fit.usable_cores", lambda: device_cores)
+    used = []
+    return used, lambda _: used.append(torch.get_num_threads())
+
+
+def test_a_resumed_training_computes_with_the_threads_it_began_with(
+    fit, report_every_step, monkeypatch
+):
+    used, note = count_threads(monkeypatch)
+    with pytest.raises(Interruption):
+        fit("broken", checkpoints="b", report=raise_at(3), num_threads=2)
+    fit("broken", checkpoints="b", report=note)  # where one thread computes by default
+    assert set(used) == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_a_number_of_threads_that_is_asked_for_counts_more_than_the_checkpoint(
+    fit, report_every_step, monkeypatch
+):
+    used, note = count_threads(monkeypatch)
+    with pytest.raises(Interruption):
+        fit("broken", checkpoints="b", report=raise_at(3), num_threads=2)
+    fit("broken", checkpoints="b", report=note, num_threads=3)
+    assert set(used) == {3}
+
+
+def test_no_more_threads_than_cores_after_a_move_to_a_smaller_machine(
+    fit, report_every_step, monkeypatch, caplog
+):
+    used, note = count_threads(monkeypatch, device_cores=1)
+    with pytest.raises(Interruption):
+        fit("broken", checkpoints="b", report=raise_at(3), num_threads=2)
+    fit("broken", checkpoints="b", report=note)
+    assert set(used) == {1}
+    assert "computed by 2 threads, and this process may use 1 cores" in caplog.text
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_interruption_inside_the_optimiser_is_not_taken_for_one_before_it(
     fit, monkeypatch, when
