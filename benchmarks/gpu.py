@@ -124,12 +124,8 @@ def measure_all(plan: Plan, root: str | None, folder: Path) -> tuple[dict[str, A
         keep("options", "kernels that may differ from run to run", bench.training(rate, batch))
     with patch.object(convolutions, "is_for_pixel_blocks", lambda *_: False):
         keep("options", "cuDNN's kernels for one channel", bench.training(rate, batch))
-    for option in ("gradient_checkpointing", *(["compile"] if plan is ON_GPU else [])):
-        try:
-            figures = bench.training(rate, batch, **{option: True})
-        except (RuntimeError, AssertionError) as error:  # of a compiler that cannot do it
-            figures = {"images_per_s": f"fails: {str(error).splitlines()[0][:80]}"}
-        keep("options", f"vae.{option}", figures)
+    figures = bench.training(rate, batch, gradient_checkpointing=True)
+    keep("options", "vae.gradient_checkpointing", figures)
     keep("latents", f"batch {batch}, the whole stage", bench.extraction(batch))
     keep("latents", f"batch {batch}, `predict` on decoded images", bench.prediction(batch))
     best = max(measured["bfloat16"], key=lambda n: measured["bfloat16"][n]["images_per_s"])
@@ -273,6 +269,7 @@ class Bench:
                 if progress.done == warm:
                     stack.enter_context(profiler)
                 if progress.done >= warm + PROFILED_STEPS:
+                    stack.close()  # before the checkpoint that an interrupted training leaves
                     raise Stop
 
             self._train(batch_size, report, {}, report_every_s=0.0)

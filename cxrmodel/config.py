@@ -142,9 +142,6 @@ class VAEConfig(Section):
     precision: Precision = "float32"
     """Arithmetic of the network; `auto` is bfloat16 where the hardware has it."""
 
-    compile: Annotated[bool, KEY_EXEMPT] = False
-    """Compile the network with `torch.compile`, for a GPU; it needs a C++ compiler."""
-
     gradient_checkpointing: Annotated[bool, KEY_EXEMPT] = False
     """Compute most activations again in the backward pass: less memory, more time, same weights."""
 

@@ -53,7 +53,6 @@ class VAESteps:
         self._config, self._objective, self._world = config, objective, world
         self._model, self._num_steps = model, num_steps
         self._device = next(model.parameters()).device
-        self._network = torch.compile(model) if config.compile else model
         # Fused: one kernel for all weights. Without weight decay the arithmetic is Adam's.
         # As vectors: of a weight that is channels last, the kernel for the CPU copies everything.
         self._vectors = {
@@ -181,7 +180,7 @@ class VAESteps:
         if changes.shape[1]:
             image = augment(image, changes, self._config.augmentation)
         with autocast(self._device, self._config.precision):
-            return image, self._network(image, noise)
+            return image, self._model(image, noise)
 
     def _gradients(
         self, step: int, images: NDArray[np.uint8], draws: Tensor, share: float
