@@ -50,15 +50,17 @@ def main() -> None:
     unknown = set(arguments.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         sample = prepare(arguments.root, Path(folder))
-        results |= describe_machine(sample)
+        machine = describe_machine(sample)
+        measured = results["processors"].setdefault(_processor(machine["machine"]), {})
+        measured |= machine
         for name in arguments.sections or SECTIONS:
             work = Path(folder) / f"section-{name}"
             work.mkdir()
-            results[name] = SECTIONS[name](sample, arguments, work)
-            print(f"{name}: {json.dumps(results[name], indent=1)}", flush=True)
+            measured[name] = SECTIONS[name](sample, arguments, work)
+            print(f"{name}: {json.dumps(measured[name], indent=1)}", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
 
@@ -173,6 +175,11 @@ SECTIONS: dict[str, Section] = {
         work, max(1, arguments.rounds // 3)
     ),
 }
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    """Return the processor's name, under which its figures are kept beside others'."""
+    return f"{machine['cpu']}, {'with' if machine['amx_bf16'] else 'without'} AMX"
 
 
 def describe_machine(sample: Sample) -> dict[str, Any]:

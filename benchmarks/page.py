@@ -73,31 +73,42 @@ def replace_between(page: Path, begin: str, end: str, text: str) -> None:
 
 def render(results: dict[str, Any]) -> str:
     """Return the tables in Markdown."""
-    machine, versions = results["machine"], results["versions"]
-    unit = "with AMX" if machine["amx_bf16"] else "without AMX"
-    blocks = [
-        f"{machine['cpu']}, {machine['threads']} threads, {unit}; PyTorch {versions['torch']}, "
-        f"Python {versions['python']}; images {machine['images']}.",
-        _rows(["figure", "value", "goal"], [_headline(results, *row) for row in ROWS]),
-    ]
-    for section, figure, title, unit in TABLES:
-        values = results.get(section, {}).get(figure)
-        if values:
-            header = [title, *(name.replace("_", " ") for name in values)]
-            blocks.append(_rows(header, [[unit, *(f"{value:g}" for value in values.values())]]))
-    for section, title in (("data_plane", "Stages before training"), ("orchestration", "Prefect")):
-        if section in results:
-            blocks.append(_nested(title, results[section]))
+    processors = results["processors"]
+    header = ["figure", *processors, "goal"]
+    blocks = [_rows(header, [_headline(processors, *row) for row in ROWS])]
+    for name, measured in processors.items():
+        blocks += [f"**{name}**: {_described(measured)}", *_tables(measured)]
     blocks.append(_gpu(results.get("gpu")))
     return "\n\n".join(blocks)
 
 
+def _described(measured: dict[str, Any]) -> str:
+    machine, versions = measured["machine"], measured["versions"]
+    return (
+        f"{machine['threads']} threads; PyTorch {versions['torch']}, Python {versions['python']}; "
+        f"images {machine['images']}."
+    )
+
+
+def _tables(measured: dict[str, Any]) -> list[str]:
+    blocks = []
+    for section, figure, title, unit in TABLES:
+        values = measured.get(section, {}).get(figure)
+        if values:
+            header = [title, *(name.replace("_", " ") for name in values)]
+            blocks.append(_rows(header, [[unit, *(f"{value:g}" for value in values.values())]]))
+    for section, title in (("data_plane", "Stages before training"), ("orchestration", "Prefect")):
+        if section in measured:
+            blocks.append(_nested(title, measured[section]))
+    return blocks
+
+
 def _headline(
-    results: dict[str, Any], section: str, figure: str, title: str, unit: str, goal: str
+    processors: dict[str, Any], section: str, figure: str, title: str, unit: str, goal: str
 ) -> list[str]:
-    value = results.get(section, {}).get(figure)
-    shown = NOT_MEASURED if value is None else f"{value:,} {unit}".strip()
-    return [title, shown, goal]
+    values = [measured.get(section, {}).get(figure) for measured in processors.values()]
+    shown = [NOT_MEASURED if v is None else f"{v:,} {unit}".strip() for v in values]
+    return [title, *shown, goal]
 
 
 def _nested(title: str, groups: dict[str, dict[str, float]]) -> str:
