@@ -206,7 +206,7 @@ def resample_metrics(
     ]
 
     def rank(drawn: Floats) -> Floats:
-        weights = drawn[:, bootstrap.patients]  # (r, N)
+        weights = weights_of_rows(drawn, bootstrap.patients)
         return np.stack([ranking.scores(weights) for ranking in rankings], axis=-1).swapaxes(0, 1)
 
     ranked = bootstrap.resample(rank)  # (R, scores, C)
@@ -228,8 +228,17 @@ def estimate_auroc(
     """
     own, patients = labels[members], bootstrap.patients[members]
     ranking = Ranking.of(own, scores[members])
-    resamples = bootstrap.resample(lambda drawn: ranking.scores(drawn[:, patients])[0])
+    resamples = bootstrap.resample(
+        lambda drawn: ranking.scores(weights_of_rows(drawn, patients))[0]
+    )
     return bootstrap.estimate(auroc(own, scores[members]), resamples, members)
+
+
+def weights_of_rows(drawn: Floats, patients: NDArray[np.int64]) -> Floats:
+    """Return how often each resample holds each image, (N, R), from that of patients, (R, P)."""
+    return np.ascontiguousarray(drawn.T).take(
+        patients, axis=0
+    )  # rows that lie together: five times as fast
 
 
 @dataclass(frozen=True)
@@ -238,15 +247,17 @@ class Ranking:
 
     Attributes:
         positives, negatives: Rows of each kind, by increasing score.
-        negatives_below, negatives_up_to: For each positive, how many negatives have a lower score,
-            and how many a lower or equal one.
+        cuts: Numbers of negatives at which their sum is needed, from 0 to all, increasing.
+        below, up_to: For each positive, which of the cuts holds the negatives with a lower score,
+            and which those with a lower or equal one.
         positives_below: For each positive, how many positives have a lower score.
     """
 
     positives: NDArray[np.int64]
     negatives: NDArray[np.int64]
-    negatives_below: NDArray[np.int64]
-    negatives_up_to: NDArray[np.int64]
+    cuts: NDArray[np.int64]
+    below: NDArray[np.int64]
+    up_to: NDArray[np.int64]
     positives_below: NDArray[np.int64]
 
     @classmethod
@@ -255,11 +266,14 @@ class Ranking:
         order = np.argsort(scores, kind="stable")
         positives, negatives = order[labels[order] == 1], order[labels[order] == 0]
         own, other = scores[positives], scores[negatives]
+        below, up_to = (np.searchsorted(other, own, side=side) for side in ("left", "right"))
+        cuts = np.unique(np.concatenate([[0], below, up_to, [len(negatives)]]))
         return cls(
             positives,
             negatives,
-            np.searchsorted(other, own, side="left"),
-            np.searchsorted(other, own, side="right"),
+            cuts,
+            np.searchsorted(cuts, below),
+            np.searchsorted(cuts, up_to),
             np.searchsorted(own, own, side="left"),
         )
 
@@ -267,26 +281,27 @@ class Ranking:
         """Return the weighted AUROC and average precision of each resample.
 
         Args:
-            weights: (R, N), how often a resample holds each image.
+            weights: (N, R), how often a resample holds each image.
 
         Returns:
             Two arrays (R,); NaN where a resample lacks a class.
         """
-        own = weights[:, self.positives]  # (R, P)
-        negatives = _sums_below(weights[:, self.negatives])  # (R, N - P + 1)
-        num_negative, num_positive = negatives[:, -1], own.sum(axis=1)
-        below, up_to = negatives[:, self.negatives_below], negatives[:, self.negatives_up_to]
-        pairs = (own * (below + up_to)).sum(axis=1) / 2  # a tie counts half
-        false = num_negative[:, None] - below
-        true = num_positive[:, None] - _sums_below(own)[:, self.positives_below]
-        precision = divide(true, true + false)  # where own is 0 it does not count
+        own = weights.take(self.positives, axis=0)  # (P, R)
+        negatives = _sums_at(self.cuts, weights.take(self.negatives, axis=0))
+        num_negative, num_positive = negatives[-1], own.sum(axis=0)
+        below, up_to = negatives[self.below], negatives[self.up_to]
+        pairs = (own * (below + up_to)).sum(axis=0) / 2  # a tie counts half
+        true = num_positive - _sums_at(np.arange(len(own) + 1), own)[self.positives_below]
+        precision = divide(true, true + num_negative - below)  # where own is 0 it does not count
         return (
             divide(pairs, num_positive * num_negative),
-            divide(np.nansum(own * precision, axis=1), num_positive),
+            divide(np.nansum(own * precision, axis=0), num_positive),
         )
 
 
-def _sums_below(values: Floats) -> Floats:
-    sums = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
+def _sums_at(cuts: NDArray[np.int64], values: Floats) -> Floats:
+    """Return the sums of the first rows of (N, R) values, (len(cuts), R); the first cut is 0."""
+    sums = np.zeros((len(cuts), values.shape[1]))
+    if len(cuts) > 1:
+        np.cumsum(np.add.reduceat(values, cuts[:-1], axis=0), axis=0, out=sums[1:])
     return sums
