@@ -17,6 +17,7 @@ from cxrmodel.config import (
     ImagesConfig,
     PipelineConfig,
     RuntimeConfig,
+    SplitConfig,
     Stage,
     StoreConfig,
     VAEConfig,
@@ -121,6 +122,20 @@ def test_synthetic_images_that_are_drawn_are_planned_for_like_others(tmp_path):
     assert "scratch     240.0 KiB for pixels" in text  # 60 images of 64 * 64 bytes
     assert not (tmp_path / "store").exists()
     assert sorted((tmp_path / "scratch").iterdir()) == [drawn.parent]
+
+
+def test_a_table_of_parts_is_read_and_what_it_leaves_out_is_counted(tmp_path):
+    write_phantoms(tmp_path / "films", 60, size_px=64)
+    lists = {name: (tmp_path / "films" / f"{name}_list.txt") for name in ("train_val", "test")}
+    names = {part: path.read_text().split() for part, path in lists.items()}
+    rows = [(name, part) for part in names for name in names[part]][1:]
+    parts = tmp_path / "parts.csv"
+    pd.DataFrame(rows, columns=["file", "subset"]).to_csv(parts, index=False)
+    split = SplitConfig(method="file", file=str(parts))
+    text = describe_run(settings(tmp_path, str(tmp_path / "films"), split=split), (), run_stages)
+    assert f"{len(names['test'])} test, 1 without a part, by file; an estimate" in text
+    assert "its column `file` is read as the image, and `subset` as the part." in text
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "films", parts])
 
 
 def test_a_data_set_that_is_not_there_is_the_error_of_a_run(tmp_path):
