@@ -29,6 +29,7 @@ from cxrmodel.storage.layout import (
 )
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.devices import use_threads
+from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
 from tasks.bundle import bundle_model
@@ -59,6 +60,7 @@ def train_pipeline(
     Returns:
         References of the report and of the bundle, which is the model to use.
     """
+    make_objective(config.vae)  # a misspelt name is told now, not once the images are decoded
     show_library_logs()
     use_threads(config.runtime.num_threads)
     store = Store(config.store.root, config.store.scratch)

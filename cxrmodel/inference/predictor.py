@@ -159,6 +159,19 @@ class Model:
         pixels = [image.pixels for image in images if image.pixels is not None]
         return _join(images, self.score(np.stack(pixels)) if pixels else self._no_scores)
 
+    def score_and_reconstruct(
+        self, images: list[ReadImage]
+    ) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
+        """Return what `score_read` does, and the reconstructions of those that have pixels.
+
+        The networks run once. A reconstruction is (S, S), float32 in [0, 1].
+        """
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        if not pixels:
+            return _join(images, self._no_scores), []
+        scores, decoded = self._score(np.stack(pixels))
+        return _join(images, scores), list(decoded.squeeze(1).cpu().numpy())
+
     def score(self, pixels: Pixels) -> pd.DataFrame:
         """Score decoded images.
 
@@ -175,9 +188,14 @@ class Model:
         Raises:
             ValueError: The pixels are of another shape or type.
         """
+        return self._score(pixels)[0]
+
+    def _score(self, pixels: Pixels) -> tuple[pd.DataFrame, Tensor]:
+        """Return the scores and the reconstructions, (B, 1, S, S)."""
         image = self._load(pixels)
         mu, _ = self._coder.encode(image)
-        l1 = image_quality(self._coder.decode(mu), image).l1
+        decoded = self._coder.decode(mu)
+        l1 = image_quality(decoded, image).l1
         with torch.inference_mode():
             probabilities = self._classifier(mu).sigmoid().cpu().numpy()
         latents = mu.cpu().numpy()
@@ -191,7 +209,7 @@ class Model:
             "distance": distance.astype(np.float32),
             "unusual": self._is_unusual(errors, distance),
         }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns), decoded
 
     def encode(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and log-variance of q(z | x), each (B, Z), of images (B, S, S), uint8."""

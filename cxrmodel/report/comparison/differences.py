@@ -15,6 +15,7 @@ from cxrmodel.evaluation.patient_bootstrap import (
     Floats,
     PatientBootstrap,
     difference,
+    few_patients,
     macro,
     mean_over_classes,
 )
@@ -150,8 +151,10 @@ def _unseen(run: FinishedRun, rows: pd.DataFrame) -> NDArray[np.bool_]:
 def _basis(shared: SharedImages, first: Estimate, other: Estimate) -> str:
     if not shared.sentence:
         return ""
+    warning = few_patients(shared.first.table["patient_id"].nunique())
+    doubt = f" ({warning})" if warning else ""
     return (
-        f"Over the {shared.sentence}, macro AUROC is {number(other.value)} against "
+        f"over the {shared.sentence}{doubt}, macro AUROC is {number(other.value)} against "
         f"{number(first.value)}"
     )
 
