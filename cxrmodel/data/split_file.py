@@ -190,10 +190,10 @@ def _parts(texts: pd.Series, name: str) -> pd.Series:
     unknown = texts[parts.isna()]
     if len(unknown):
         shown = ", ".join(map(quoted, unknown.unique()[:SHOWN_WORDS]))
-        accepted = "; ".join(f"{part}: {', '.join(each)}" for part, each in SPELLINGS.items())
+        accepted = "; ".join(" or ".join(each) for each in SPELLINGS.values())
         raise SplitError(
-            f"split.file {name} says of {len(unknown):,} rows what is no part: {shown}. Accepted "
-            f"words are, of {accepted}; a blank leaves the row out."
+            f"split.file {name} has {len(unknown):,} rows with a part that is not known: {shown}. "
+            f"Write {accepted}; a blank leaves the row out."
         )
     return parts.astype("str")
 

@@ -271,8 +271,9 @@ def _cause_of_empty(frame: pd.DataFrame, config: SplitConfig) -> str:
     if config.method == "official":
         return (
             "split.method = official takes the data set's own parts, and these name no usable "
-            f"image there. Of NIH's lists, {TRAIN_VAL_LIST} or {TEST_LIST} is missing. Put both "
-            "anywhere below data.root, beside the CSV for example, or set split.method to patient."
+            f"image there. NIH ChestX-ray14 gives them in {TRAIN_VAL_LIST} and {TEST_LIST}: put "
+            "both anywhere below data.root, beside the CSV for example, or set split.method to "
+            "patient."
         )
     if config.method == "file":
         return (
