@@ -123,7 +123,7 @@ def test_patients_get_the_pseudonyms_of_the_data_set(read, monkeypatch):
         (
             b"image,split\na,train\nb,3\n",
             SplitError,
-            r"has 1 rows with a part that is not known: `3`\. W",
+            r"1 rows with a part that is not known: `3`\. W",
         ),
         (b"image,split\na,train\na,test\n", SplitError, "1 of its images in .*`a` in test and tr"),
         (b"patient,split\n01,val\n1,test\n", LeakageError, "1 of its patients in .*`1` in test"),

@@ -369,7 +369,7 @@ class TestOfficial:
         assert 40 + 200 // 8 - 1 <= leakage["num_val"] <= 40 + 200 // 8 + 1
 
     def test_missing_lists_name_the_files_and_the_place(self, tmp_path):
-        message = r"no image for .* in train_val_list\.txt and test_list\.txt: put both .*below data\.root"
+        message = r"in train_val_list\.txt and test_list\.txt: put both .*below data\.root"
         with pytest.raises(SplitError, match=message):
             run(tmp_path, PAIRS, "official")
 

@@ -33,9 +33,14 @@ MACROS = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
     written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
-    written |= {"test_predictions.parquet", "viewer.parquet"}
+    written |= {"test_predictions.parquet", "split.parquet", "viewer.parquet"}
     assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
+
+
+def test_the_parts_of_all_images_are_kept_for_a_comparison(report, made_run):
+    parts = pd.read_parquet(report[0] / "split.parquet")
+    assert parts.equals(made_run.images[["image", "patient_id", "split"]])
 
 
 def test_summary_is_the_headline_of_the_metrics(report, metrics):
