@@ -40,7 +40,12 @@ def test_writes_page_numbers_and_figures(report):
 
 def test_the_parts_of_all_images_are_kept_for_a_comparison(report, made_run):
     parts = pd.read_parquet(report[0] / "split.parquet")
-    assert parts.equals(made_run.images[["image", "patient_id", "split"]])
+    split = pd.read_parquet(made_run.inputs.split / "split.parquet")
+    patients = pd.read_parquet(made_run.inputs.index / "index.parquet")[["image", "patient_id"]]
+    assert parts.columns.tolist() == ["image", "patient_id", "split"]
+    assert parts.astype("str").equals(
+        split.merge(patients, on="image")[parts.columns.tolist()].astype("str")
+    )
 
 
 def test_summary_is_the_headline_of_the_metrics(report, metrics):
