@@ -90,12 +90,30 @@ class ImagesConfig(Section):
 class SplitConfig(Section):
     """How images are divided into train, validation and test, 70 / 15 / 15."""
 
-    method: Literal["patient", "official", "rows"] = "patient"
-    """`patient`: disjoint by patient; `official`: NIH's lists; `rows`: the notebook's, which
-    leaks patients."""
+    method: Literal["patient", "hash", "file", "official", "rows"] = "patient"
+    """`patient`: disjoint by patient and stratified; `hash`: a patient's part follows from seed
+    and id, so none moves when the data set grows; `file`: the table of `split.file`; `official`:
+    the data set's own parts; `rows`: the notebook's, which leaks patients."""
+
+    file: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
+    """Path or URL of a CSV or Parquet table with the part of each image or patient, for `file`."""
 
     seed: int = Field(42, ge=0, le=MAX_SEED)
-    """Seed of the draw."""
+    """Seed of the draw, or of the hash."""
+
+    @model_validator(mode="after")
+    def _file_goes_with_its_method(self) -> Self:
+        if self.method == "file" and self.file is None:
+            raise ValueError(
+                "split.method is 'file', and split.file is not given. Set it to a table with a "
+                "column of images or patients and one of parts."
+            )
+        if self.method != "file" and self.file is not None:
+            raise ValueError(
+                f"split.file is given, and split.method is {self.method!r}, which does not read "
+                "it. Set split.method to 'file', or leave split.file out."
+            )
+        return self
 
 
 class VAEConfig(Section):

@@ -88,10 +88,11 @@ def placed(config: PipelineConfig, target: Target) -> PipelineConfig:
         )
     here = target.directory
     root = data.root if data.root == PHANTOM_ROOT else absolute(data.root, here)
-    csv = data.csv and absolute(data.csv, here)
+    csv, table = (place and absolute(place, here) for place in (data.csv, config.split.file))
     places = {"root": absolute(store.root, here), "scratch": absolute(store.scratch, here)}
     sections = {
         "data": data.model_copy(update={"root": root, "csv": csv}),
+        "split": config.split.model_copy(update={"file": table}),
         "store": store.model_copy(update=places),
     }
     return config.model_copy(update=sections)

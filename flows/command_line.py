@@ -29,6 +29,7 @@ from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.settings import did_you_mean, explain, not_one_of, problems_of, setting_names
 from cxrmodel.storage.layout import REPORT_FILE
 from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.training.vae.objective import make_objective
 from flows import terminal
 from flows.dry_run import Stages, describe_run
 from flows.own_server import own_server
@@ -186,12 +187,15 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
         settings = _CommandLine(_arguments=arguments, _file=file)  # type: ignore[call-arg]
         sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
         config = PipelineConfig(**sections)
+        make_objective(config.vae)  # its names are the library's, not the settings' own
     except ValidationError as error:
         raise SettingsError(_explain_settings(error, file, arguments)) from error
     except SettingsFileError:
         raise  # help on flags is no help with a file
     except SettingsError as error:
         raise _with_help(error, program) from error
+    except ValueError as error:
+        raise SettingsError(f"--{error}") from error
     return Request(config, tuple(settings.refresh or ()), settings.dry_run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,17 @@ from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.data.ledger import count_reasons
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.data.split_file import SplitTable, read_split_table
 from cxrmodel.data.splits import split_images
 from cxrmodel.storage.disk import free_bytes
-from cxrmodel.storage.layout import EXCLUDED_FILE, IMAGES_FILE, INDEX_FILE, LISTING_FILE, OK
+from cxrmodel.storage.layout import (
+    EXCLUDED_FILE,
+    IMAGES_FILE,
+    INDEX_FILE,
+    LISTING_FILE,
+    NOTES_FILE,
+    OK,
+)
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.vae.auto_settings import (
@@ -42,7 +51,7 @@ PROCESS_BYTES = 300 << 20
 CHECKPOINT_WEIGHTS = 10
 """Three times weights and Adam's two moments, and the best weights."""
 
-Stages = Callable[[PipelineConfig, Source, Store], dict[str, Artifact]]
+Stages = Callable[[PipelineConfig, Source, SplitTable | None, Store], dict[str, Artifact]]
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,9 @@ def describe_run(config: PipelineConfig, refresh: tuple[Stage, ...], stages: Sta
         store = PlannedStore(config.store.root, folder)
         plan = Plan(open_records(config.store.root), store, refresh)
         source = cast("Source", _source(config, Path(folder)))  # the plan knows what is unknown
-        plan.walk(lambda: stages(config, source, store))
-        return "\n".join([*_stage_lines(plan), "", *_need_lines(config, plan, store)])
+        table = _split_table(config, store.scratch)
+        plan.walk(lambda: stages(config, source, table, store))
+        return "\n".join([*_stage_lines(plan), "", *_need_lines(config, plan, store, table)])
 
 
 def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:
@@ -113,12 +123,18 @@ def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:
     return scan_source(config.data.model_copy(update={"root": str(root)}), temporary)
 
 
+def _split_table(config: PipelineConfig, temporary: Path) -> SplitTable | None:
+    return read_split_table(config.split, config.data, temporary) if config.split.file else None
+
+
 def _stage_lines(plan: Plan) -> Iterator[str]:
     for step in plan.steps:
         yield _line(step.stage, ": ".join(filter(None, (step.state, step.reason))))
 
 
-def _need_lines(config: PipelineConfig, plan: Plan, store: Store) -> Iterator[str]:
+def _need_lines(
+    config: PipelineConfig, plan: Plan, store: Store, table: SplitTable | None
+) -> Iterator[str]:
     index = plan.results["index"]
     needs = training(config)
     pixels = None
@@ -129,7 +145,7 @@ def _need_lines(config: PipelineConfig, plan: Plan, store: Store) -> Iterator[st
         pixels = reading(config, plan.steps, folder)
         yield _line("images", f"{index.summary['num_images']:,} in {config.data.root}")
         yield _line("left out", _excluded(plan, store))
-        yield _line("split", _split(config, plan, folder, store.scratch))
+        yield _line("split", _split(config, plan, folder, store, table))
         yield _line("to read", _to_read(pixels))
     yield _line("scratch", _scratch(config, plan, pixels, needs))
     yield _line("memory", _memory(config, needs))
@@ -152,23 +168,32 @@ def _excluded(plan: Plan, store: Store) -> str:
     return (f"{len(rows):,}: {counts}" if counts else "none") + more
 
 
-def _split(config: PipelineConfig, plan: Plan, index: Path, temporary: Path) -> str:
+def _split(
+    config: PipelineConfig, plan: Plan, index: Path, store: Store, table: SplitTable | None
+) -> str:
     split = plan.results["split"]
     if isinstance(split, Unknown):
-        summary = _estimated_split(config, index, temporary / "estimate")
+        folder = store.scratch / "estimate"
+        summary = _estimated_split(config, index, folder, table)
         note = "; an estimate, as if every image could be decoded"
     else:
-        summary, note = split.summary, ""
+        folder, summary, note = store.directory(split), split.summary, ""
     parts = ", ".join(f"{summary[f'num_{part}']:,} {part}" for part in PARTS)
-    return f"{parts}, by {summary['method']}{note}"
+    without = len(pd.read_parquet(folder / EXCLUDED_FILE))
+    left_out = f", {without:,} without a part" if without else ""
+    notes = json.loads((folder / NOTES_FILE).read_text("utf-8"))
+    lines = f"{parts}{left_out}, by {summary['method']}{note}", *notes
+    return f"\n{'':<{LABEL_CHARS}}".join(lines)
 
 
-def _estimated_split(config: PipelineConfig, index: Path, folder: Path) -> dict[str, Any]:
+def _estimated_split(
+    config: PipelineConfig, index: Path, folder: Path, table: SplitTable | None
+) -> dict[str, Any]:
     """Split the index as if every image could be decoded; return the summary."""
     folder.mkdir()
     names = pd.read_parquet(index / INDEX_FILE, columns=["image"])
     names.assign(crc32=0, status=OK).to_parquet(folder / IMAGES_FILE)
-    return split_images(config.split, index, folder, folder)
+    return split_images(config.split, index, folder, folder, table=table)
 
 
 def _to_read(pixels: Reading) -> str:

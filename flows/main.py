@@ -11,6 +11,7 @@ from prefect import flow
 
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
+from cxrmodel.data.split_file import SplitTable
 from cxrmodel.storage.layout import (
     BOXES_FILE,
     CLASSIFIER_WEIGHTS_FILE,
@@ -27,6 +28,7 @@ from cxrmodel.storage.layout import (
     VAE_WEIGHTS_FILE,
 )
 from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
 from tasks.baselines import fit_pca_baseline
 from tasks.bundle import bundle_model
@@ -38,7 +40,7 @@ from tasks.index import index_images
 from tasks.latents import encode_images
 from tasks.report import report_run
 from tasks.results import show_results
-from tasks.source import find_source
+from tasks.source import find_source, find_split_table
 from tasks.split import split_patients
 from tasks.vae import train_vae
 
@@ -57,18 +59,28 @@ def train_pipeline(
     Returns:
         References of the report and of the bundle, which is the model to use.
     """
+    make_objective(config.vae)  # a misspelt name is told now, not once the images are decoded
     show_library_logs()
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
-    stages = run_stages(config, source, store)
+    table = find_split_table(config.split, config.data, store) if config.split.file else None
+    stages = run_stages(config, source, table, store)
     report, bundle = stages["report"], stages["bundle"]
     excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
     show_results(report, bundle, excluding, store)
     return report, bundle
 
 
-def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str, Artifact]:
+def run_stages(
+    config: PipelineConfig, source: Source, table: SplitTable | None, store: Store
+) -> dict[str, Artifact]:
     """Run every stage on a data set, from its index to the bundle.
+
+    Args:
+        config: Every setting.
+        source: What the data set's root holds.
+        table: What `split.file` says, where it is given.
+        store: Where results are kept.
 
     Returns:
         Reference of each stage's result, by name.
@@ -81,7 +93,7 @@ def run_stages(config: PipelineConfig, source: Source, store: Store) -> dict[str
     images = decode_listed_images(config.images, source.root, listing, store, runtime)
     pixels = PixelSource(source.root, config.images, listing, images)
 
-    split = split_patients(config.split, metadata, images.only(IMAGES_FILE), store)
+    split = split_patients(config.split, metadata, images.only(IMAGES_FILE), store, table)
     parts = split.only(SPLIT_FILE)
 
     vae = train_vae(config.vae, pixels, parts, store, runtime)

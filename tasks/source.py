@@ -1,4 +1,4 @@
-"""What the data set's root holds right now; never cached, since only a look can tell."""
+"""What lies outside the store right now; never cached, since only a look can tell."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from prefect import task
 
-from cxrmodel.config import PHANTOM_ROOT, DataConfig, RuntimeConfig
+from cxrmodel.config import PHANTOM_ROOT, DataConfig, RuntimeConfig, SplitConfig
 from cxrmodel.data.source import Source, scan_source
+from cxrmodel.data.split_file import SplitTable, read_split_table
 from cxrmodel.phantom import write_phantoms
 from cxrmodel.progress import Progress
 from cxrmodel.storage.disk import check_writable
@@ -32,6 +33,12 @@ def find_source(config: DataConfig, store: Store, runtime: RuntimeConfig) -> Sou
             )
         config = config.model_copy(update={"root": str(root)})
     return scan_source(config, store.scratch)
+
+
+@task(name="split-file", task_run_name="split-file", persist_result=False, **RETRIES)
+def find_split_table(config: SplitConfig, data: DataConfig, store: Store) -> SplitTable:
+    """Read the table of `split.file`, before anything is decoded."""
+    return read_split_table(config, data, store.scratch)
 
 
 def phantom_root(config: DataConfig, scratch: Path) -> Path:

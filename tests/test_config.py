@@ -11,6 +11,7 @@ from cxrmodel.config import (
     ReportConfig,
     RuntimeConfig,
     Section,
+    SplitConfig,
     StoreConfig,
     VAEConfig,
 )
@@ -80,6 +81,13 @@ def test_patience_needs_a_best_epoch_to_wait_for():
     assert ClassifierConfig(patience=3).weights == "best"
     with pytest.raises(ValidationError, match=r"classifier\.weights is 'last'. Set that to 'best'"):
         ClassifierConfig(patience=3, weights="last")
+
+
+def test_a_table_of_parts_goes_with_the_method_that_reads_it():
+    with pytest.raises(ValidationError, match=r"'file', and split\.file is not given\. Set it"):
+        SplitConfig(method="file")
+    with pytest.raises(ValidationError, match=r"split\.file is given, .* Set split\.method to 'fi"):
+        SplitConfig(file="parts.csv")
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,13 @@ class Reason(StrEnum):
     NOT_SAMPLED = "not_sampled", "It is not in the drawn share of the data set, data.fraction."
     NOT_IN_OFFICIAL_LISTS = (
         "not_in_official_lists",
-        "It is in neither of the official lists, or in both.",
+        "The data set puts it in none of its official parts, or in two.",
         "Use the lists of this data set, or set split.method to patient.",
+    )
+    NOT_IN_SPLIT_FILE = (
+        "not_in_split_file",
+        "The table of split.file gives it no part.",
+        "Right where that table is meant to choose among the images; else add these to it.",
     )
     DAMAGED_IMAGE = (
         "damaged_image",

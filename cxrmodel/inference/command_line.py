@@ -15,6 +15,9 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cxrmodel.errors import CxrModelError
 from cxrmodel.inference.calibration import check_is_new, read_labels, recalibrate, write_bundle
 from cxrmodel.inference.image_files import ReadImage, is_local
@@ -22,6 +25,7 @@ from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
 from cxrmodel.inference.score_files import open_score_file
+from cxrmodel.storage.layout import OK
 from cxrmodel.threads import use_threads
 
 STANDARD_INPUT = "-"
@@ -88,6 +92,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-gate", dest="gate", action="store_false", help="score what is no chest X-ray too"
     )
+    parser.add_argument(
+        "--fail-if-none", action="store_true", help="exit with 1 where no image gets a score"
+    )
     points = parser.add_argument_group(
         "operating points", "where a probability becomes a call; each is found on validation images"
     )
@@ -118,15 +125,19 @@ def _predict(options: argparse.Namespace) -> None:
         for batch in model.read(
             _paths(options.images), batch_size=options.batch_size, gate=options.gate
         ):
-            table = model.score_read(batch)
-            file.write(table)
             if options.maps:
-                _write_maps(model, batch, counts.total(), options.maps)
+                table, reconstructions = model.score_and_reconstruct(batch)
+                _write_maps(batch, reconstructions, counts.total(), options.maps)
+            else:
+                table = model.score_read(batch)
+            file.write(table)
             counts.update(table["status"])
             progress.show(counts.total())
         progress.end()
     by_status = ", ".join(f"{status} {count:,}" for status, count in counts.most_common())
     print(f"{options.out}: {_images(counts.total())} ({by_status or 'none'})")
+    if options.fail_if_none and not counts[OK]:
+        raise ValueError(f"no image has a score; {options.out} says why of each.")
 
 
 def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[OperatingPoint]:
@@ -168,11 +179,13 @@ def _lines_of_standard_input() -> Iterator[str]:
             yield text
 
 
-def _write_maps(model: Model, batch: list[ReadImage], start: int, folder: Path) -> None:
+def _write_maps(
+    batch: list[ReadImage], reconstructions: list[NDArray[np.float32]], start: int, folder: Path
+) -> None:
+    decoded = iter(reconstructions)
     for number, image in enumerate(batch, start):
         if image.pixels is not None:
-            (reconstruction,) = model.reconstruct(image.pixels[None])
-            write_map(folder / map_name(number, image.image), image.pixels, reconstruction)
+            write_map(folder / map_name(number, image.image), image.pixels, next(decoded))
 
 
 class _Progress:

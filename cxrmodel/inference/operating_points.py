@@ -67,7 +67,8 @@ def operating_points(
         sensitivity: Least share of positive images that are called, for every label.
         specificity: Least share of negative images that are not called, for every label.
         alerts_per_100: At most so many calls per 100 images, for every label.
-        thresholds: By label, taken as they are; they come before what is asked of every label.
+        thresholds: By label, in upper or lower case, taken as they are; they come before what is
+            asked of every label.
 
     Returns:
         A point per label that something was asked for, in the bundle's order.
@@ -84,11 +85,9 @@ def operating_points(
         )
         if value is not None
     }
-    fixed = dict(thresholds or {})
+    fixed = {_label(bundle, name): value for name, value in (thresholds or {}).items()}
     if len(asked) > 1:
         raise ValueError(f"Give one of {' and '.join(asked)}: a threshold can meet only one.")
-    if unknown := sorted(set(fixed) - set(bundle.labels)):
-        raise ValueError(f"{unknown[0]!r} is no label; the labels are {', '.join(bundle.labels)}.")
     points = []
     for label in bundle.labels:
         if label in fixed:
@@ -97,6 +96,16 @@ def operating_points(
             ((name, value),) = asked.items()
             points.append(_find(bundle, label, name, value))
     return points
+
+
+def _label(bundle: Bundle, name: str) -> str:
+    """Return the label of a name, whose case does not count unless it tells two labels apart."""
+    same = [label for label in bundle.labels if label.casefold() == name.casefold()]
+    if name in same:
+        return name
+    if len(same) != 1:
+        raise ValueError(f"{name!r} is no label; the labels are {', '.join(bundle.labels)}.")
+    return same[0]
 
 
 def _find(bundle: Bundle, label: str, name: str, value: float) -> OperatingPoint:

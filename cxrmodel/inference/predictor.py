@@ -159,7 +159,20 @@ class Model:
     def score_read(self, images: list[ReadImage]) -> pd.DataFrame:
         """Return the rows of `predict` for images that `read` gave."""
         pixels = [image.pixels for image in images if image.pixels is not None]
-        return _join(images, self._score_batch(np.stack(pixels)) if pixels else self._no_scores)
+        return _join(images, self._score_batch(np.stack(pixels))[0] if pixels else self._no_scores)
+
+    def score_and_reconstruct(
+        self, images: list[ReadImage]
+    ) -> tuple[pd.DataFrame, list[NDArray[np.float32]]]:
+        """Return what `score_read` does, and the reconstructions of those that have pixels.
+
+        The networks run once. A reconstruction is (S, S), float32 in [0, 1].
+        """
+        pixels = [image.pixels for image in images if image.pixels is not None]
+        if not pixels:
+            return _join(images, self._no_scores), []
+        scores, decoded = self._score_batch(np.stack(pixels))
+        return _join(images, scores), list(decoded.squeeze(1).cpu().numpy())
 
     def score(self, pixels: Pixels, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
         """Score decoded images.
@@ -180,12 +193,15 @@ class Model:
         """
         _check_batch_size(batch_size)
         batches = keeping_memory(in_batches(pixels, batch_size), self._device)
-        return pd.concat([self._no_scores, *map(self._score_batch, batches)], ignore_index=True)
+        scores = [self._score_batch(batch)[0] for batch in batches]
+        return pd.concat([self._no_scores, *scores], ignore_index=True)
 
-    def _score_batch(self, pixels: Pixels) -> pd.DataFrame:
+    def _score_batch(self, pixels: Pixels) -> tuple[pd.DataFrame, Tensor]:
+        """Return the scores and the reconstructions, (B, 1, S, S)."""
         image = self._load(pixels)
         mu, _ = self._coder.encode(image)
-        l1 = image_quality(self._coder.decode(mu), image).l1
+        decoded = self._coder.decode(mu)
+        l1 = image_quality(decoded, image).l1
         with torch.inference_mode():
             probabilities = self._classifier(mu).sigmoid().cpu().numpy()
         latents = mu.cpu().numpy()
@@ -199,7 +215,7 @@ class Model:
             "distance": distance.astype(np.float32),
             "unusual": self._is_unusual(errors, distance),
         }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns), decoded
 
     def encode(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and log-variance of q(z | x), each (B, Z), of images (B, S, S), uint8."""
@@ -245,7 +261,7 @@ class Model:
     @cached_property
     def _no_scores(self) -> pd.DataFrame:
         size = self.preprocessing.size
-        return self._score_batch(np.zeros((1, size, size), np.uint8)).iloc[:0]
+        return self._score_batch(np.zeros((1, size, size), np.uint8))[0].iloc[:0]
 
     def _checked(self, images: list[ReadImage], *, gate: bool) -> list[ReadImage]:
         return _refuse(images, self._gate) if gate and self._gate is not None else images

@@ -106,7 +106,7 @@ class Run:
         images: A row per used image: `image`, `split`, and the index's `patient_id`, `age`, `sex`,
             `view`, `follow_up`, `any_abnormal` and pathologies, and the pixels' `crc32`.
         excluded: A row per ledger entry: `stage`, `image`, `reason`, `detail`.
-        notes: What the index stage had to interpret in the tables, a sentence each.
+        notes: What the index and split stages had to interpret or have to say, a sentence each.
         vae_history: A row per epoch.
         classifier_history: A row per epoch.
         latents: `latents.parquet`, in the order of `images`.
@@ -159,7 +159,7 @@ def read_run(inputs: RunInputs, record: RunRecord) -> Run:
         inputs=inputs,
         images=images,
         excluded=_read_ledgers(inputs),
-        notes=json.loads((inputs.index / NOTES_FILE).read_text("utf-8")),
+        notes=[*_read_notes(inputs.index), *_read_notes(inputs.split)],
         vae_history=read_table(inputs.vae / HISTORY_FILE, PER_EPOCH["vae"]),
         classifier_history=read_table(inputs.classifier / HISTORY_FILE, PER_EPOCH["classifier"]),
         latents=_read_latents(inputs.latents, names, ["split", "mu_00", "logvar_00", *QUALITY]),
@@ -202,6 +202,11 @@ def _read_boxes(inputs: RunInputs, images: pd.DataFrame) -> pd.DataFrame:
         files.rename(columns=columns), on="image"
     )
     return boxes.merge(known, on="image")
+
+
+def _read_notes(folder: Path) -> list[str]:
+    notes: list[str] = json.loads((folder / NOTES_FILE).read_text("utf-8"))
+    return notes
 
 
 def _read_ledgers(inputs: RunInputs) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.report.comparison.finished_run import write_test_predictions
+from cxrmodel.report.comparison.finished_run import write_parts, write_test_predictions
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.figures.reconstructions import reconstruct_selected, select_images
 from cxrmodel.report.figures.registry import draw_latents, draw_numbers, write_reconstructions
@@ -18,7 +18,13 @@ from cxrmodel.report.metrics_json import build_document, headline
 from cxrmodel.report.page import render_cards, render_page
 from cxrmodel.report.run import RunInputs, RunRecord, read_run
 from cxrmodel.report.viewer import make_strips, write_examples
-from cxrmodel.storage.layout import METRICS_FILE, REPORT_FILE, TEST_PREDICTIONS_FILE, VIEWER_FILE
+from cxrmodel.storage.layout import (
+    METRICS_FILE,
+    REPORT_FILE,
+    SPLIT_FILE,
+    TEST_PREDICTIONS_FILE,
+    VIEWER_FILE,
+)
 from cxrmodel.training.encoding import load_vae
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ def write_report(
     *,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
-    """Write page, `metrics.json`, cards, figures and test predictions; same inputs, same bytes.
+    """Write page, `metrics.json`, cards, figures, test predictions and parts, the same each time.
 
     Args:
         config: What to show.
@@ -63,6 +69,7 @@ def write_report(
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     (directory / METRICS_FILE).write_text(text)
     write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
+    write_parts(run, directory / SPLIT_FILE)
     begin("figures of the metrics")
     gallery = Gallery(directory / "figures")
     draw_numbers(run, results, gallery)

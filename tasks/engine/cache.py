@@ -13,6 +13,7 @@ from prefect.context import TaskRunContext
 
 from cxrmodel.code_digest import code_digest
 from cxrmodel.data.source import Source
+from cxrmodel.data.split_file import SplitTable
 from cxrmodel.settings import Section
 from cxrmodel.storage.store import Artifact
 from tasks.engine.pixels import PixelSource
@@ -68,18 +69,18 @@ def identify(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _identity(name, value)
         for name, value in sorted(inputs.items())
-        if name not in NOT_IN_KEY
+        if name not in NOT_IN_KEY and value is not None
     }
 
 
 def _identity(name: str, value: Any) -> Any:
     if isinstance(value, Section):
         return value.key_fields()
-    if isinstance(value, Artifact | Source | PixelSource):
+    if isinstance(value, Artifact | Source | SplitTable | PixelSource):
         return value.fingerprint
     if isinstance(value, dict):
         return identify(value)
     raise TypeError(
         f"{name} is a {type(value).__name__}, which has no place in a cache key: pass a config "
-        "section, an Artifact, a Source, a PixelSource, or a dictionary of them"
+        "section, an Artifact, a Source, a SplitTable, a PixelSource, or a dictionary of them"
     )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from cxrmodel.config import SplitConfig
+from cxrmodel.config import DataConfig, SplitConfig
 from cxrmodel.data import splits
+from cxrmodel.data.split_file import read_split_table
 from cxrmodel.data.splits import NUM_FOLDS, check_leakage, split_images
 from cxrmodel.errors import LeakageError, SplitError
 
@@ -25,12 +27,13 @@ def table(patients, abnormal=None, official=None):
     )
 
 
-def run(directory, index, method="patient", status="ok", seed=42, left_out=None):
+def run(directory, index, method="patient", status="ok", seed=42, left_out=None, file=None):
     index.to_parquet(directory / "index.parquet")
     images = pd.DataFrame({"image": index["image"], "crc32": 1, "status": status})
     images.to_parquet(directory / "images.parquet")
-    config = SplitConfig(method=method, seed=seed)
-    summary = split_images(config, directory, directory, directory, left_out)
+    config = SplitConfig(method=method, seed=seed, file=file)
+    parts = read_split_table(config, DataConfig(), directory) if file else None
+    summary = split_images(config, directory, directory, directory, left_out, parts)
     leakage = json.loads((directory / "leakage.json").read_text())
     return pd.read_parquet(directory / "split.parquet"), leakage, summary
 
@@ -117,11 +120,7 @@ class TestPatient:
         assert again[::-1].to_numpy().tolist() == first.to_numpy().tolist()
 
     def test_parts_of_the_whole_data_set_are_exact_to_a_few_images(self, tmp_path):
-        # As uneven as the real one: over half of 30,805 patients have one image, some have 184.
-        rng = np.random.default_rng(0)
-        images = np.minimum(rng.zipf(1.75, 30_805), 184)
-        sick = np.repeat(rng.beta(0.6, 0.7, 30_805), images)
-        index = table(np.repeat(np.arange(30_805), images), rng.random(len(sick)) < sick)
+        index = whole_data_set()
         split, leakage, _ = run(tmp_path, index)
         size = split["split"].value_counts()
         for part, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
@@ -145,6 +144,157 @@ class TestPatient:
         assert len(split) == len(index)
         share = (split["split"] == "train").mean()
         assert 0.55 < share < 0.85
+
+
+def whole_data_set():
+    """As uneven as the real one: over half of 30,805 patients have one image, some have 184."""
+    rng = np.random.default_rng(0)
+    images = np.minimum(rng.zipf(1.75, 30_805), 184)
+    sick = np.repeat(rng.beta(0.6, 0.7, 30_805), images)
+    return table(np.repeat(np.arange(30_805), images), rng.random(len(sick)) < sick)
+
+
+def notes(directory):
+    return json.loads((directory / "notes.json").read_text())
+
+
+class TestHash:
+    def test_a_part_is_that_of_sha256_of_seed_and_patient_id(self, tmp_path):
+        split, leakage, _ = run(tmp_path, PAIRS, "hash", seed=7)
+        for patient, part in zip(PAIRS["patient_id"], split["split"], strict=True):
+            digest = hashlib.sha256(f"7 {patient}".encode()).hexdigest()
+            twentieth = int(digest[:16], 16) % 20
+            assert part == ["train", "val", "test"][(twentieth >= 14) + (twentieth >= 17)]
+        assert leakage["method"] == "hash"
+        assert leakage["leaking_test_fraction"] == 0
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.integers(0, 500), min_size=150, max_size=300, unique=True), st.data())
+    def test_whoever_else_is_there_nobody_moves(self, tmp_path_factory, patients, data):
+        folder = tmp_path_factory.mktemp("split")
+        before, _, _ = run(folder, table(patients), "hash")
+        some = data.draw(st.permutations(patients))[: len(patients) // 2]
+        after, _, _ = run(folder, table([*range(1000, 1100), *some]), "hash")
+        part = dict(zip(map(str, patients), before["split"], strict=True))
+        assert after["split"].tolist()[100:] == [part[str(patient)] for patient in some]
+
+    @pytest.mark.parametrize("seed", [0, 1, 42])
+    def test_shares_of_the_whole_data_set_are_within_a_point(self, tmp_path, seed):
+        patients = table(np.arange(30_805))
+        split, _, _ = run(tmp_path, patients, "hash", seed=seed)
+        for part, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+            assert abs((split["split"] == part).mean() - share) < 0.01
+        assert notes(tmp_path) == []
+
+    def test_a_tenth_more_patients_moves_no_image(self, tmp_path):
+        grown = whole_data_set()
+        first = grown[grown["patient_id"].astype(int) < 28_000]
+        before, _, _ = run(tmp_path, first, "hash")
+        after, _, _ = run(tmp_path, grown, "hash")
+        both = before.merge(after, on="image")
+        assert len(both) == len(first) < 0.95 * len(grown)
+        assert (both["split_x"] == both["split_y"]).all()
+
+    def test_uneven_shares_of_few_patients_are_told(self, tmp_path, caplog):
+        split, _, _ = run(tmp_path, table(np.arange(40)), "hash")
+        train = 100 * (split["split"] == "train").mean()
+        (note,) = notes(tmp_path)
+        assert f"The parts are uneven: {train:.1f} % train" in note
+        assert "instead of 70 / 15 / 15" in note
+        assert "there are only 40 patients" in note
+        assert note in caplog.text
+
+    def test_a_part_that_nobody_falls_in_is_an_error_with_the_way_out(self, tmp_path):
+        message = (
+            r"leaves no image for .*too little data for split\.method = hash: 3 images of 3 patie"
+            r".* use images of more patients, or set split\.method to patient, which deals 20"
+        )
+        with pytest.raises(SplitError, match=message):
+            run(tmp_path, table(range(3)), "hash")
+
+
+class TestFile:
+    THIRDS = np.repeat(["train", "validation", "TEST"], [300, 50, 50])
+
+    def write(self, directory, **columns):
+        path = directory / "parts.csv"
+        pd.DataFrame(columns).to_csv(path, index=False)
+        return str(path)
+
+    def test_images_get_the_parts_of_the_table(self, tmp_path):
+        file = self.write(tmp_path, image=PAIRS["image"], split=self.THIRDS)
+        split, leakage, _ = run(tmp_path, PAIRS, "file", file=file)
+        assert split["split"].value_counts().to_dict() == {"train": 300, "val": 50, "test": 50}
+        assert split["split"].tolist()[349:351] == ["val", "test"]
+        assert leakage["method"] == "file"
+        assert pd.read_parquet(tmp_path / "excluded.parquet").empty
+        (note,) = notes(tmp_path)
+        assert "`image` is read as the image, and `split` as the part" in note
+
+    def test_patients_get_the_parts_of_the_table(self, tmp_path):
+        numbers = [f"{patient:06d}" for patient in range(200)]  # with zeros that the index lacks
+        file = self.write(tmp_path, subject_id=numbers, part=self.THIRDS[::2])
+        split, _, _ = run(tmp_path, PAIRS, "file", file=file)
+        assert split["split"].value_counts().to_dict() == {"train": 300, "val": 50, "test": 50}
+
+    def test_what_the_table_does_not_name_is_in_the_ledger(self, tmp_path, caplog):
+        file = self.write(tmp_path, image=PAIRS["image"][8:], split=self.THIRDS[8:])
+        split, _, _ = run(tmp_path, PAIRS, "file", file=file)
+        assert len(split) == 392
+        excluded = pd.read_parquet(tmp_path / "excluded.parquet")
+        assert excluded["image"].tolist() == PAIRS["image"].tolist()[:8]
+        assert set(excluded["reason"]) == {"not_in_split_file"}
+        assert "8 of 400 entries (2.0 %) are left out as not_in_split_file" in caplog.text
+
+    def test_names_may_differ_in_form_where_that_leaves_no_doubt(self, tmp_path):
+        names = "set/one/" + PAIRS["image"].str.replace(".png", ".JPG")
+        file = self.write(tmp_path, Path=names, split=self.THIRDS)
+        split, _, _ = run(tmp_path, PAIRS, "file", file=file)
+        assert split["split"].value_counts().to_dict() == {"train": 300, "val": 50, "test": 50}
+
+    def test_a_table_of_other_images_says_how_they_are_named(self, tmp_path):
+        file = self.write(tmp_path, image=[f"x{row}.png" for row in range(9)], split=["train"] * 9)
+        message = (
+            r"parts\.csv names none of the 400 images: its first image is `x0\.png`, and one h"
+        )
+        with pytest.raises(SplitError, match=message):
+            run(tmp_path, PAIRS, "file", file=file)
+
+    def test_two_names_of_one_image_in_two_parts_are_refused(self, tmp_path):
+        names, parts = ["a/00000.png", "b/00000.png"], ["train", "test"]
+        file = self.write(tmp_path, image=names, split=parts)
+        with pytest.raises(SplitError, match=r"1 of its images in more than one part, .* test and"):
+            run(tmp_path, PAIRS, "file", file=file)
+
+    def test_a_patient_in_two_parts_is_refused(self, tmp_path):
+        parts = self.THIRDS.copy()
+        parts[0] = "test"
+        file = self.write(tmp_path, image=PAIRS["image"], split=parts)
+        with pytest.raises(LeakageError, match=r"1 patients are in both train and test.* 0: "):
+            run(tmp_path, PAIRS, "file", file=file)
+        assert not (tmp_path / "split.parquet").exists()
+
+    def test_validation_is_drawn_from_train_val_where_the_table_says_so(self, tmp_path):
+        parts = np.where(np.arange(400) < 300, "train_val", "test")
+        file = self.write(tmp_path, image=PAIRS["image"], split=parts)
+        split, _, _ = run(tmp_path, PAIRS, "file", file=file)
+        index = PAIRS.assign(official=parts)
+        assert split.equals(run(tmp_path, index, "official")[0])
+
+    def test_a_table_without_validation_says_what_to_write(self, tmp_path):
+        parts = np.where(np.arange(400) < 300, "train", "test")
+        file = self.write(tmp_path, image=PAIRS["image"], split=parts)
+        message = (
+            r"leaves no image for val\. split\.file .*parts\.csv .* or write train_val instead"
+        )
+        with pytest.raises(SplitError, match=message):
+            run(tmp_path, PAIRS, "file", file=file)
+
+    def test_the_split_of_an_earlier_run_is_such_a_table(self, tmp_path):
+        before, _, _ = run(tmp_path, PAIRS, seed=3)
+        kept = (tmp_path / "split.parquet").rename(tmp_path / "kept.parquet")
+        after, _, _ = run(tmp_path, PAIRS, "file", file=str(kept))
+        assert after.equals(before)
 
 
 class TestRows:
@@ -189,7 +339,7 @@ class TestOfficial:
         assert split["split"].value_counts().to_dict() == {"train": 7, "test": 2, "val": 1}
         official[0] = "test"
         message = (
-            r"Validation is drawn from train_val_list\.txt\. There is too little data for 8 folds "
+            r"Validation is drawn from the part train_val\. There is too little data for 8 folds "
             r"of patients: 7 images of 7 patients, .* At least 8 patients, and 8 images with a l"
         )
         with pytest.raises(SplitError, match=message):
@@ -204,8 +354,22 @@ class TestOfficial:
         assert excluded["image"].tolist() == ["00000.png", "00350.png"]
         assert excluded["reason"].tolist() == ["not_in_official_lists"] * 2
 
+    def test_validation_that_the_data_set_gives_is_taken(self, tmp_path):
+        official = np.repeat(["train", "val", "test"], [300, 40, 60])
+        index = table(np.arange(400) // 2, official=official)
+        split, _, _ = run(tmp_path, index, "official")
+        assert (split["split"] == official).all()
+
+    def test_validation_is_drawn_beside_what_is_given(self, tmp_path):
+        """Two data sets in one index: one gives validation, of the other it is drawn."""
+        official = np.repeat(["train_val", "train", "val", "test"], [200, 100, 40, 60])
+        index = table(np.arange(400) // 2, official=official)
+        split, leakage, _ = run(tmp_path, index, "official")
+        assert (split["split"][200:] == official[200:]).all()
+        assert 40 + 200 // 8 - 1 <= leakage["num_val"] <= 40 + 200 // 8 + 1
+
     def test_missing_lists_name_the_files_and_the_place(self, tmp_path):
-        message = r"train_val_list\.txt or test_list\.txt is missing.*Put both .*below data\.root"
+        message = r"in train_val_list\.txt and test_list\.txt: put both .*below data\.root"
         with pytest.raises(SplitError, match=message):
             run(tmp_path, PAIRS, "official")
 

@@ -3,8 +3,9 @@
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from cxrmodel.config import PipelineConfig
+from cxrmodel.config import PipelineConfig, SplitConfig
 from deployments.__main__ import main
+from deployments.definitions import deployments
 from deployments.pools import records_environment
 from deployments.target import PROJECT, Target, placed
 
@@ -44,6 +45,25 @@ def test_relative_places_are_those_of_the_machine_that_runs_the_job():
         "/app/outputs/store",
         "/app/outputs/scratch",
     )
+
+
+def test_a_table_of_parts_is_one_of_the_machine_that_runs_the_job():
+    for file, there in (("parts.csv", "/app/parts.csv"), ("s3://b/parts.csv", "s3://b/parts.csv")):
+        config = placed(PipelineConfig(split={"method": "file", "file": file}), DOCKER)
+        assert config.split == SplitConfig(method="file", file=there)
+
+
+@pytest.mark.parametrize(
+    ("given", "weekly"), [("patient", "hash"), ("hash", "hash"), ("official", "official")]
+)
+def test_no_patient_moves_in_a_deployment_that_sees_the_data_grow(given, weekly):
+    config = placed(PipelineConfig(split={"method": given, "seed": 7}), PROCESS)
+    found = {
+        made.label: made.wanted()["parameters"]["config"]["split"]
+        for made in deployments(config, PROCESS)
+    }
+    assert found["deployment cxrmodel/train-weekly"] == {"method": weekly, "file": None, "seed": 7}
+    assert found["deployment cxrmodel/train"]["method"] == given
 
 
 def test_what_is_no_folder_stays_as_it_is():

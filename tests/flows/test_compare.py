@@ -74,6 +74,100 @@ def test_other_images_give_no_interval(reports, tmp_path):
     assert found.macro["auroc"].interval is found.l1.interval is None
 
 
+def held_out(report, patients, rows=slice(None), *, others="train"):
+    """Leave a report some of its test images, and write which patients its run has where.
+
+    Args:
+        report: Folder.
+        patients: Patient by image of all 160; those of images that are not left are in `others`.
+        rows: Which images, by name, stay in test.
+        others: Part of the other images.
+    """
+    path = Path(report) / "test_predictions.parquet"
+    table = pd.read_parquet(path)
+    names = [f"{row}.png" for row in range(160)]
+    in_test = pd.Series(names)[rows].tolist()
+    table[table["image"].isin(in_test)].to_parquet(path)
+    parts = pd.DataFrame({"image": names, "patient_id": patients})
+    parts["split"] = ["test" if name in in_test else others for name in names]
+    parts.to_parquet(Path(report) / "split.parquet")
+    change(report, lambda metrics: metrics["split"].update(num_test=len(in_test)))
+
+
+PATIENTS = [str(row // 2) for row in range(160)]
+
+
+def test_runs_of_grown_data_are_compared_on_the_test_images_that_they_share(reports, tmp_path):
+    held_out(reports[0], PATIENTS, slice(0, 100))
+    held_out(reports[1], PATIENTS, slice(40, 160))
+    first, other = (read_finished_run(url) for url in reports)
+    found = compare_runs(first, other)
+    assert found.unpaired == ""
+    scores = []
+    for run in (first, other):
+        table = run.table.set_index("image").loc[[f"{row}.png" for row in range(40, 100)]]
+        scores.append(roc_auc_score(table["y_Mass"], table["p_Mass"]))
+    assert found.auroc["Mass"].value == pytest.approx(scores[1] - scores[0])
+    assert found.auroc["Mass"].interval[0] < found.auroc["Mass"].value
+    assert "60 test images that both share" in found.basis
+    page = tmp_path / "page.html"
+    assert main([*reports, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "over the 60 test images that both share, macro AUROC is 0." in text
+    assert "the difference is over the images that both share and neither run has seen" in text
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_image_whose_patient_a_run_has_seen_never_counts(reports, part):
+    """As of a split by rows: every patient of the first 40 images is also outside test."""
+    held_out(reports[0], PATIENTS)
+    strangers = [*PATIENTS[:120], *PATIENTS[:40]]
+    held_out(reports[1], strangers, slice(0, 120), others=part)
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert "80 test images that both share, without 40 of a patient in train or val" in found.basis
+
+
+def test_equal_test_parts_of_a_leaking_split_are_cut_to_unseen_patients(reports):
+    for report in reports:
+        held_out(report, PATIENTS)
+        parts = pd.read_parquet(Path(report) / "split.parquet")
+        leak = pd.DataFrame({"image": ["x.png"], "patient_id": ["7"], "split": ["train"]})
+        pd.concat([parts, leak]).to_parquet(Path(report) / "split.parquet")
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert "158 test images that both share, without 2 of a patient in train" in found.basis
+
+
+def test_an_image_with_other_labels_or_another_patient_does_not_count(reports):
+    for report in reports:
+        held_out(report, PATIENTS)
+    path = Path(reports[1]) / "test_predictions.parquet"
+    table = pd.read_parquet(path).sort_values("image", ignore_index=True)
+    table.loc[0, "y_Mass"] = 1 - table.loc[0, "y_Mass"]
+    table.loc[1, "patient_id"] = "another"
+    table.to_parquet(path)
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert "158 test images that both share, without 2 of another patient or with" in found.basis
+
+
+def test_a_report_that_does_not_say_what_was_trained_on_shares_no_part_of_a_test(reports):
+    held_out(reports[0], PATIENTS, slice(0, 100))
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert "an older version of the package does not say what its run was trained" in found.unpaired
+    assert found.macro["auroc"].interval is None
+
+
+def test_runs_that_share_no_test_image_have_no_interval(reports):
+    held_out(reports[0], PATIENTS, slice(0, 80))
+    held_out(reports[1], PATIENTS, slice(80, 160))
+    found = compare_runs(*(read_finished_run(url) for url in reports))
+    assert found.unpaired == "There are fewer than 2 test patients that both share"
+
+
+def test_parts_that_are_no_table_are_named(reports, capsys):
+    (Path(reports[1]) / "split.parquet").write_bytes(b"no table")
+    assert f"{reports[1]}/split.parquet cannot be read" in refusal([*reports], capsys)
+
+
 def test_only_differing_settings_are_shown():
     one, two = {"vae": {"lr": 1, "epochs": 3}}, {"vae": {"lr": 2, "epochs": 3, "seed": 4}}
     assert differing_settings([one, two]) == [("vae.lr", ["1", "2"]), ("vae.seed", ["\u2013", "4"])]

@@ -17,6 +17,7 @@ from cxrmodel.config import (
     ImagesConfig,
     PipelineConfig,
     RuntimeConfig,
+    SplitConfig,
     Stage,
     StoreConfig,
     VAEConfig,
@@ -121,6 +122,23 @@ def test_synthetic_images_that_are_drawn_are_planned_for_like_others(tmp_path):
     assert "scratch     240.0 KiB for pixels" in text  # 60 images of 64 * 64 bytes
     assert not (tmp_path / "store").exists()
     assert sorted((tmp_path / "scratch").iterdir()) == [drawn.parent]
+
+
+def test_a_table_of_parts_is_read_and_what_it_leaves_out_is_counted(tmp_path):
+    write_phantoms(tmp_path / "films", 60, size_px=64)
+    there = {path.name for path in (tmp_path / "films").rglob("*.png")}
+    train_val, test = (
+        [name for name in path.read_text().split() if name in there]
+        for path in (tmp_path / "films" / f"{part}_list.txt" for part in ("train_val", "test"))
+    )
+    rows = [(name, "train_val") for name in train_val[1:]] + [(name, "test") for name in test]
+    parts = tmp_path / "parts.csv"
+    pd.DataFrame(rows, columns=["file", "subset"]).to_csv(parts, index=False)
+    split = SplitConfig(method="file", file=str(parts))
+    text = describe_run(settings(tmp_path, str(tmp_path / "films"), split=split), (), run_stages)
+    assert f"{len(test)} test, 1 without a part, by file; an estimate" in text
+    assert "its column `file` is read as the image, and `subset` as the part." in text
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "films", parts])
 
 
 def test_a_data_set_that_is_not_there_is_the_error_of_a_run(tmp_path):

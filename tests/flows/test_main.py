@@ -79,6 +79,15 @@ def test_impossible_settings_are_named_before_anything_starts(pipeline_of, tmp_p
     assert run.stderr == "error: --vae.lr: Input should be greater than 0, got '-1'\n"
 
 
+def test_an_objective_that_is_not_there_is_told_before_the_data_set_is_read(tmp_path):
+    """Of a deployment's form, which no command line has checked."""
+    config = PipelineConfig(
+        data=DataConfig(root=str(tmp_path / "nowhere")), vae=VAEConfig(objective="l1kl")
+    )
+    with pytest.raises(ValueError, match=r"vae\.objective: 'l1kl' is not one of l1_kl; did you"):
+        train_pipeline.fn(config)
+
+
 def test_divergence_is_named_last(pipeline_of, tmp_path):
     run = pipeline_of(tmp_path).run("--vae.lr=1e30")
     assert run.code == 1

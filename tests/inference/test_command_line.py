@@ -15,6 +15,7 @@ from PIL import Image
 from cxrmodel.inference.command_line import main
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.score_files import read_about
+from cxrmodel.training.encoding import Coder
 
 pytestmark = pytest.mark.xdist_group("inference")
 
@@ -57,6 +58,50 @@ def test_operating_points_are_printed_used_and_kept(run, bundle, tmp_path, capsy
     table = table[table["status"] == "ok"]
     reached = table["p_Effusion"] >= points["Effusion"]["threshold"]
     assert (table["call_Effusion"] == reached).all()
+
+
+def test_the_case_of_a_label_does_not_count(run, bundle, tmp_path, capsys):
+    out, image = tmp_path / "scores.parquet", next((run.root / "images").iterdir())
+    points = ["--threshold", "mass=0.02", "--threshold", "PLEURAL_thickening=0.03"]
+    main(["predict", str(bundle), str(image), "--out", str(out), *points])
+    found = {point["label"]: point["threshold"] for point in read_about(out)["operating_points"]}
+    assert found == {"Mass": 0.02, "Pleural_Thickening": 0.03}
+
+
+def test_a_run_without_any_score_fails_where_that_is_asked_for(run, bundle, tmp_path, capsys):
+    out = tmp_path / "scores.csv"
+    arguments = ["predict", bundle, "gone.png", "--out", out]
+    main([str(argument) for argument in arguments])
+    error = refused(capsys, *arguments, "--fail-if-none")
+    assert error == f"cxrmodel predict: no image has a score; {out} says why of each.\n"
+    assert pd.read_csv(out)["status"].tolist() == ["unreadable"]
+    image = next((run.root / "images").iterdir())
+    some = [*arguments[:3], image, *arguments[3:], "--fail-if-none", "--no-gate"]
+    main([str(argument) for argument in some])
+
+
+def test_the_networks_run_once_with_maps_too(run, bundle, model, tmp_path, monkeypatch):
+    paths = [str(path) for path in sorted((run.root / "images").iterdir())[:3]]
+    calls = {"encode": 0, "decode": 0}
+    for name in calls:
+        monkeypatch.setattr(Coder, name, counted(getattr(Coder, name), name, calls))
+    arguments = ["--out", str(tmp_path / "s.parquet"), "--no-gate", "--batch-size", "2"]
+    numbers = []
+    for more in ([], ["--maps", str(tmp_path / "maps")]):
+        calls.update(encode=0, decode=0)
+        main(["predict", str(bundle), *paths, *arguments, *more])
+        numbers.append(dict(calls))
+    assert numbers[0] == numbers[1]
+    scored = pd.read_parquet(tmp_path / "s.parquet")
+    pd.testing.assert_frame_equal(scored, model.predict(paths, batch_size=2, gate=False))
+
+
+def counted(function, name, calls):
+    def call(*arguments):
+        calls[name] += 1
+        return function(*arguments)
+
+    return call
 
 
 def test_maps_are_one_picture_per_image(run, bundle, tmp_path):

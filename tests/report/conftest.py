@@ -114,6 +114,7 @@ def write_boxes(directory: Path, names: list[str]) -> None:
     boxes[["width", "height"]] = np.float32(BOX_GRID_PX / 3)
     boxes.to_parquet(directory / "index/boxes.parquet", index=False)
     (directory / "index/notes.json").write_text("[]")
+    (directory / "split/notes.json").write_text("[]")
 
 
 def write_models(

@@ -53,3 +53,9 @@ def test_a_table_that_is_cut_off_is_named(changed, made_run):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DamagedArtifactError, match=rf"{path} cannot be read"):
         read_run(inputs, made_run.record)
+
+
+def test_notes_of_the_index_and_of_the_split_are_read(changed, made_run):
+    inputs, path = changed("split", "split.parquet", lambda table: table)
+    path.with_name("notes.json").write_text('["The parts are uneven."]')
+    assert read_run(inputs, made_run.record).notes == ["The parts are uneven."]

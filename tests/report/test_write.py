@@ -33,9 +33,19 @@ MACROS = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
     written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
-    written |= {"test_predictions.parquet", "viewer.parquet"}
+    written |= {"test_predictions.parquet", "split.parquet", "viewer.parquet"}
     assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
+
+
+def test_the_parts_of_all_images_are_kept_for_a_comparison(report, made_run):
+    parts = pd.read_parquet(report[0] / "split.parquet")
+    split = pd.read_parquet(made_run.inputs.split / "split.parquet")
+    patients = pd.read_parquet(made_run.inputs.index / "index.parquet")[["image", "patient_id"]]
+    assert parts.columns.tolist() == ["image", "patient_id", "split"]
+    assert parts.astype("str").equals(
+        split.merge(patients, on="image")[parts.columns.tolist()].astype("str")
+    )
 
 
 def test_summary_is_the_headline_of_the_metrics(report, metrics):

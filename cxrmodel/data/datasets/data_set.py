@@ -52,7 +52,8 @@ class Entries:
     Attributes:
         rows: Columns image, patient_id (text, empty where there is nothing usable), age (Int16
             years), sex (`F`, `M`), view (`AP`, `PA`, `lateral`), follow_up (Int32), official
-            (`train_val`, `test`), all null where unknown; any_abnormal and one column per
+            (the data set's own part: `train`, `val`, `test`, or `train_val` where validation is
+            to be drawn from it), all null where unknown; any_abnormal and one column per
             pathology (uint8).
         reasons: Why the data set itself cannot use a row, a `Reason`; empty where it can.
         details: What was found, for the ledger.

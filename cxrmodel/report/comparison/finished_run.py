@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +27,19 @@ from cxrmodel.report.figures.gallery import jpeg_url
 from cxrmodel.report.figures.reconstructions import Example
 from cxrmodel.report.run import Run
 from cxrmodel.report.viewer import read_examples
-from cxrmodel.storage.layout import METRICS_FILE, REPORT_FILE, TEST_PREDICTIONS_FILE, VIEWER_FILE
+from cxrmodel.storage.layout import (
+    METRICS_FILE,
+    REPORT_FILE,
+    SPLIT_FILE,
+    TEST_PREDICTIONS_FILE,
+    VIEWER_FILE,
+)
 
 T = TypeVar("T")
 
 SAMPLES_FILE = "figures/samples.png"
 FILES = (METRICS_FILE, TEST_PREDICTIONS_FILE, VIEWER_FILE, SAMPLES_FILE)
+PART_COLUMNS = ["image", "patient_id", "split"]
 LABEL_PREFIX = "y_"
 REMEDY = (
     "Give the folder that the pipeline printed after 'report:', or make the report anew: run the "
@@ -61,6 +68,8 @@ class FinishedRun:
         metrics: Content of metrics.json.
         table: Predictions, labels and errors: a row per test image, in the order of their names.
         predictions: The same without the errors.
+        parts: `image`, `patient_id` and `split` of all images of the run; None where an older
+            version of this package wrote the report.
         missing: Files with images that it lacks, because an older version of this package wrote it
             or because it had nothing to show.
         samples: `data:` URL of the images that were decoded from random latents.
@@ -73,10 +82,18 @@ class FinishedRun:
     metrics: dict[str, Any]
     table: pd.DataFrame
     predictions: Predictions
+    parts: pd.DataFrame | None
     missing: list[str]
     samples: str | None
     examples: list[Example]
     letter: str = ""
+
+    def only(self, images: pd.Series) -> FinishedRun:
+        """Return the run with the predictions of some of its test images alone."""
+        if len(images) == len(self.table):
+            return self
+        table = self.table[self.table["image"].isin(images)].reset_index(drop=True)
+        return replace(self, table=table, predictions=_to_predictions(table))
 
 
 class _Known(BaseModel):
@@ -142,6 +159,7 @@ def read_finished_run(url: str) -> FinishedRun:
     root = url.removesuffix(REPORT_FILE).rstrip("/") or ("/" if url.startswith("/") else ".")
     with _explained(root):
         files, folder = fsspec.core.url_to_fs(root)
+        has_parts = files.exists(f"{folder}/{SPLIT_FILE}")
         missing = [name for name in FILES if not files.exists(f"{folder}/{name}")]
     if METRICS_FILE in missing:
         raise DataError(f"{root} has no {METRICS_FILE}, so it is not a report. {REMEDY}")
@@ -165,6 +183,7 @@ def read_finished_run(url: str) -> FinishedRun:
         metrics=metrics,
         table=table,
         predictions=_to_predictions(table),
+        parts=read(SPLIT_FILE, _parse_parts) if has_parts else None,
         missing=missing,
         samples=None if SAMPLES_FILE in missing else read(SAMPLES_FILE, _photograph),
         examples=[] if VIEWER_FILE in missing else read(VIEWER_FILE, read_examples),
@@ -218,6 +237,10 @@ def _check_table(table: pd.DataFrame, metrics: dict[str, Any], where: str) -> No
         )
 
 
+def _parse_parts(content: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(content), columns=PART_COLUMNS).astype("str")
+
+
 def _photograph(png: bytes) -> str:
     return jpeg_url(Image.open(io.BytesIO(png)).convert("RGB"), max_bytes=MAX_SAMPLES_BYTES)
 
@@ -233,6 +256,11 @@ def write_test_predictions(run: Run, path: Path) -> None:
     )
     written = pd.concat([table, labels, probabilities], axis="columns")
     written.to_parquet(path, index=False, compression="zstd")
+
+
+def write_parts(run: Run, path: Path) -> None:
+    """Write `image`, `patient_id` and `split`, a row per image of the run."""
+    run.images[PART_COLUMNS].to_parquet(path, index=False, compression="zstd")
 
 
 def _to_predictions(table: pd.DataFrame) -> Predictions:

@@ -3,6 +3,7 @@
 import pytest
 
 from cxrmodel.config import RuntimeConfig, SplitConfig, VAEConfig
+from cxrmodel.data.split_file import SplitTable
 from cxrmodel.storage.store import Artifact, FileRecord, Store
 from tasks.engine.cache import identify
 
@@ -27,6 +28,17 @@ def test_where_an_input_came_from_does_not(tmp_path):
     assert local == identify({"store": there, "runtime": RuntimeConfig(device="cpu"), "root": "/"})
     often = VAEConfig(checkpoint_every_s=1)
     assert identify({"config": often}) == identify({"config": VAEConfig()})
+
+
+def test_a_table_of_parts_counts_by_its_content_and_no_table_not_at_all(tmp_path):
+    here = SplitConfig(method="file", file="/a/parts.csv")
+    there = SplitConfig(method="file", file="s3://bucket/parts.csv")
+    assert identify({"config": here}) == identify({"config": there})
+    one, two = (SplitTable(name, tmp_path, "") for name in ("a", "b"))
+    assert identify({"table": one}) != identify({"table": two})
+    assert identify({"table": None, "config": SplitConfig()}) == {
+        "config": {"method": "patient", "seed": 42}
+    }
 
 
 def test_an_input_of_an_unknown_kind_is_refused():
