@@ -140,8 +140,8 @@ def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
         "finding (first table), and that is called positive for it at the threshold chosen on "
         "validation (second table). A good classifier repeats the first; the bold diagonal of the "
         "second is its sensitivity. A column that is dark from top to bottom is called positive "
-        "for everything. A dash: no such image, or no threshold. Images whose label is not known do "
-        "not count.",
+        "for everything. A dash: no such image, or no threshold. Images whose label is not known "
+        "do not count.",
     )
     gallery.add(
         "reliability",

@@ -7,13 +7,12 @@ and its logit has no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,17 +30,19 @@ def make_loss(name: Literal["bce", "balanced", "asymmetric"], train_labels: Tens
         name: Of the loss.
         train_labels: (N, K); `balanced` counts them.
     """
-    losses: Loss = asymmetric_losses
-    if name != "asymmetric":
-        losses = nn.BCEWithLogitsLoss(
-            pos_weight=positive_weights(train_labels) if name == "balanced" else None,
-            reduction="none",
+    weights = positive_weights(train_labels) if name == "balanced" else None
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        known = ~labels.isnan()
+        if name == "asymmetric":
+            return asymmetric_loss(logits[known], labels[known])
+        return functional.binary_cross_entropy_with_logits(
+            logits[known],
+            labels[known],
+            pos_weight=None if weights is None else weights.expand_as(logits)[known],
         )
-    return partial(_mean_of_known, losses)
 
-
-def _mean_of_known(losses: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    return losses(logits, labels.nan_to_num())[~labels.isnan()].mean()
+    return loss
 
 
 def positive_weights(labels: Tensor) -> Tensor:
@@ -49,8 +50,8 @@ def positive_weights(labels: Tensor) -> Tensor:
     return (labels == 0).sum(dim=0) / (labels == 1).sum(dim=0).clamp(min=1)
 
 
-def asymmetric_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (B, K) of a cross-entropy in which easy negatives count little; labels are 0 or 1.
+def asymmetric_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of a cross-entropy in which easy negatives count little; labels are 0 or 1.
 
     Source: T. Ridnik et al., Asymmetric loss for multi-label classification, ICCV 2021,
     arXiv:2009.14119. Their code adds the losses up; here they are averaged.
@@ -59,7 +60,7 @@ def asymmetric_losses(logits: Tensor, labels: Tensor) -> Tensor:
     shifted = (probability - MARGIN).clamp(min=0)  # at most 0.95: its logarithm below is finite
     positive = (-logits).sigmoid() ** GAMMA_POSITIVE * functional.logsigmoid(logits)
     negative = shifted**GAMMA_NEGATIVE * torch.log1p(-shifted)
-    return -(labels * positive + (1 - labels) * negative)
+    return -(labels * positive + (1 - labels) * negative).mean()
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor) -> float | None:
