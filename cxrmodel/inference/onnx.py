@@ -58,8 +58,8 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
     """Write an ONNX file, in float32.
 
     It takes `images`, (N, S, S) uint8 as `Model.preprocessing` makes them, and gives
-    `probabilities` (N, K) where it classifies anything, `mu` and `logvar` (N, Z) and, where asked, `reconstruction` (N, S, S).
-    Its metadata hold labels, thresholds and preprocessing.
+    `probabilities` (N, K) where it classifies anything, `mu` and `logvar` (N, Z) and, where asked,
+    `reconstruction` (N, S, S). Its metadata hold labels, thresholds and preprocessing.
 
     It is tried on the reconstructions of some validation latents of the bundle, at two sizes of
     batch, before it appears.
