@@ -54,8 +54,9 @@ class DataConfig(Section):
     dataset: Literal["auto", "nih", "chexpert"] = "auto"
     """Which data set it is: NIH ChestX-ray14, CheXpert, or whatever the columns of its CSV say."""
 
-    uncertain: Literal["negative", "positive", "exclude"] = "negative"
-    """What CheXpert's uncertain labels (-1) become; `exclude` leaves such images out."""
+    uncertain: Literal["negative", "positive", "unknown", "exclude"] = "negative"
+    """What CheXpert's uncertain labels (-1) become; `unknown` takes no part in training and
+    scores, `exclude` leaves such images out."""
 
     hash_patient_ids: bool = False
     """Replace patient ids by pseudonyms: SHA-256 keyed by the secret in CXRMODEL_PATIENT_SALT."""

@@ -173,7 +173,7 @@ def _scored(run: FinishedRun) -> tuple[Scores, Scores]:
     test = run.predictions
     thresholds = [NO_THRESHOLD if np.isnan(limit) else Estimate(limit) for limit in _limits(run)]
     scores = {
-        name: score_class(test.labels[:, column], test.probabilities[:, column], thresholds[column])
+        name: score_class(*test.of_class(column)[:2], thresholds[column])
         for column, name in enumerate(test.pathologies)
     }
     return (

@@ -34,6 +34,14 @@ def test_one_class_in_validation_only_shifts_to_the_share_of_train(label):
     assert expit(logits + intercept).mean() == pytest.approx(0.02)
 
 
+def test_unknown_labels_do_not_move_the_scaling():
+    logits, labels = honest(400)
+    more = np.concatenate([logits, np.full(50, 30.0)])
+    unknown = np.concatenate([labels.astype("float32"), np.full(50, np.nan, "float32")])
+    assert fit_scaling(unknown, more, 0.1) == fit_scaling(labels, logits, 0.1)
+    assert fit_scaling(np.full(50, np.nan), more[:50], 0.02)[0] == 1
+
+
 def test_a_single_validation_image_is_shifted():
     assert fit_scaling(np.zeros(1, np.uint8), np.array([7.0]), 0.5) == (1, pytest.approx(-7))
 
@@ -80,7 +88,10 @@ def data():
     truth[0, 3] = 1
     rows = pd.DataFrame({"image": np.arange(2000).astype(str), "split": ["train", "val"] * 1000})
     return LabelledLatents(
-        rows, torch.from_numpy(logits[:, None].astype(np.float32)), torch.from_numpy(truth)
+        rows,
+        torch.from_numpy(logits[:, None].astype(np.float32)),
+        torch.from_numpy(truth),
+        tuple("ABCD"),
     )
 
 
@@ -112,5 +123,5 @@ def test_train_images_do_not_move_a_class_that_validation_can_tell(network, data
     latents[::2] += 100
     twin = Classifier(1, 4)
     twin.load_state_dict(network.state_dict())
-    changed = LabelledLatents(rows, latents, data.labels)
+    changed = LabelledLatents(rows, latents, data.labels, data.names)
     assert recalibrate(network, data) == recalibrate(twin, changed)

@@ -12,6 +12,7 @@ from cxrmodel.training.classifier.loop import train_classifier
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
 
 NUM_TRAIN, NUM_VAL, LATENT_DIM = 120, 60, 4
+NAMES = ("A", "B", "C")
 CPU = torch.device("cpu")
 OVERFIT = {"lr": 0.03, "batch_size": 16, "epochs": 30}
 
@@ -24,7 +25,7 @@ def data():
     labels = (latents[:, :3] + rng.normal(0, 2, (len(latents), 3)) > 1).astype("float32")
     latents[:, -1] = 0
     rows = pd.DataFrame({"split": ["train"] * NUM_TRAIN + ["val"] * NUM_VAL})
-    return LabelledLatents(rows, torch.from_numpy(latents), torch.from_numpy(labels))
+    return LabelledLatents(rows, torch.from_numpy(latents), torch.from_numpy(labels), NAMES)
 
 
 @pytest.fixture
@@ -34,6 +35,40 @@ def train(data):
         return trained.model, trained.epoch, pd.DataFrame(trained.history)
 
     return run
+
+
+def test_labels_that_nobody_gave_teach_nothing(data):
+    """A mixed set: of half of the images the last label was never given."""
+    data.labels[::2, 2] = torch.nan
+    settings = ClassifierConfig(epochs=2, weights="last")
+
+    def last_layer(changed):
+        trained = train_classifier(settings, changed, CPU, lambda progress: None)
+        return trained.model.layers[-1].weight
+
+    partly = last_layer(data)
+    assert torch.isfinite(partly).all()
+    data.labels[:, 2] = torch.nan
+    never = last_layer(data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(42, Stream.WEIGHTS))
+        initial = Classifier(LATENT_DIM, 3).layers[-1].weight
+    assert torch.equal(never[2], initial[2])
+    assert not torch.equal(partly[2], initial[2])
+
+
+def test_images_without_any_label_take_no_part(data, train):
+    model, _, history = train(epochs=2, weights="last")
+    unlabelled = LabelledLatents(
+        pd.concat([data.rows, pd.DataFrame({"split": ["train", "val"]})], ignore_index=True),
+        torch.cat([data.latents, torch.full((2, LATENT_DIM), 9.0)]),
+        torch.cat([data.labels, torch.full((2, 3), torch.nan)]),
+        data.names,
+    )
+    settings = ClassifierConfig(epochs=2, weights="last")
+    again = train_classifier(settings, unlabelled, CPU, lambda progress: None)
+    assert torch.equal(weights(again.model), weights(model))
+    assert again.history == history.to_dict("records")
 
 
 def weights(model):
@@ -125,7 +160,7 @@ def test_patience_that_never_ends_trains_every_epoch(train):
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_without_both_classes_in_validation_there_is_no_best_map(train, data, label):
     data.labels[NUM_TRAIN:] = label
-    with pytest.raises(ValueError, match=r"'best_map', and no pathology has both .* or 'last', or"):
+    with pytest.raises(ValueError, match=r"'best_map', and no label has both .* or 'last', or"):
         train(weights="best_map")
     history = train(epochs=2)[2]
     assert history["val_map"].isna().all()
@@ -135,5 +170,7 @@ def test_without_both_classes_in_validation_there_is_no_best_map(train, data, la
 @pytest.mark.parametrize("loss", ["balanced", "asymmetric"])
 def test_without_validation_images_nothing_can_be_recalibrated(train, data, loss):
     data.rows["split"] = "train"
-    with pytest.raises(ValueError, match=rf"loss is '{loss}', and .* no validation image .* 'bce'"):
+    with pytest.raises(
+        ValueError, match=rf"loss is '{loss}', and .* no labelled validation image .* 'bce'"
+    ):
         train(loss=loss, weights="last")
