@@ -59,14 +59,19 @@ class Section(BaseModel):
         for name, info in type(self).model_fields.items():
             if KEY_EXEMPT in info.metadata:
                 continue
-            value = getattr(self, name)
-            fields[name] = value.key_fields() if isinstance(value, Section) else value
+            fields[name] = _key_value(getattr(self, name))
         return fields
 
     def fingerprint(self) -> str:
         """Return the sha256 of `key_fields`, in hexadecimal."""
         text = json.dumps(self.key_fields(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_key_value(each) for each in value]
+    return value.key_fields() if isinstance(value, Section) else value
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

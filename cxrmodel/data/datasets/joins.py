@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxrmodel.data.datasets.data_set import LATERAL, Entries
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.files.listing import RASTER_SUFFIXES
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.errors import DataError
@@ -146,9 +147,14 @@ def join_rows(
     return rows
 
 
+def is_dicom_name(uri: str) -> bool:
+    """Tell by its name whether an image is a DICOM file: one without an ending is by its content."""
+    return not uri.casefold().endswith(RASTER_SUFFIXES)
+
+
 def is_dicom(uris: pd.Series) -> pd.Series:
     """Tell which files are DICOM by name: their tags may say what the table does not."""
-    return uris.str.casefold().str.endswith(".dcm", na=False)
+    return uris.notna() & ~uris.str.casefold().str.endswith(RASTER_SUFFIXES, na=True)
 
 
 def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
