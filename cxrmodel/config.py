@@ -125,8 +125,9 @@ class DataConfig(SourceConfig):
     readers: Literal["majority", "any"] = "majority"
     """How several readers of one image (VinDr-CXR) become one label."""
 
-    uncertain: Literal["negative", "positive", "exclude"] = "negative"
-    """What CheXpert's uncertain labels (-1) become; `exclude` leaves such images out."""
+    uncertain: Literal["negative", "positive", "unknown", "exclude"] = "negative"
+    """What CheXpert's uncertain labels (-1) become; `unknown` takes no part in training and
+    scores, `exclude` leaves such images out."""
 
     hash_patient_ids: bool = False
     """Replace patient ids by pseudonyms: SHA-256 keyed by the secret in CXRMODEL_PATIENT_SALT."""

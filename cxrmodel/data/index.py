@@ -24,7 +24,6 @@ from cxrmodel.data.datasets.joins import (
     refuse_clashes,
     table_names,
 )
-from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.datasets.name_rules import (
     NameMatch,
     explain_mismatch,
@@ -35,6 +34,7 @@ from cxrmodel.data.datasets.nih import official_parts
 from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.files.root import Root
+from cxrmodel.data.label_columns import ANY_ABNORMAL, known_abnormal, say_where_unknown
 from cxrmodel.data.ledger import (
     Reason,
     count_reasons,
@@ -57,9 +57,10 @@ INDEX_COLUMNS = (
     "follow_up",
     "official",
     "pixel_spacing_mm",
-    "any_abnormal",
-    *PATHOLOGIES,
+    "source",
+    ANY_ABNORMAL,
 )
+"""Followed by one column per label of the data set."""
 LISTING_COLUMNS = ("image", "uri", "bytes", "version")
 
 logger = logging.getLogger(__name__)
@@ -76,9 +77,9 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
         directory: Folder to write to.
 
     Returns:
-        dataset (a key of `DATASETS`), num_images, num_excluded, excluded_by_reason, num_patients,
-        num_boxes, notes (one sentence on each thing that had to be interpreted in the table) and
-        the source's fingerprint.
+        dataset (a key of `DATASETS`), labels, num_images, num_excluded, excluded_by_reason,
+        num_patients, num_boxes, notes (one sentence on each thing that had to be interpreted in
+        the table) and the source's fingerprint.
 
     Raises:
         DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
@@ -87,12 +88,14 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
     index, excluded = joined.index, joined.excluded
     boxes = read_boxes(source.directory / BOX_LIST, index["image"], joined.match)
     warn_of_losses(excluded, len(index))
+    say_where_unknown(index)
     _write(index, joined.files, boxes, directory)
     notes = json.dumps(joined.notes, indent=1) + "\n"
     (directory / NOTES_FILE).write_text(notes, encoding="utf-8")
     write_ledger(excluded, directory)
     return {
         "dataset": joined.data_set,
+        "labels": list(joined.labels),
         "num_images": len(index),
         "num_excluded": len(excluded),
         "excluded_by_reason": count_reasons(excluded),
@@ -106,6 +109,7 @@ def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str
 @dataclass(frozen=True)
 class _Joined:
     data_set: str
+    labels: tuple[str, ...]
     notes: list[str]
     index: pd.DataFrame
     files: pd.DataFrame
@@ -124,10 +128,11 @@ def _join(config: DataConfig, source: Source) -> _Joined:
     rows = join_rows(entries, files, data_set.name_parts, match)
     refuse_clashes(listing, rows["image"], data_set.name_parts, Root(source.root))
     _draw_fraction(rows, config)
-    rows = with_tags(rows, files, source.root)
+    rows = with_tags(rows, files, source.root).assign(source=data_set.name)
     excluded = ledger_of(rows, files, surplus)
     mismatch = _mismatch(rows, files, data_set.name_parts)
-    index = _index_frame(rows[rows["reason"] == ""], config, source.directory, match)
+    usable = rows.loc[rows["reason"] == "", [*INDEX_COLUMNS, *entries.labels]]
+    index = _index_frame(usable, config, source.directory, match)
     if index.empty:
         raise DataError(
             f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
@@ -136,7 +141,8 @@ def _join(config: DataConfig, source: Source) -> _Joined:
     notes = [note for note in (match.note, mismatch) if note]
     for note in notes:
         logger.warning("%s", note)
-    return _Joined(data_set.name, [*entries.notes, *notes], index, files, excluded, match)
+    notes = [*entries.notes, *notes]
+    return _Joined(data_set.name, entries.labels, notes, index, files, excluded, match)
 
 
 def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
@@ -161,7 +167,7 @@ def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
     usable = np.flatnonzero(rows["reason"] == "")
     if config.fraction == 1 or len(usable) == 0:
         return
-    strata = rows["any_abnormal"].to_numpy()[usable]
+    strata = known_abnormal(rows)[usable]
     try:
         drawn, _ = train_test_split(
             usable, train_size=config.fraction, random_state=config.seed, stratify=strata
@@ -180,7 +186,7 @@ def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
 def _index_frame(
     rows: pd.DataFrame, config: DataConfig, directory: Path, match: NameMatch
 ) -> pd.DataFrame:
-    index = rows.reset_index(drop=True)[list(INDEX_COLUMNS)]
+    index = rows.reset_index(drop=True)
     index["official"] = index["official"].fillna(official_parts(index["image"], directory, match))
     salt = patient_salt(config)
     if salt is not None and len(index):

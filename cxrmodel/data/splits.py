@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import SplitConfig
 from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.label_columns import known_abnormal
 from cxrmodel.data.ledger import Reason, ledger, warn_of_losses, write_ledger
 from cxrmodel.errors import LeakageError, SplitError
 from cxrmodel.storage.layout import IMAGES_FILE, INDEX_FILE, LEAKAGE_FILE, OK, SPLIT_FILE
@@ -142,7 +143,7 @@ def _official(frame: pd.DataFrame, seed: int) -> Labels:
 
 def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
     """Split image by image as the notebook did; kept to compare with it."""
-    rows, abnormal = np.arange(len(frame)), frame["any_abnormal"].to_numpy()
+    rows, abnormal = np.arange(len(frame)), known_abnormal(frame)
     try:
         train, rest = train_test_split(rows, test_size=0.30, stratify=abnormal, random_state=seed)
         val, test = train_test_split(
@@ -166,9 +167,9 @@ def _by_rows(frame: pd.DataFrame, seed: int) -> Labels:
 
 def _folds(frame: pd.DataFrame, num_folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold of each row: patients are dealt to folds of similar size and abnormality."""
-    abnormal = frame["any_abnormal"].to_numpy(np.int64)
+    abnormal = known_abnormal(frame).astype(np.int64)
     patient, ids = pd.factorize(frame["patient_id"], sort=True)
-    counts = np.zeros((len(ids), 2), np.int64)  # images of each patient: not abnormal, abnormal
+    counts = np.zeros((len(ids), 2), np.int64)  # images of each patient: abnormal in column 1
     np.add.at(counts, (patient, abnormal), 1)
     if len(ids) < num_folds or counts.sum(axis=0).max(initial=0) < num_folds:
         raise TooFewError(
@@ -204,11 +205,12 @@ def _deal(counts: NDArray[np.int64], num_folds: int, seed: int) -> NDArray[np.in
 
 
 def _too_few(frame: pd.DataFrame, what: str) -> str:
-    abnormal = int(frame["any_abnormal"].sum())
+    abnormal, unknown = int(known_abnormal(frame).sum()), int(frame["any_abnormal"].isna().sum())
+    and_unknown = f" ({unknown:,} of these not known)" if unknown else ""
     return (
         f"There is too little data for {what}: {len(frame):,} images of "
         f"{frame['patient_id'].nunique():,} patients, {abnormal:,} with a listed finding and "
-        f"{len(frame) - abnormal:,} without."
+        f"{len(frame) - abnormal:,} without{and_unknown}."
     )
 
 

@@ -35,7 +35,8 @@ def test_index_has_the_documented_columns_in_csv_order(root, write_csv, index_of
     (root / "test_list.txt").write_text("b.png\n")
     folder = index_of(root)
     index, listing = read(folder), read(folder, "listing")
-    assert tuple(index.columns) == INDEX_COLUMNS
+    assert tuple(index.columns) == (*INDEX_COLUMNS, *PATHOLOGIES)
+    assert index["source"].tolist() == ["nih"] * 3
     assert index["image"].tolist() == ["b.png", "a.png", "c.png"]
     assert index["uri"].tolist() == ["images/b.png", "images/a.png", "images/c.png"]
     assert index["patient_id"].tolist() == ["2", "1", "1"]
@@ -43,7 +44,7 @@ def test_index_has_the_documented_columns_in_csv_order(root, write_csv, index_of
     assert index["official"].tolist() == ["test", "train_val", "train_val"]
     assert index[list(PATHOLOGIES)].sum(axis=1).tolist() == [2, 0, 1]
     assert index.loc[0, ["Hernia", "Mass"]].tolist() == [1, 1]
-    assert {str(index[name].dtype) for name in ("any_abnormal", *PATHOLOGIES)} == {"uint8"}
+    assert {str(index[name].dtype) for name in ("any_abnormal", *PATHOLOGIES)} == {"Int8"}
     assert listing["image"].tolist() == index["image"].tolist()
     assert list(listing.columns) == ["image", "uri", "bytes", "version"]
     assert read(folder, "excluded").empty
@@ -89,6 +90,7 @@ def test_every_row_and_file_without_use_has_its_reason(root, write_csv, tmp_path
     assert summary.pop("fingerprint")
     assert summary == {
         "dataset": "nih",
+        "labels": list(PATHOLOGIES),
         "num_images": 1,
         "num_excluded": 12,
         "num_patients": 1,

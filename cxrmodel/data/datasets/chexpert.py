@@ -4,17 +4,16 @@ Source: Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertaint
 Comparison, AAAI 2019, https://stanfordmlgroup.github.io/competitions/chexpert/.
 
 `train.csv` and `valid.csv` give each of 14 observations as 1 (positive), 0 (negative), -1
-(uncertain) or blank (not mentioned, read as negative). Seven mean the same as a pathology of this
-project; the other seven have no column here, but count for `any_abnormal`. Seven pathologies of
-this project are not among CheXpert's observations: their columns are 0, which says nothing.
+(uncertain) or blank (not mentioned in the report). Its labels are the twelve observations of
+disease or injury. `No Finding` is their absence, and a tube or a wire (`Support Devices`) says
+nothing of disease, so neither is a label. A blank is read as negative; `data.uncertain` says what
+-1 becomes.
 """
 
 from __future__ import annotations
 
-import logging
 import operator
 import re
-from collections.abc import Mapping
 from functools import reduce
 
 import pandas as pd
@@ -29,32 +28,27 @@ from cxrmodel.data.datasets.data_set import (
     parse_sex,
     parse_view,
 )
-from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.data.label_columns import LABEL_DTYPE, any_abnormal
 from cxrmodel.data.ledger import Reason
 
-PATHOLOGY_OF: Mapping[str, str] = {
-    "Atelectasis": "Atelectasis",
-    "Cardiomegaly": "Cardiomegaly",
-    "Consolidation": "Consolidation",
-    "Edema": "Edema",
-    "Pleural Effusion": "Effusion",
-    "Pneumonia": "Pneumonia",
-    "Pneumothorax": "Pneumothorax",
-}
-"""Observations that mean the same as a pathology of this project."""
-
-OTHER_ABNORMAL = (
+ABNORMAL = (
     "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
+    "Cardiomegaly",
     "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
     "Pleural Other",
+    "Fracture",
 )
-"""Observations of disease or injury without a pathology here: they make an image abnormal."""
+"""The labels, in the order of the published table: observations of disease or injury."""
 
 NO_FINDING = "No Finding"
-SUPPORT_DEVICES = "Support Devices"  # a tube or a wire says nothing of disease
-ABNORMAL = (*PATHOLOGY_OF, *OTHER_ABNORMAL)
+SUPPORT_DEVICES = "Support Devices"
 OBSERVATIONS = (*ABNORMAL, NO_FINDING, SUPPORT_DEVICES)
 
 POSITIVE, NEGATIVE, UNCERTAIN, BLANK, UNKNOWN = 1, 0, -1, -2, -3
@@ -65,8 +59,6 @@ SHOWN_REASONS = (str(Reason.UNCERTAIN_LABEL), str(Reason.UNKNOWN_LABEL))
 NAME_PARTS = 3
 _PATIENT = re.compile(r"patient\d+")
 
-logger = logging.getLogger(__name__)
-
 
 def read_chexpert(texts: pd.DataFrame, config: DataConfig) -> Entries:
     """Read the rows of `train.csv` or `valid.csv`; `data.uncertain` says what -1 becomes."""
@@ -74,19 +66,15 @@ def read_chexpert(texts: pd.DataFrame, config: DataConfig) -> Entries:
         {name: converted(texts[name], _observed).astype("int8") for name in OBSERVATIONS}
     )
     reasons, details = _reasons(texts, values, config.uncertain)
-    positive = values == POSITIVE
+    observed = values[list(ABNORMAL)]
+    labels = (observed == POSITIVE).astype(LABEL_DTYPE)
     if config.uncertain == "positive":
-        positive |= values == UNCERTAIN
-    hot = {ours: positive[theirs] for theirs, ours in PATHOLOGY_OF.items()}
-    absent = pd.Series(False, index=texts.index)
-    findings = pd.DataFrame({name: hot.get(name, absent) for name in PATHOLOGIES})
-    labels = findings.assign(any_abnormal=positive[list(ABNORMAL)].any(axis=1)).astype("uint8")
-    logger.warning("CheXpert does not label %s: 0 there says nothing", ", ".join(_unlabelled()))
-    return Entries(pd.concat([_described(texts), labels], axis=1), reasons, details)
-
-
-def _unlabelled() -> list[str]:
-    return [name for name in PATHOLOGIES if name not in PATHOLOGY_OF.values()]
+        labels = labels.mask(observed == UNCERTAIN, 1)
+    if config.uncertain == "unknown":
+        labels = labels.mask(observed == UNCERTAIN)
+    abnormal = any_abnormal(labels)
+    rows = pd.concat([_described(texts), abnormal, labels], axis=1)
+    return Entries(rows, ABNORMAL, reasons, details)
 
 
 def _observed(text: str) -> int:

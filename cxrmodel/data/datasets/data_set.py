@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cxrmodel.data.datasets.delimited import Columns, match_columns
+from cxrmodel.data.label_columns import check_label_names
 
 if TYPE_CHECKING:
     from cxrmodel.config import DataConfig
@@ -60,17 +61,25 @@ class Entries:
     Attributes:
         rows: Columns image, patient_id (text, empty where there is nothing usable), age (Int16
             years), sex (`F`, `M`), view (`AP`, `PA`, `lateral`), follow_up (Int32), official
-            (`train_val`, `test`), all null where unknown; any_abnormal and one column per
-            pathology (uint8).
+            (`train_val`, `test`), any_abnormal and one column per label (Int8, 1 or 0), all null
+            where unknown.
+        labels: Names of the label columns, in the data set's order; none where nothing is labelled.
         reasons: Why the data set itself cannot use a row, a `Reason`; empty where it can.
         details: What was found, for the ledger.
         notes: What had to be interpreted in the tables, one sentence each.
+
+    Raises:
+        DataError: Two labels have one name, or a name cannot be that of a label.
     """
 
     rows: pd.DataFrame
+    labels: tuple[str, ...]
     reasons: pd.Series
     details: pd.Series
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_label_names(self.labels)
 
 
 @dataclass(frozen=True)

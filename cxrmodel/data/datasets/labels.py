@@ -30,7 +30,7 @@ PATHOLOGIES = (
     "Pneumonia",
     "Pneumothorax",
 )
-"""Named and ordered as everywhere in this project."""
+"""Named and ordered as the data set has them; its columns in an index."""
 
 NO_FINDING = "No Finding"
 SEPARATOR = "|"

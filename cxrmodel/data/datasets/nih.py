@@ -29,6 +29,7 @@ from cxrmodel.data.datasets.data_set import (
 from cxrmodel.data.datasets.delimited import decode_table
 from cxrmodel.data.datasets.labels import PATHOLOGIES, label_matrix
 from cxrmodel.data.datasets.name_rules import NameMatch, resolve_list
+from cxrmodel.data.label_columns import LABEL_DTYPE
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ def read_nih(texts: pd.DataFrame, config: DataConfig) -> Entries:
             "view": converted(texts["view"], parse_view).astype("str"),
             "follow_up": converted(texts["follow_up"], parse_follow_up).astype("Int32"),
             "official": pd.Series(None, index=texts.index, dtype="str"),
-            "any_abnormal": findings.max(axis=1),
+            "any_abnormal": pd.array(findings.max(axis=1), LABEL_DTYPE),
         }
     )
-    hot = pd.DataFrame(findings, index=texts.index, columns=list(PATHOLOGIES))
-    return Entries(pd.concat([rows, hot], axis=1), reasons, details)
+    hot = pd.DataFrame(findings, texts.index, list(PATHOLOGIES)).astype(LABEL_DTYPE)
+    return Entries(pd.concat([rows, hot], axis=1), PATHOLOGIES, reasons, details)
 
 
 NIH = DataSet(

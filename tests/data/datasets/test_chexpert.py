@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxrmodel.config import DataConfig, ImagesConfig
-from cxrmodel.data.datasets.chexpert import ABNORMAL, CHEXPERT, OBSERVATIONS, PATHOLOGY_OF
-from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.data.datasets.chexpert import ABNORMAL, CHEXPERT, OBSERVATIONS
 from cxrmodel.data.datasets.registry import read_tables
 from cxrmodel.data.images.pixels import decode_images, open_pixels
 from cxrmodel.errors import DataError
@@ -34,8 +33,12 @@ def read(*rows, **settings):
 
 
 def findings(entries, number=0):
-    labels = entries.rows.iloc[number]
-    return {name for name in PATHOLOGIES if labels[name]}, int(labels["any_abnormal"])
+    """The positive labels, the unknown ones, and `any_abnormal`."""
+    row = entries.rows.iloc[number]
+    assert entries.labels == ABNORMAL
+    known = row[list(ABNORMAL)].dropna()
+    abnormal = None if pd.isna(row["any_abnormal"]) else int(row["any_abnormal"])
+    return set(known.index[known == 1]), set(ABNORMAL) - set(known.index), abnormal
 
 
 def test_a_row_becomes_an_entry():
@@ -44,7 +47,7 @@ def test_a_row_becomes_an_entry():
     assert described.tolist() == [
         "patient00001/study1/view1_frontal.jpg", "patient00001", 68, "F", "AP", "train_val"
     ]  # fmt: skip
-    assert findings(entries) == ({"Cardiomegaly", "Effusion"}, 1)
+    assert findings(entries) == ({"Cardiomegaly", "Pleural Effusion"}, set(), 1)
     assert entries.reasons.tolist() == entries.details.tolist() == [""]
 
 
@@ -69,9 +72,10 @@ def test_what_is_known_of_an_image(path, known, expected):
 @pytest.mark.parametrize(
     ("uncertain", "expected", "reason", "detail"),
     [
-        ("negative", ({"Pneumonia"}, 1), "", ""),
-        ("positive", ({"Pneumonia", "Edema"}, 1), "", ""),
-        ("exclude", ({"Pneumonia"}, 1), "uncertain_label", "Fracture -1, Edema -1.0"),
+        ("negative", ({"Pneumonia"}, set(), 1), "", ""),
+        ("positive", ({"Pneumonia", "Edema", "Fracture"}, set(), 1), "", ""),
+        ("unknown", ({"Pneumonia"}, {"Edema", "Fracture"}, 1), "", ""),
+        ("exclude", ({"Pneumonia"}, set(), 1), "uncertain_label", "Fracture -1, Edema -1.0"),
     ],
 )
 def test_uncertain_labels_become_what_is_asked(uncertain, expected, reason, detail):
@@ -92,9 +96,9 @@ def test_uncertain_labels_become_what_is_asked(uncertain, expected, reason, deta
         ({"Pleural_Other": 0, "Edema": 0}, 0),
     ],
 )
-def test_findings_without_a_name_here_make_an_image_abnormal_and_devices_do_not(observed, abnormal):
+def test_every_label_makes_an_image_abnormal_and_devices_do_not(observed, abnormal):
     entries = read(row(**observed))
-    assert findings(entries) == (set(), abnormal)
+    assert findings(entries)[2] == abnormal
     assert entries.reasons.tolist() == [""]
 
 
@@ -117,7 +121,10 @@ VALUES = st.lists(st.sampled_from(["1", "0", "-1", "", "1.0", "-1.0"]), min_size
 
 
 @settings(max_examples=20)
-@given(st.lists(VALUES, min_size=1, max_size=9), st.sampled_from(["negative", "positive"]))
+@given(
+    st.lists(VALUES, min_size=1, max_size=9),
+    st.sampled_from(["negative", "positive", "unknown"]),
+)
 def test_any_observations_follow_the_policy(table, uncertain):
     rows = [dict(zip(OBSERVATIONS, values, strict=True)) for values in table]
     lines = [row(**{name.replace(" ", "_"): each[name] for name in each}) for each in rows]
@@ -125,26 +132,22 @@ def test_any_observations_follow_the_policy(table, uncertain):
     yes = ("1", "1.0", "-1", "-1.0") if uncertain == "positive" else ("1", "1.0")
     for number, observed in enumerate(rows):
         positive = {name for name in ABNORMAL if observed[name] in yes}
-        named = {PATHOLOGY_OF[name] for name in positive & set(PATHOLOGY_OF)}
-        assert findings(entries, number) == (named, int(bool(positive)))
+        doubtful = {name for name in ABNORMAL if observed[name] in ("-1", "-1.0")}
+        unknown = doubtful if uncertain == "unknown" else set()
+        abnormal = 1 if positive else None if unknown else 0
+        assert findings(entries, number) == (positive, unknown, abnormal)
 
 
 def test_blanks_that_a_program_has_written_as_na_are_blanks():
     observed = dict.fromkeys((name.replace(" ", "_") for name in OBSERVATIONS), "NA")
     entries = read(row(**{**observed, "Edema": "1.0", "Fracture": "nan"}))
     assert entries.reasons.tolist() == [""]
-    assert findings(entries) == ({"Edema"}, 1)
+    assert findings(entries) == ({"Edema"}, set(), 1)
 
 
 def test_a_path_in_capitals_is_of_the_same_patient_and_part():
     entry = read(row(path=IMAGE.upper())).rows.iloc[0]
     assert (entry["patient_id"], entry["official"]) == ("patient00001", "train_val")
-
-
-def test_pathologies_that_are_not_labelled_are_named_in_the_log(caplog):
-    read(row(No_Finding=1))
-    expected = "does not label Emphysema, Fibrosis, Hernia, Infiltration, Mass, Nodule, Pleural_T"
-    assert expected in caplog.text
 
 
 @pytest.fixture
@@ -228,7 +231,7 @@ def test_a_path_is_compared_never_followed(path, reason, root, index_of):
 
 def test_a_table_of_another_data_set_is_named_with_what_it_lacks(root, index_of, write_csv):
     csv = write_csv(root / "other.csv", [("a.png", "Mass", "1")])
-    message = r"lacks required columns.*image: 'Path'; Atelectasis: 'Atelectasis'.*Columns found"
+    message = r"lacks required columns.*image: 'Path'; Enlarged .*Columns found"
     with pytest.raises(DataError, match=message):
         index_of(root, csv=str(csv), dataset="chexpert")
 

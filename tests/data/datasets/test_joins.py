@@ -20,7 +20,7 @@ def entries_of(*names, patient="1", view="PA", reason=""):
     rows = pd.DataFrame({"image": list(names), "patient_id": patient, "view": view})
     rows = rows.astype("str")
     empty = pd.Series(reason, index=rows.index, dtype="str")
-    return Entries(rows, empty, empty)
+    return Entries(rows, (), empty, empty)
 
 
 def joined(entries, *uris, parts=1):
@@ -136,6 +136,6 @@ def test_a_dicom_file_may_say_later_who_it_is_of():
 
 def test_a_long_label_is_cut_in_the_ledger():
     entries = entries_of("a.png", reason=str(Reason.UNKNOWN_LABEL))
-    entries = Entries(entries.rows, entries.reasons, pd.Series(["\u202e" + "x" * 4096]))
+    entries = Entries(entries.rows, (), entries.reasons, pd.Series(["\u202e" + "x" * 4096]))
     _, excluded = joined(entries, "a.png")
     assert excluded["detail"].tolist() == ["\\u202e" + "x" * 199]

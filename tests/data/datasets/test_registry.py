@@ -89,7 +89,8 @@ def test_too_many_tables_to_open_are_listed(find):
 def test_none_names_the_columns_of_the_chosen_data_set(find):
     message = (
         r"no metadata CSV in .*CheXpert: train\.csv and valid\.csv, or a CSV with the columns "
-        r"'Path', 'Atelectasis'.*'Support Devices' \(1 CSVs found: meta\.csv\)\. Set data\.csv"
+        r"'Path', 'Enlarged Cardiomediastinum'.*'Support Devices' "
+        r"\(1 CSVs found: meta\.csv\)\. Set data\.csv"
     )
     with pytest.raises(DataError, match=message) as caught:
         find({"meta.csv": NIH_ROW}, dataset="chexpert")
