@@ -19,6 +19,9 @@ DatasetName = Literal["auto", "table", "nih", "chexpert"]
 """Values of `data.dataset`."""
 
 PHANTOM_ROOT = "phantom"
+ALL_VIEWS = "all"
+"""Value of `data.views`: lateral views too."""
+
 EACH_IMAGE = "image"
 """Value of `data.patient_from`: each image is of another patient."""
 SIDE_STEP = 64  # the network halves a side six times
@@ -101,11 +104,12 @@ class SourceConfig(Section):
     whose columns are in `data.columns` or guessed, or a folder of images without one."""
 
     columns: ColumnsConfig = ColumnsConfig()
+    """Which column of the table says what, where data.dataset is `table`."""
 
     patient_from: Annotated[str, AfterValidator(_patient_rule)] = ""
-    """Where neither table nor DICOM tags name the patient: a regular expression with one group,
-    found in the path below the root, as in `(patient[0-9]+)`; or `image`: each image is of another
-    patient, which lets the parts share patients if it is not so."""
+    """How to know the patient, where neither a column nor DICOM's tag says it: a regular expression
+    with one group, found in the path below the root, as in `(patient[0-9]+)`; or `image`: each
+    image is of another patient, and where that is wrong, train and test share patients."""
 
 
 class DataConfig(SourceConfig):
@@ -140,7 +144,6 @@ class DataConfig(SourceConfig):
 
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
     """Number of synthetic images, where the root is `phantom`."""
-
 
     def of_sources(self) -> list[DataConfig]:
         """Return the settings of each data set of `sources`, as of a run with it alone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
@@ -32,6 +32,8 @@ from cxrmodel.data.datasets.delimited import (
     match_columns,
     read_columns,
 )
+from cxrmodel.data.datasets.joins import is_dicom_name
+from cxrmodel.data.datasets.name_rules import quoted
 from cxrmodel.data.datasets.table_labels import read_findings
 from cxrmodel.data.files.listing import IMAGE_SUFFIXES
 from cxrmodel.data.label_columns import ANY_ABNORMAL, LABEL_DTYPE, any_abnormal
@@ -109,10 +111,13 @@ def read_any_table(
         uris: Paths of the images.
 
     Raises:
-        DataError: A given column is not there, none names images, or the labels cannot be read.
+        DataError: A given column is not there, none names images, nothing says whose image it is,
+            or the labels cannot be read.
     """
     texts, notes = _all_columns(content, config.columns, name)
     fields = _fields(texts, config.columns, uris, name)
+    if "patient_id" not in fields:
+        _require_patients(config, uris, f"No column of {name} says")
     findings = read_findings(texts, fields, config, name)
     images = _relative(texts[fields["image"]])
     num_parts = _num_parts(images, uris)
@@ -147,12 +152,17 @@ def read_any_table(
     return data_set, entries
 
 
-def list_images(uris: Sequence[str]) -> tuple[ImageSet, Entries]:
+def list_images(uris: Sequence[str], config: DataConfig) -> tuple[ImageSet, Entries]:
     """Return images without a table: nothing is known of them but what DICOM tags may say.
 
     Args:
         uris: Their paths.
+        config: How to know the patient.
+
+    Raises:
+        DataError: Nothing says whose image it is.
     """
+    _require_patients(config, uris, "There is no table, and so nothing says")
     paths = _relative(pd.Series(list(uris), dtype="str"))
     names, num_parts = paths, int(paths.str.count("/").max()) + 1
     for count in range(1, num_parts):
@@ -179,6 +189,17 @@ def list_images(uris: Sequence[str]) -> tuple[ImageSet, Entries]:
     note = "There is no table: the images have no labels."
     logger.warning("%s", note)
     return replace(ANY_TABLE, name_parts=num_parts), Entries(rows, (), usable, usable, (note,))
+
+
+def _require_patients(config: DataConfig, uris: Sequence[str], problem: str) -> None:
+    """Refuse images of nobody: unless a rule or DICOM tags say it, a column has to."""
+    if not config.patient_from and not any(map(is_dicom_name, uris)):
+        raise DataError(
+            f"{problem} which patient an image is of. Set data.columns.patient_id to the column "
+            "that does, or data.patient_from to a regular expression that finds the patient in an "
+            f"image's path (the first is {quoted(uris[0])}), or to `image` if each image is of "
+            "another patient."
+        )
 
 
 def _given(columns: ColumnsConfig) -> dict[str, str]:
@@ -263,7 +284,12 @@ def _num_parts(images: pd.Series, uris: Sequence[str]) -> int:
 
     def num_met(count: int) -> int:
         keys = [
-            set(each.str.rsplit("/", n=count).str[-count:].str.join("/").str.replace(_ENDING, "", regex=True))
+            set(
+                each.str.rsplit("/", n=count)
+                .str[-count:]
+                .str.join("/")
+                .str.replace(_ENDING, "", regex=True)
+            )
             for each in (images, files)
         ]
         return len(keys[0] & keys[1])

@@ -42,6 +42,8 @@ UNPACK = "Unpack it, or set data.csv to zip://NAME_WITHIN::PATH_OF_THE_ARCHIVE"
 EXPORT = "Save the sheet as CSV (UTF-8) and set data.csv to it"
 DOWNLOAD = "Download the table itself, signed in where its site asks for it"
 NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", f"{UNPACK}; of a workbook: {EXPORT}"),
+    b"PAR1": ("a Parquet file", "Write it as CSV"),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", EXPORT),
     b"SQLite format 3": ("an SQLite database", "Export its table as CSV"),
     b"%PDF": ("a PDF", DOWNLOAD),
@@ -59,7 +61,10 @@ NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
     b"{": ("JSON", "Write it as CSV"),
     b"[": ("JSON", "Write it as CSV"),
 }
-"""First bytes of files that are not tables, what they are, and what to do."""
+"""First bytes of files that are not text, what they are, and what to do.
+
+Parquet and zip are read, as `table_forms` says, but not within gzip.
+"""
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from cxrmodel.data.datasets.data_set import DataSet, JoinedTable
 from cxrmodel.data.datasets.delimited import (
     GZIP_MAGIC,
     HEAD_BYTES,
+    Columns,
     column_list,
     header_of,
     match_columns,
@@ -130,7 +131,9 @@ class _Search:
         return [uri for uri in found.values() if uri]
 
     def _table_for(self, table: JoinedTable) -> str:
-        tables = [f.uri for f in self.files if f.bytes and f.uri.casefold().endswith(TABLE_SUFFIXES)]
+        tables = [
+            f.uri for f in self.files if f.bytes and f.uri.casefold().endswith(TABLE_SUFFIXES)
+        ]
         for pattern in table.tables:
             named = [uri for uri in tables if _is_named(uri, pattern)]
             fitting = [uri for uri in named if table.matches(self._header(uri, table.columns))]
@@ -142,7 +145,7 @@ class _Search:
         header = self._header(uri, data_set.columns)
         return data_set.matches(header, has_patients or self.has_patients)
 
-    def _header(self, uri: str, columns: dict[str, tuple[str, ...]]) -> list[str]:
+    def _header(self, uri: str, columns: Columns) -> list[str]:
         return header_of(self.head(uri), columns)
 
     def _head(self, uri: str) -> bytes:
@@ -217,10 +220,10 @@ class _Search:
             for uri in self.uris[:SHOWN_TABLES]
         ]
         more = len(self.uris) - len(shown)
-        what = " or ".join(each.title for each in candidates(self.config.dataset)[:1])
-        known = "any known data set" if self.config.dataset == "auto" else what
+        chosen = candidates(self.config.dataset)
+        known = chosen[0].title if len(chosen) == 1 else "a known data set"
         return (
-            f"No table in {self.root.root} is one of {known}. Found, with their columns: "
+            f"No table in {self.root.root} is of {known}. Found, with their columns: "
             f"{'; '.join(shown)}{f'; and {more} more' if more else ''}."
         )
 

@@ -16,7 +16,6 @@ from cxrmodel.data.datasets.any_table import ANY_TABLE, list_images, read_any_ta
 from cxrmodel.data.datasets.chexpert import CHEXPERT
 from cxrmodel.data.datasets.data_set import DataSet, Entries, ImageSet, JoinedTable
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of, match_columns, read_columns
-from cxrmodel.data.datasets.joins import is_dicom
 from cxrmodel.data.datasets.nih import NIH
 from cxrmodel.data.datasets.table_forms import as_csv
 from cxrmodel.errors import DataError
@@ -88,7 +87,7 @@ def read_tables(
     texts = [as_csv(content, name) for content, name in zip(contents, names, strict=True)]
     if config.dataset == ANY_TABLE.name:
         if not texts:
-            return list_images(uris)
+            return list_images(uris, config)
         return read_any_table(texts[0], names[0], config, uris)
     has_patients = only_dicom or bool(config.patient_from)
     data_set = data_set_of(config.dataset, texts[0][:HEAD_BYTES], has_patients)

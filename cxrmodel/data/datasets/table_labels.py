@@ -54,25 +54,34 @@ class Findings:
 def read_findings(
     texts: pd.DataFrame, fields: Mapping[str, str], config: DataConfig, name: str
 ) -> Findings:
-    """Read the labels, from the given columns or from those that look like labels."""
-    given = match_columns([str(column) for column in texts], {x: (x,) for x in config.columns.labels})
-    columns = [str(texts.columns[at]) for at in given.values()]
+    """Read the labels, from the given columns or from those that look like labels.
+
+    Args:
+        texts: All columns of the table.
+        fields: Column of each other field, and `names` where one may hold names of findings.
+        config: The given columns, and what uncertain labels become.
+        name: What to call the table in an error.
+
+    Raises:
+        DataError: A column of names holds too many different ones.
+    """
+    header = [str(column) for column in texts]
+    given = match_columns(header, {each: (each,) for each in config.columns.labels})
+    columns = [header[at] for at in given.values()]
     used = {column for field, column in fields.items() if field != "names"}
-    marked = [str(x) for x in texts if str(x) not in used and _is_marked(texts[x])]
-    if len(columns) == 1 and columns[0] not in marked:
-        return _from_names(texts[columns[0]], columns[0], config.columns.separator, name)
-    if not columns and "names" in fields and len(marked) < 2:  # noqa: PLR2004 - one may be a flag
-        if fields["names"] not in marked:
-            return _from_names(texts[fields["names"]], fields["names"], config.columns.separator, name)
-    no_finding = next((x for x in marked if x.strip().casefold() in NO_FINDING), None)
-    columns = columns or [x for x in marked if x not in RESERVED]
-    return _from_marks(texts, [x for x in columns if x != no_finding], no_finding, config)
-
-
-def _is_marked(column: pd.Series) -> bool:
-    """Tell whether a column holds nothing but yes and no, with at least one yes."""
-    values = set(converted(column, _mark).unique())
-    return values <= {1, 0, -1, BLANK} and 1 in values
+    marks = {each: set(converted(texts[each], _mark)) for each in header if each not in used}
+    marked = [each for each, found in marks.items() if UNKNOWN not in found]
+    guessed = [each for each in marked if 1 in marks[each]]
+    of_names = columns if len(columns) == 1 else []
+    if (
+        not columns and len(guessed) <= 1
+    ):  # a column of names beside a single flag, such as `smoker`
+        of_names = [fields["names"]] if "names" in fields else []
+    if of_names and of_names[0] not in marked:
+        return _from_names(texts[of_names[0]], of_names[0], config.columns.separator, name)
+    no_finding = next((each for each in marked if each.casefold() in NO_FINDING), None)
+    columns = columns or [each for each in guessed if each not in RESERVED]
+    return _from_marks(texts, [each for each in columns if each != no_finding], no_finding, config)
 
 
 def _mark(text: str) -> int:
@@ -105,12 +114,14 @@ def _from_marks(
     for each in columns:
         details[odd[each]] += each + " " + texts[each][odd[each]] + " "
     shown = column_list(columns, SHOWN_NAMES)
-    said = f"{len(columns)} labels from the columns {shown}" if columns else "without labels"
+    said = f"labels from the columns {shown}" if columns else "no labels"
     return Findings(labels, reasons, details.str.strip(), said)
 
 
 def _from_names(texts: pd.Series, column: str, separator: str, name: str) -> Findings:
-    separator = separator or next((x for x in SEPARATORS if texts.str.contains(x, regex=False).any()), "")
+    separator = separator or next(
+        (x for x in SEPARATORS if texts.str.contains(x, regex=False).any()), ""
+    )
     distinct = {text: _names_in(str(text), separator) for text in texts.unique()}
     known: dict[str, str] = {}
     for names in distinct.values():

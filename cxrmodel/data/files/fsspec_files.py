@@ -138,7 +138,9 @@ class FsspecPrefix:
     def _absolute_member(self) -> str:
         """Return the name of a file in an archive that begins with `/`; empty where none does."""
         archive = self._fs
-        members = archive.zip.namelist() if hasattr(archive, "zip") else getattr(archive, "index", ())
+        members = (
+            archive.zip.namelist() if hasattr(archive, "zip") else getattr(archive, "index", ())
+        )
         found = (str(name) for name in members if self._is_listed(name))
         return next((name for name in found if name.startswith("/")), "")
 

@@ -93,7 +93,7 @@ class Oddities:
         """Return those of several listings together."""
         joint = cls()
         for each in several:
-            for kind, names in each._names.items():  # noqa: SLF001 - of its own class
+            for kind, names in each._names.items():
                 joint._names[kind] += names
         return joint
 

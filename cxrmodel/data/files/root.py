@@ -169,8 +169,8 @@ class Root:
         """Leave out files without an ending in their name whose content is not DICOM."""
         bare = [file.uri for file in files if is_bare(file.uri)]
         with ThreadPoolExecutor(PEEK_WORKERS, "peek") as pool:
-            strangers = {uri for uri, known in zip(bare, pool.map(self._holds_dicom, bare), strict=True) if not known}
-        return [file for file in files if file.uri not in strangers]
+            known = dict(zip(bare, pool.map(self._holds_dicom, bare), strict=True))
+        return [file for file in files if known.get(file.uri, True)]
 
     def _holds_dicom(self, uri: str) -> bool:
         try:
