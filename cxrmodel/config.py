@@ -15,7 +15,10 @@ Stage = Literal[
 ]
 Precision = Literal["float32", "bfloat16", "auto"]
 
-DatasetName = Literal["auto", "table", "nih", "chexpert"]
+DatasetName = Literal[
+    "auto", "table", "nih", "chexpert", "mimic-cxr", "padchest", "vindr-cxr", "rsna-pneumonia",
+    "siim-acr", "brax", "chexpert-plus",
+]  # fmt: skip
 """Values of `data.dataset`."""
 
 PHANTOM_ROOT = "phantom"

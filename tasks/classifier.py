@@ -1,4 +1,4 @@
-"""Stage `classifier`: 14 findings from 64 latent numbers."""
+"""Stage `classifier`: findings from the latent numbers."""
 
 from __future__ import annotations
 

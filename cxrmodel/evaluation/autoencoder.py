@@ -131,8 +131,8 @@ def reconstruction_by_group(
     of_test = (images["split"] == "test").to_numpy()
     test = images[of_test]
     groups = {f"view {view}": (test["view"] == view).fillna(False) for view in ("AP", "PA")}
-    groups[NO_LISTED_FINDING] = test["any_abnormal"] == 0
-    groups |= {name: test[name] == 1 for name in pathologies}
+    groups[NO_LISTED_FINDING] = (test["any_abnormal"] == 0).fillna(False)
+    groups |= {name: (test[name] == 1).fillna(False) for name in pathologies}
     quality = {name: latents.loc[of_test, name].to_numpy(dtype=np.float64) for name in QUALITY}
     found = {}
     for name, members in groups.items():

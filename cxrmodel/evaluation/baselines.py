@@ -20,7 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from cxrmodel.data.label_columns import label_names, label_values, learnable
 from cxrmodel.errors import SplitError
+from cxrmodel.evaluation.patient_bootstrap import Floats
 from cxrmodel.evaluation.perceptual_hash import hash_images
 from cxrmodel.evaluation.predictions import PREFIX
 from cxrmodel.evaluation.principal_components import PrincipalComponents
@@ -55,8 +57,8 @@ def fit_baselines(
 ) -> dict[str, Any]:
     """Fit the baselines on train images and write their predictions for every image of the split.
 
-    The PCA sees pixels averaged down to 256 px a side (smaller images as they are). A pathology
-    that no train image has, or every one, gets its prevalence in train as constant probability.
+    The PCA sees pixels averaged down to 256 px a side (smaller images as they are). Predicted are
+    the labels that the classifier learns: those of which train has a positive and a negative image.
 
     Args:
         pixels: Images of the split, among others.
@@ -96,10 +98,11 @@ def _write_predictions(
     table: pd.DataFrame, index: Path, features: NDArray[np.float64], directory: Path
 ) -> None:
     known = pd.read_parquet(index / INDEX_FILE).set_index("image").loc[table["image"]]
-    columns = known.columns.tolist()
-    names = columns[columns.index("any_abnormal") + 1 :]
-    labels = known[names].to_numpy(dtype=np.uint8)
+    names = np.array(label_names(index / INDEX_FILE), dtype=object)
+    labels = label_values(known, names.tolist())
     in_train = (table["split"] == "train").to_numpy()
+    can_be_learned = learnable(labels[in_train])
+    names, labels = names[can_be_learned], labels[:, can_be_learned]
     predictions = {
         "pca_logistic": _predict_from_components(features, labels, in_train),
         "metadata": predict_from_metadata(known, labels, in_train),
@@ -215,24 +218,24 @@ def _total_ssim(restored: NDArray[np.float32], images: NDArray[np.float32]) -> f
 
 
 def _predict_from_components(
-    features: NDArray[np.float64], labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+    features: Floats, labels: Floats, in_train: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Return (N, C) probabilities of a standardised logistic regression per pathology."""
-    columns = []
+    found = np.empty(labels.shape, dtype=np.float32)
     for column in range(labels.shape[1]):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-        columns.append(fit_logistic(model, features, labels[:, column], in_train))
-    return np.stack(columns, axis=1)
+        found[:, column] = fit_logistic(model, features, labels[:, column], in_train)
+    return found
 
 
 def predict_from_metadata(
-    images: pd.DataFrame, labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+    images: pd.DataFrame, labels: Floats, in_train: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Predict from age, sex and view with a logistic regression per pathology.
 
     Args:
         images: N rows with `age` (years), `sex` and `view`, any of them missing.
-        labels: (N, C).
+        labels: (N, C), NaN where unknown.
         in_train: (N,), which rows to fit on.
 
     Returns:
@@ -245,11 +248,10 @@ def predict_from_metadata(
             "view": images["view"].astype(object).fillna(UNKNOWN).to_numpy(),
         }
     )
-    columns = [
-        fit_logistic(_metadata_model(), features, labels[:, column], in_train)
-        for column in range(labels.shape[1])
-    ]
-    return np.stack(columns, axis=1)
+    found = np.empty(labels.shape, dtype=np.float32)
+    for column in range(labels.shape[1]):
+        found[:, column] = fit_logistic(_metadata_model(), features, labels[:, column], in_train)
+    return found
 
 
 def _metadata_model() -> Pipeline:
@@ -263,7 +265,7 @@ def _metadata_model() -> Pipeline:
 
 
 def remember_patients(
-    patients: pd.Series, labels: NDArray[np.uint8], in_train: NDArray[np.bool_]
+    patients: pd.Series, labels: Floats, in_train: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Predict what the same patient's train images are labelled: what a leak is worth.
 
@@ -272,39 +274,40 @@ def remember_patients(
 
     Args:
         patients: (N,), the patient of each row.
-        labels: (N, C).
+        labels: (N, C), NaN where unknown.
         in_train: (N,).
 
     Returns:
         (N, C) probabilities.
     """
     codes = pd.factorize(patients)[0]
-    own = labels * in_train[:, None]  # (N, C)
-    sums = np.zeros((codes.max() + 1, labels.shape[1]))
+    counted = in_train[:, None] & ~np.isnan(labels)  # (N, C)
+    own = np.where(counted, labels, 0.0)
+    sums, counts = (np.zeros((codes.max() + 1, labels.shape[1])) for _ in range(2))
     np.add.at(sums, codes, own)
-    counts = np.bincount(codes, in_train)
-    others, num_others = sums[codes] - own, (counts[codes] - in_train)[:, None]
-    prevalence = labels[in_train].mean(axis=0)
+    np.add.at(counts, codes, counted)
+    others, num_others = sums[codes] - own, counts[codes] - counted
+    prevalence = own.sum(axis=0) / counted.sum(axis=0)
     return np.asarray((others + prevalence) / (num_others + 1), dtype=np.float32)
 
 
 def fit_logistic(
-    model: Pipeline, features: NDArray[np.float64] | pd.DataFrame, labels: NDArray[np.uint8],
-    in_train: NDArray[np.bool_],
-) -> NDArray[np.float32]:  # fmt: skip
-    """Fit on train rows and predict all; the prevalence where train holds only one class.
+    model: Pipeline, features: Floats | pd.DataFrame, labels: Floats, in_train: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Fit on train rows and predict all; the prevalence in train where there is no feature.
 
     Args:
         model: Ends in a classifier.
         features: (N, F).
-        labels: (N,), of one pathology.
+        labels: (N,), of one pathology, NaN where unknown; train has both 0 and 1.
         in_train: (N,).
 
     Returns:
         (N,) probabilities.
     """
-    known = labels[in_train]
-    if known.min() == known.max() or not features.shape[1]:
+    fitted = in_train & ~np.isnan(labels)
+    known = labels[fitted].astype(np.uint8)
+    if not features.shape[1]:
         return np.full(len(labels), known.mean(), dtype=np.float32)
-    model.fit(features[in_train], known)
+    model.fit(features[fitted], known)
     return np.asarray(model.predict_proba(features)[:, 1], dtype=np.float32)

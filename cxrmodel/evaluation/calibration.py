@@ -76,7 +76,7 @@ def fit_calibrator(labels: NDArray[np.uint8], probabilities: Floats) -> Calibrat
 def fit_calibrators(validation: Predictions) -> dict[str, Calibrator]:
     """Return a calibrator per pathology, from validation images alone."""
     return {
-        name: fit_calibrator(validation.labels[:, column], validation.probabilities[:, column])
+        name: fit_calibrator(*validation.of_class(column)[:2])
         for column, name in enumerate(validation.pathologies)
     }
 
@@ -138,25 +138,25 @@ def _bins_of(probabilities: Floats) -> NDArray[np.int64]:
 def resample_errors(test: Predictions, bootstrap: PatientBootstrap) -> Floats:
     """Return (R, C) expected calibration errors of the resamples, in the bins of the test images.
 
-    The distance in a bin times its images is the absolute sum of predicted minus observed.
+    The distance in a bin times its images is the absolute sum of predicted minus observed. Images
+    whose label is unknown are in no bin.
 
     Args:
         test: N images of C classes.
         bootstrap: Of the same images.
     """
     num_classes = len(test.pathologies)
-    surplus = test.probabilities - test.labels  # (N, C)
     by_bin = np.zeros((test.num_images, num_classes, MAX_BINS))  # (N, C, bins)
     for column in range(num_classes):
-        bins = _bins_of(test.probabilities[:, column])
-        by_bin[np.arange(test.num_images), column, bins] = surplus[:, column]
+        labels, probabilities, known = test.of_class(column)
+        by_bin[np.flatnonzero(known), column, _bins_of(probabilities)] = probabilities - labels
     flat = by_bin.reshape(test.num_images, num_classes * MAX_BINS)
     sums = bootstrap.sum_by_patient(flat)  # (P, C * bins)
-    counts = bootstrap.sum_by_patient(np.ones(test.num_images))
+    counts = bootstrap.sum_by_patient(test.known)  # (P, C)
 
     def score(drawn: Floats) -> Floats:
         distances = np.abs(drawn @ sums).reshape(len(drawn), num_classes, MAX_BINS).sum(axis=2)
-        return divide(distances, (drawn @ counts)[:, None])
+        return divide(distances, drawn @ counts)
 
     return bootstrap.resample(score)
 
@@ -217,11 +217,10 @@ def evaluate_calibration(
         bootstrap: Of the test images.
     """
     calibrators = fit_calibrators(validation)
-    columns = [
-        calibrator.apply(test.probabilities[:, column])
-        for column, calibrator in enumerate(calibrators.values())
-    ]
-    parts = {"before": test, "after": test.with_probabilities(np.stack(columns, axis=1))}
+    scaled = np.empty_like(test.probabilities)
+    for column, calibrator in enumerate(calibrators.values()):
+        scaled[:, column] = calibrator.apply(test.probabilities[:, column])
+    parts = {"before": test, "after": test.with_probabilities(scaled)}
     resampled = {when: resample_errors(part, bootstrap) for when, part in parts.items()}
     per_class = {
         name: _evaluate_class(calibrators[name], parts, column, resampled, bootstrap)
@@ -247,25 +246,28 @@ def _evaluate_class(
 ) -> ClassCalibration:  # fmt: skip
     curves, metrics = {}, {}
     for when, part in parts.items():
-        labels, probabilities = part.labels[:, column], part.probabilities[:, column]
+        labels, probabilities, known = part.of_class(column)
         curve = measure_reliability(labels, probabilities)
-        error = bootstrap.estimate(curve.error, resampled[when][:, column])
+        error = bootstrap.estimate(curve.error, resampled[when][:, column], known)
         curves[when], metrics[f"ece_{when}"] = curve, centred(error)
         metrics[f"brier_{when}"] = mean(squared_errors(labels, probabilities)[0], NO_IMAGE)
     return ClassCalibration(calibrator, curves["before"], curves["after"], metrics)
 
 
 def _gain(before: Predictions, after: Predictions, bootstrap: PatientBootstrap) -> Estimate:
-    if not before.num_images:
+    known = before.known
+    if not known.any():
         return Estimate.undefined(NO_IMAGE)
     old, new = (
-        bootstrap.sum_by_patient(squared_errors(part.labels, part.probabilities)[0])
+        bootstrap.sum_by_patient(
+            np.where(known, squared_errors(part.labels, part.probabilities)[0], 0)
+        )
         for part in (before, after)
     )
-    counts = bootstrap.sum_by_patient(np.ones(before.num_images))
+    counts = bootstrap.sum_by_patient(known)  # (P, C)
 
     def change(drawn: Floats) -> Floats:  # (r, P) -> (r, C)
-        return divide(drawn @ (new - old), (drawn @ counts)[:, None])
+        return divide(drawn @ (new - old), drawn @ counts)
 
-    value = float(change(np.ones((1, len(counts)))).mean())
+    value = float(np.nanmean(change(np.ones((1, len(counts))))))
     return bootstrap.estimate(Estimate(value), mean_over_classes(bootstrap.resample(change)))

@@ -18,9 +18,10 @@ class Cooccurrence:
     Attributes:
         names: C pathologies.
         counts: (C,), test images labelled with each.
-        labelled: (C, C), share of the row's images that are labelled with the column's pathology.
+        labelled: (C, C), share of the row's images that are labelled with the column's pathology,
+            of those where that is known.
         called: (C, C), share that are called positive for it; its diagonal is the sensitivity.
-            NaN where no image is labelled, or the column has no threshold.
+            NaN where there is no such image, or the column has no threshold.
     """
 
     names: tuple[str, ...]
@@ -37,10 +38,11 @@ def count_cooccurrence(test: Predictions, limits: Floats) -> Cooccurrence:
         limits: (C,), thresholds from validation, NaN where there is none; a probability equal to
             its threshold is positive.
     """
-    labels = test.labels.astype(np.float64)  # (N, C)
+    positive = (test.labels == 1).astype(np.float64)  # (N, C)
     called = (test.probabilities >= limits).astype(np.float64)
     called[:, np.isnan(limits)] = np.nan
-    counts = test.labels.sum(axis=0, dtype=np.int64)
+    counts = positive.sum(axis=0).astype(np.int64)
     with np.errstate(invalid="ignore"):
-        shares = [labels.T @ other / counts[:, None] for other in (labels, called)]
-    return Cooccurrence(test.pathologies, counts, *shares)
+        labelled = positive.T @ positive / (positive.T @ test.known.astype(np.float64))
+        shares = positive.T @ called / counts[:, None]
+    return Cooccurrence(test.pathologies, counts, labelled, shares)

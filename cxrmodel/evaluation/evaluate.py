@@ -33,12 +33,14 @@ class ClassEvaluation:
 
     Attributes:
         metrics: By name: those of `METRICS`, and without an interval `threshold` and `prevalence`.
+        num_labelled: Test images whose label is known; scores rest on these.
         num_positive: Positive test images.
         num_positive_patients: Patients that have them.
         warning: Why not to trust the intervals, if so.
     """
 
     metrics: dict[str, Estimate]
+    num_labelled: int
     num_positive: int
     num_positive_patients: int
     warning: str | None
@@ -86,15 +88,17 @@ def _evaluate_class(
     test: Predictions, column: int, threshold: Estimate, resampled: dict[str, Floats],
     bootstrap: PatientBootstrap,
 ) -> ClassEvaluation:  # fmt: skip
-    labels, probabilities = test.labels[:, column], test.probabilities[:, column]
+    labels, probabilities, known = test.of_class(column)
     scores = score_class(labels, probabilities, threshold)
     metrics = {
-        name: bootstrap.estimate(scores[name], resampled[name][:, column]) for name in METRICS
+        name: bootstrap.estimate(scores[name], resampled[name][:, column], known)
+        for name in METRICS
     }
     num_positive = int(labels.sum())
-    num_patients = len(np.unique(test.patients[labels == 1]))
+    num_patients = len(np.unique(test.patients[known][labels == 1]))
     return ClassEvaluation(
         metrics | {"threshold": threshold, "prevalence": prevalence(labels)},
+        len(labels),
         num_positive,
         num_patients,
         few_patients(num_patients, num_positive),
@@ -104,7 +108,7 @@ def _evaluate_class(
 def fit_thresholds(validation: Predictions) -> dict[str, Estimate]:
     """Return a threshold per pathology, from validation images alone."""
     return {
-        name: best_threshold(validation.labels[:, column], validation.probabilities[:, column])
+        name: best_threshold(*validation.of_class(column)[:2])
         for column, name in enumerate(validation.pathologies)
     }
 
@@ -115,7 +119,7 @@ def best_threshold(labels: NDArray[np.uint8], probabilities: Floats) -> Estimate
     Only observed probabilities are candidates; of equals, the highest is taken.
 
     Args:
-        labels: (N,), 0 or 1, of validation images.
+        labels: (N,), 0 or 1, of the validation images whose label is known.
         probabilities: (N,), in [0, 1].
     """
     if not labels.any():

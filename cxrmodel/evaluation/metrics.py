@@ -70,13 +70,14 @@ class Ratio:
     Attributes:
         title: What a table calls it.
         terms: From labels and probabilities, both (N,) or (N, C), and the threshold of each class,
-            to each image's share of the numerator and of the denominator, (N,) or (N, C).
+            to each image's share of the numerator and of the denominator, (N,) or (N, C). What it
+            makes of an unknown label does not count.
         needs: The kind of image without which the score is undefined.
         uses_threshold: Whether it is undefined without a threshold from validation.
     """
 
     title: str
-    terms: Callable[[Labels, Floats, Floats | float], Terms]
+    terms: Callable[[Labels | Floats, Floats, Floats | float], Terms]
     needs: Literal["image", "positive", "negative"]
     uses_threshold: bool = True
 
@@ -107,7 +108,9 @@ class Ratio:
             bootstrap: Of the same images.
         """
         arrays = (*self.terms(test.labels, test.probabilities, limits), self._needed(test.labels))
-        part, whole, needed = (bootstrap.sum_by_patient(array) for array in arrays)  # (P, C)
+        part, whole, needed = (  # (P, C)
+            bootstrap.sum_by_patient(np.where(test.known, array, 0)) for array in arrays
+        )
 
         def score(drawn: Floats) -> Floats:  # (r, P) -> (r, C)
             return np.where(drawn @ needed > 0, divide(drawn @ part, drawn @ whole), np.nan)
@@ -117,7 +120,7 @@ class Ratio:
             scores[:, np.isnan(limits)] = np.nan
         return scores
 
-    def _needed(self, labels: Labels) -> NDArray[np.bool_]:
+    def _needed(self, labels: Labels | Floats) -> NDArray[np.bool_]:
         if self.needs == "image":
             return np.ones(labels.shape, dtype=bool)
         return np.asarray(labels == (1 if self.needs == "positive" else 0))
@@ -128,26 +131,28 @@ def limit_of(threshold: Estimate) -> float:
     return np.nan if threshold.value is None else threshold.value
 
 
-def _f1(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+def _f1(labels: Labels | Floats, probabilities: Floats, limits: Floats | float) -> Terms:
     called, positive = probabilities >= limits, labels == 1
     return 2.0 * (called & positive), 1.0 * called + positive
 
 
-def _f1_at_0_5(labels: Labels, probabilities: Floats, _: Floats | float) -> Terms:
+def _f1_at_0_5(labels: Labels | Floats, probabilities: Floats, _: Floats | float) -> Terms:
     return _f1(labels, probabilities, DEFAULT_THRESHOLD)
 
 
-def _sensitivity(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+def _sensitivity(labels: Labels | Floats, probabilities: Floats, limits: Floats | float) -> Terms:
     positive = labels == 1
     return 1.0 * ((probabilities >= limits) & positive), 1.0 * positive
 
 
-def _specificity(labels: Labels, probabilities: Floats, limits: Floats | float) -> Terms:
+def _specificity(labels: Labels | Floats, probabilities: Floats, limits: Floats | float) -> Terms:
     negative = labels == 0
     return 1.0 * ((probabilities < limits) & negative), 1.0 * negative
 
 
-def squared_errors(labels: Labels, probabilities: Floats, _: Floats | float = np.nan) -> Terms:
+def squared_errors(
+    labels: Labels | Floats, probabilities: Floats, _: Floats | float = np.nan
+) -> Terms:
     """Terms of the Brier score, the mean squared error of the probabilities.
 
     Source: G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly
@@ -207,7 +212,10 @@ def resample_metrics(
 
     def rank(drawn: Floats) -> Floats:
         weights = drawn[:, bootstrap.patients]  # (r, N)
-        return np.stack([ranking.scores(weights) for ranking in rankings], axis=-1).swapaxes(0, 1)
+        scores = np.zeros((len(drawn), len(RANKED), len(rankings)))
+        for column, ranking in enumerate(rankings):
+            scores[:, :, column] = np.stack(ranking.scores(weights), axis=-1)
+        return scores
 
     ranked = bootstrap.resample(rank)  # (R, scores, C)
     return dict(zip(RANKED, ranked.swapaxes(0, 1), strict=True)) | {
@@ -216,17 +224,18 @@ def resample_metrics(
 
 
 def estimate_auroc(
-    bootstrap: PatientBootstrap, labels: Labels, scores: Floats, members: Rows
+    bootstrap: PatientBootstrap, labels: Labels | Floats, scores: Floats, members: Rows
 ) -> Estimate:
     """Estimate how well some images are told apart.
 
     Args:
         bootstrap: Of N images.
-        labels: (N,), 0 or 1.
+        labels: (N,), 0 or 1, or NaN where unknown.
         scores: (N,).
-        members: (N,), which images to judge by.
+        members: (N,), which images to judge by, where their label is known.
     """
-    own, patients = labels[members], bootstrap.patients[members]
+    members = members & ~np.isnan(labels)
+    own, patients = labels[members].astype(np.uint8), bootstrap.patients[members]
     ranking = Ranking.of(own, scores[members])
     resamples = bootstrap.resample(lambda drawn: ranking.scores(drawn[:, patients])[0])
     return bootstrap.estimate(auroc(own, scores[members]), resamples, members)
@@ -250,8 +259,8 @@ class Ranking:
     positives_below: NDArray[np.int64]
 
     @classmethod
-    def of(cls, labels: NDArray[np.uint8], scores: Floats) -> Ranking:
-        """Rank (N,) scores against (N,) labels."""
+    def of(cls, labels: Labels | Floats, scores: Floats) -> Ranking:
+        """Rank (N,) scores against (N,) labels; unknown ones, NaN, are left out."""
         order = np.argsort(scores, kind="stable")
         positives, negatives = order[labels[order] == 1], order[labels[order] == 0]
         own, other = scores[positives], scores[negatives]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrmodel.data.label_columns import label_values
 from cxrmodel.errors import DamagedArtifactError
 
 PREFIX = "p_"
@@ -20,14 +21,15 @@ class Predictions:
     """N images, C pathologies.
 
     Attributes:
-        pathologies: C names.
-        labels: (N, C), uint8, 1 where the pathology is listed.
+        pathologies: C names; none where nothing was classified.
+        labels: (N, C), float64: 1 where the pathology is listed, 0 where it is not, NaN where
+            nobody said.
         probabilities: (N, C), float64 in [0, 1].
         patients: (N,), int64, the same number for images of the same patient, from 0 upwards.
     """
 
     pathologies: tuple[str, ...]
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     patients: NDArray[np.int64]
 
@@ -35,6 +37,24 @@ class Predictions:
     def num_images(self) -> int:
         """Number of images."""
         return len(self.patients)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which labels are known, (N, C)."""
+        return ~np.isnan(self.labels)
+
+    def of_class(
+        self, column: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return what one pathology is judged by.
+
+        Returns:
+            Labels, 0 or 1, and probabilities of the images whose label is known; and which these
+            are, (N,).
+        """
+        known = self.known[:, column]
+        labels = self.labels[known, column].astype(np.uint8)
+        return labels, self.probabilities[known, column], known
 
     def with_probabilities(self, probabilities: NDArray[np.float64]) -> Predictions:
         """Return the same images with other (N, C) probabilities."""
@@ -75,7 +95,7 @@ def read_predictions(
     probabilities = table[columns].to_numpy(dtype=np.float64)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise DamagedArtifactError(f"{path} holds a value that is not a probability in [0, 1].")
-    labels = known[names].to_numpy(dtype=np.uint8)[rows]
+    labels = label_values(known, names)[rows]
     patients = known["patient_id"].to_numpy()[rows]
     parts = {}
     for part in ("train", "val", "test"):

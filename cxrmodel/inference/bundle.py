@@ -60,7 +60,7 @@ class Bundle:
         tensors: Content of `model.safetensors`.
         reference: A row per validation image: `patient` (a number without meaning elsewhere),
             `view`, `sex`, `age`, `l1`, `distance`, `mu_00` and so on, and per label `y_<label>`
-            (0, 1) and `p_<label>`.
+            (1, 0, or null where unknown) and `p_<label>`.
     """
 
     location: str
@@ -71,7 +71,7 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the classifier tells, in order."""
+        """What the classifier tells, in order; nothing where the train images had no labels."""
         return tuple(self.description["labels"])
 
 

@@ -110,9 +110,7 @@ def rescale(bundle: Bundle, scaling: Scaling) -> Bundle:
         scaling: Slope and intercept by label; a label that is not in it stays.
     """
     pairs = [scaling.get(label, (1.0, 0.0)) for label in bundle.labels]
-    slope, intercept = (
-        torch.tensor(values, dtype=torch.float32) for values in zip(*pairs, strict=True)
-    )
+    slope, intercept = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2).T
     tensors, weight, bias = dict(bundle.tensors), f"{LAST_LAYER}.weight", f"{LAST_LAYER}.bias"
     tensors[weight] = tensors[weight] * slope[:, None]
     tensors[bias] = tensors[bias] * slope + intercept
@@ -273,6 +271,8 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     Raises:
         DataError: A column is missing, no label is there, or a label is something else.
     """
+    if not labels:
+        raise DataError("This model classifies nothing, so there is nothing to recalibrate.")
     table = _read_table(path)
     present = [label for label in labels if label in table.columns]
     missing = [name for name in ("image", "patient_id") if name not in table.columns]

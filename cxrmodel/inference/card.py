@@ -36,8 +36,7 @@ def bundle_card(description: dict[str, Any], metrics: dict[str, Any], model_card
 **Research only. Not for clinical use, not a medical device.**
 
 Trained on {title}. Takes a frontal chest X-ray as PNG, JPEG or DICOM, made {size} x {size} pixels
-(fit `{images["fit"]}`); gives a probability for each of {len(description["labels"])} findings,
-{description["architecture"]["vae"]["latent_dim"]} latent numbers, and how unusual the image is.
+(fit `{images["fit"]}`); gives {_given(description)}, and how unusual the image is.
 
 ```python
 import cxrmodel
@@ -51,6 +50,12 @@ cxrmodel predict path/of/this/folder images/ --out scores.parquet
 ```
 
 {model_card.partition(COMPUTE)[0]}"""
+
+
+def _given(description: dict[str, Any]) -> str:
+    latents = f"{description['architecture']['vae']['latent_dim']} latent numbers"
+    num_labels = len(description["labels"])
+    return f"a probability for each of {num_labels} findings, {latents}" if num_labels else latents
 
 
 def _result(title: str, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -205,10 +205,18 @@ def _info(options: argparse.Namespace) -> None:
         f"unusual      l1 above {_number(about['limits']['l1'])} or distance above "
         f"{_number(about['limits']['distance'])}",
         "",
-        f"{'label':<24}{'threshold':>10}",
-        *(f"{label:<24}{_number(model.thresholds[label]):>10}" for label in model.labels),
+        *_threshold_lines(model),
     ]
     print("\n".join(lines))
+
+
+def _threshold_lines(model: Model) -> list[str]:
+    if not model.labels:
+        return ["It classifies nothing: the train images had no labels."]
+    width = max(24, *(len(label) + 2 for label in model.labels))
+    rows = {"label": "threshold"}
+    rows |= {label: _number(model.thresholds[label]) for label in model.labels}
+    return [f"{label:<{width}}{threshold:>10}" for label, threshold in rows.items()]
 
 
 def _export(options: argparse.Namespace) -> None:

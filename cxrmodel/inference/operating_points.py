@@ -88,7 +88,9 @@ def operating_points(
     if len(asked) > 1:
         raise ValueError(f"Give one of {' and '.join(asked)}: a threshold can meet only one.")
     if unknown := sorted(set(fixed) - set(bundle.labels)):
-        raise ValueError(f"{unknown[0]!r} is no label; the labels are {', '.join(bundle.labels)}.")
+        raise ValueError(
+            f"{unknown[0]!r} is no label; the labels are {', '.join(bundle.labels) or 'none'}."
+        )
     points = []
     for label in bundle.labels:
         if label in fixed:
@@ -102,10 +104,8 @@ def operating_points(
 def _find(bundle: Bundle, label: str, name: str, value: float) -> OperatingPoint:
     asked_for = f"{SHOWN[name]} {value:g}"
     labels, scores = _reference_of(bundle, label)
-    num_positive = int(labels.sum())
-    num = {"sensitivity": num_positive, "specificity": len(labels) - num_positive}.get(
-        name, len(labels)
-    )
+    num_positive, num_negative = int((labels == 1).sum()), int((labels == 0).sum())
+    num = {"sensitivity": num_positive, "specificity": num_negative}.get(name, len(labels))
     if num < MIN_POSITIVES:
         kind = {"sensitivity": "positive ", "specificity": "negative "}.get(name, "")
         reason = f"as validation has {num} {kind}images, fewer than {MIN_POSITIVES}"
@@ -139,11 +139,11 @@ def _ceil(value: float) -> int:
 def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> OperatingPoint:
     labels, scores = _reference_of(bundle, label)
     bootstrap = PatientBootstrap(bundle.reference["patient"].to_numpy())
-    called, positive = scores >= threshold, labels == 1
+    called, positive, negative = scores >= threshold, labels == 1, labels == 0
     # Of each: in how many images it could be so, and in how many it is.
     shares = {
         "sensitivity": (called & positive, positive),
-        "specificity": (~called & ~positive, ~positive),
+        "specificity": (~called & negative, negative),
         "alerts_per_100": (100.0 * called, np.ones_like(called)),
     }
     rates: dict[str, float] = {}
@@ -158,6 +158,7 @@ def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> O
     return OperatingPoint(label, asked_for, float(threshold), rates, intervals)
 
 
-def _reference_of(bundle: Bundle, label: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    reference = bundle.reference
-    return reference[f"y_{label}"].to_numpy(), reference[f"p_{label}"].to_numpy(np.float64)
+def _reference_of(bundle: Bundle, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the labels of the validation images, NaN where unknown, and their probabilities."""
+    labels = bundle.reference[f"y_{label}"].to_numpy(np.float64, na_value=np.nan)
+    return labels, bundle.reference[f"p_{label}"].to_numpy(np.float64)

@@ -54,10 +54,11 @@ def finding_rows(report: Path) -> list[dict[str, Any]]:
         report: Folder of the report.
     """
     metrics = json.loads((report / "metrics.json").read_text())
-    return [
+    rows = [
         {"finding": name, **{metric: _cell(row[metric]) for metric in SHOWN_METRICS}}
         for name, row in metrics["classifier"]["per_class"].items()
     ]
+    return rows or [{"finding": "none: there was nothing to classify"}]
 
 
 def ledger_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:

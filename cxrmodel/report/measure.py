@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ClassifierConfig
+from cxrmodel.data.label_columns import ANY_ABNORMAL
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
 from cxrmodel.evaluation.audit.localisation import (
     PLACED,
@@ -49,7 +50,8 @@ class Part:
     Attributes:
         num_images: Its images.
         num_patients: Their patients.
-        abnormal_share: Share of its images with a listed finding, None without an image.
+        abnormal_share: Share of its images with a listed finding, of those where that is known;
+            None without one.
     """
 
     num_images: int
@@ -146,7 +148,8 @@ def _limits(classifier: Evaluation) -> Floats:
 
 def _count(images: pd.DataFrame, part: str) -> Part:
     of_part = images[images["split"] == part]
-    share = float(of_part["any_abnormal"].mean()) if len(of_part) else None
+    known = of_part[ANY_ABNORMAL].dropna()
+    share = float(known.mean()) if len(known) else None
     return Part(len(of_part), int(of_part["patient_id"].nunique()), share)
 
 
@@ -160,9 +163,10 @@ def leaking_test_fraction(images: pd.DataFrame) -> float | None:
 def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
     """Return the fitted baselines and the constant ones, the hardest to beat first."""
     parts = run.predictions
-    labels = parts["train"].labels
-    prevalence = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
-    constants = {"prevalence": prevalence, "all_positive": np.ones(labels.shape[1])}
+    train = parts["train"]
+    positive, known = (train.labels == 1).sum(axis=0), train.known.sum(axis=0)
+    prevalence = positive / np.maximum(known, 1)
+    constants = {"prevalence": prevalence, "all_positive": np.ones(len(known))}
     return {
         **_fit_pca_network(run),
         **run.baseline_predictions,
@@ -174,12 +178,15 @@ def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
 
 
 def _fit_pca_network(run: Run) -> dict[str, dict[str, Predictions]]:
-    """Train the classifier on principal components; nothing where there is none, or no validation.
+    """Train the classifier on principal components.
+
+    Nothing where there is no component, no validation image or nothing to classify.
 
     It is fitted here and not in the baselines stage, which does not depend on the classifier's
     settings. It takes a second per thousand images, and 20 epochs at most.
     """
-    if not (run.compression["num_components"] and run.predictions["val"].num_images):
+    validation = run.predictions["val"]
+    if not (run.compression["num_components"] and validation.known.any()):
         return {}
     config = ClassifierConfig(**run.record.config.get("classifier", {}))
     components, index = run.inputs.baselines / PCA_LATENTS_FOLDER, run.inputs.index

@@ -33,6 +33,8 @@ def build_document(run: Run, results: Results) -> dict[str, Any]:
         "vae": _vae(run, results),
         "classifier": {
             **_evaluation(results.classifier),
+            "labels": list(results.classifier.per_class),
+            "labels_left_out": run.left_out,
             "calibration": _calibration(results.calibration),
             "per_class": {
                 name: _class(entry) | _class_calibration(results.calibration.per_class[name])
@@ -73,6 +75,7 @@ def _data(run: Run, results: Results) -> dict[str, Any]:
         "fingerprint": run.record.data_fingerprint,
         "is_synthetic": run.record.is_synthetic,
         "dataset": run.record.dataset,
+        "labels": list(run.labels),
         "title": image_set.title,
         "url": image_set.url,
         "citation": image_set.citation,
@@ -114,6 +117,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def _class(entry: ClassEvaluation) -> dict[str, Any]:
     return {
         **_values(entry.metrics),
+        "num_labelled": entry.num_labelled,
         "num_positive": entry.num_positive,
         "num_positive_patients": entry.num_positive_patients,
         "intervals": _intervals(entry.metrics),

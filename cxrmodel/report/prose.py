@@ -89,6 +89,29 @@ def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | No
     return found
 
 
+def nothing_classified(run: Run) -> str:
+    """Say why there is no classifier; empty where there is one."""
+    if run.predictions["test"].pathologies:
+        return ""
+    if not run.labels:
+        return (
+            "There was nothing to classify: the data set has no labels. What follows is about the "
+            "autoencoder and its latents."
+        )
+    return (
+        f"There was nothing to classify: no label can be learned from the train images "
+        f"({reasons_of(run.left_out)}). What follows is about the autoencoder and its latents."
+    )
+
+
+def reasons_of(left_out: dict[str, str]) -> str:
+    """List labels with the reasons why they are left out, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{names_of(those)}: {reason}" for reason, those in names.items())
+
+
 def verdict(results: Results) -> str:
     """Say in one sentence which baselines the classifier beats, each with its interval."""
     ours = results.classifier.macro["auroc"].value
@@ -171,6 +194,8 @@ def worries(results: Results, run: Run) -> list[str]:
         *_duplicates(results),
         *_too_good(results, run.record),
         *_shortcuts(results),
+        *_left_out(run),
+        *_unknown(results.classifier, run),
         *_undefined(results.classifier),
         *_few_positives(results.classifier),
         *_miscalibration(results),
@@ -257,6 +282,27 @@ def _too_good(results: Results, record: RunRecord) -> list[str]:
             "more findings than the rest, which raises F1."
         )
     return found
+
+
+def _left_out(run: Run) -> list[str]:
+    if not run.left_out or nothing_classified(run):
+        return []
+    return [
+        f"{plural(len(run.left_out), 'label')} of the data set cannot be learned and "
+        f"{'is' if len(run.left_out) == 1 else 'are'} left out of the classifier and of every "
+        f"mean ({reasons_of(run.left_out)})."
+    ]
+
+
+def _unknown(classifier: Evaluation, run: Run) -> list[str]:
+    total = run.predictions["test"].num_images
+    some = [name for name, entry in classifier.per_class.items() if entry.num_labelled < total]
+    if not some:
+        return []
+    return [
+        f"{names_of(some)}: not known for every test image. Scores, thresholds and training rest "
+        "on the images that are labelled, which need not be like the others."
+    ]
 
 
 def _undefined(classifier: Evaluation) -> list[str]:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import PHANTOM_ROOT, ImagesConfig
 from cxrmodel.data.datasets.nih import NIH
+from cxrmodel.data.label_columns import label_names
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.audit.localisation import Fit
 from cxrmodel.evaluation.autoencoder import QUALITY
 from cxrmodel.evaluation.predictions import Predictions, read_predictions
 from cxrmodel.storage.layout import (
     BOXES_FILE,
+    CONFIG_FILE,
     EXCLUDED_FILE,
     HASHES_FILE,
     HISTORY_FILE,
@@ -104,7 +106,9 @@ class Run:
         record: What the caller knows of the run.
         inputs: Folders of the stages.
         images: A row per used image: `image`, `split`, and the index's `patient_id`, `age`, `sex`,
-            `view`, `follow_up`, `any_abnormal` and pathologies, and the pixels' `crc32`.
+            `view`, `follow_up`, `source`, `any_abnormal` and labels, and the pixels' `crc32`.
+        labels: Names of all labels of the data set, in its order.
+        left_out: Why some of them are not classified, by name.
         excluded: A row per ledger entry: `stage`, `image`, `reason`, `detail`.
         notes: What the index stage had to interpret in the tables, a sentence each.
         vae_history: A row per epoch.
@@ -122,6 +126,8 @@ class Run:
     record: RunRecord
     inputs: RunInputs
     images: pd.DataFrame
+    labels: tuple[str, ...]
+    left_out: dict[str, str]
     excluded: pd.DataFrame
     notes: list[str]
     vae_history: pd.DataFrame
@@ -158,6 +164,8 @@ def read_run(inputs: RunInputs, record: RunRecord) -> Run:
         record=record,
         inputs=inputs,
         images=images,
+        labels=label_names(index),
+        left_out=_read_left_out(inputs.classifier),
         excluded=_read_ledgers(inputs),
         notes=json.loads((inputs.index / NOTES_FILE).read_text("utf-8")),
         vae_history=read_table(inputs.vae / HISTORY_FILE, PER_EPOCH["vae"]),
@@ -172,6 +180,12 @@ def read_run(inputs: RunInputs, record: RunRecord) -> Run:
         },
         compression=json.loads((inputs.baselines / RECONSTRUCTION_FILE).read_text()),
     )
+
+
+def _read_left_out(classifier: Path) -> dict[str, str]:
+    config = json.loads((classifier / CONFIG_FILE).read_text("utf-8"))
+    left_out: dict[str, str] = config["labels_left_out"]
+    return left_out
 
 
 def _read_latents(directory: Path, names: list[str], columns: list[str]) -> pd.DataFrame:

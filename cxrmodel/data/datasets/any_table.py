@@ -18,6 +18,7 @@ from cxrmodel.data.datasets.data_set import (
     Entries,
     ImageSet,
     converted,
+    described,
     parse_age,
     parse_part,
     parse_patient_id,
@@ -123,16 +124,13 @@ def read_any_table(
     num_parts = _num_parts(images, uris)
     absent = pd.Series("", texts.index, dtype="str")
     values = {field: texts[fields[field]] if field in fields else absent for field in GUESSES}
-    rows = pd.DataFrame(
-        {
-            "image": images.str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/"),
-            "patient_id": converted(values["patient_id"], parse_patient_id).astype("str"),
-            "age": converted(values["age"], parse_age).astype("Int16"),
-            "sex": converted(values["sex"], parse_sex).astype("str"),
-            "view": converted(values["view"], parse_view).astype("str"),
-            "follow_up": pd.Series(None, index=texts.index, dtype="Int32"),
-            "official": converted(values["part"], parse_part).astype("str"),
-        }
+    rows = described(
+        images.str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/"),
+        patient_id=converted(values["patient_id"], parse_patient_id),
+        age=converted(values["age"], parse_age),
+        sex=converted(values["sex"], parse_sex),
+        view=converted(values["view"], parse_view),
+        official=converted(values["part"], parse_part),
     )
     file = name.rsplit("/", 1)[-1]  # without its folder, which must not change the output
     guessed = [field for field in fields if not getattr(config.columns, field, "")]
@@ -172,19 +170,8 @@ def list_images(uris: Sequence[str], config: DataConfig) -> tuple[ImageSet, Entr
             break
     else:
         names = paths
-    unknown = pd.Series(None, index=paths.index, dtype="str")
-    rows = pd.DataFrame(
-        {
-            "image": names,
-            "patient_id": pd.Series("", index=paths.index, dtype="str"),
-            "age": pd.array([None] * len(paths), dtype="Int16"),
-            "sex": unknown,
-            "view": unknown,
-            "follow_up": pd.array([None] * len(paths), dtype="Int32"),
-            "official": unknown,
-            ANY_ABNORMAL: pd.array([None] * len(paths), dtype=LABEL_DTYPE),
-        }
-    )
+    unknown = pd.Series(None, index=paths.index, dtype=LABEL_DTYPE)
+    rows = described(names).assign(**{ANY_ABNORMAL: unknown})
     usable = pd.Series("", index=paths.index, dtype="str")
     note = "There is no table: the images have no labels."
     logger.warning("%s", note)

@@ -40,6 +40,16 @@ PARTS = {
 }
 """Names of official parts, of letters alone."""
 
+DESCRIBED = {
+    "patient_id": "str",
+    "age": "Int16",
+    "sex": "str",
+    "view": "str",
+    "follow_up": "Int32",
+    "official": "str",
+}
+"""What is said of each image beside its name and its labels, and as which type."""
+
 _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
 _SEEN_FROM_THE_SIDE = re.compile(
@@ -155,6 +165,25 @@ class DataSet(ImageSet):
     def matches(self, header: list[str], only_dicom: bool) -> bool:
         """Tell whether a table with this header is of this data set."""
         return set(self.required_of(only_dicom)) <= set(match_columns(header, self.columns))
+
+
+def described(image: pd.Series, **known: pd.Series) -> pd.DataFrame:
+    """Return the columns of `Entries.rows` before the labels, null where nothing is known.
+
+    Args:
+        image: Name of each image.
+        known: Any of patient_id, age, sex, view, follow_up and official.
+    """
+    unknown = {"patient_id": ""}
+    return pd.DataFrame(
+        {
+            "image": image,
+            **{
+                name: pd.Series(known.get(name, unknown.get(name)), image.index, dtype=dtype)
+                for name, dtype in DESCRIBED.items()
+            },
+        }
+    )
 
 
 def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:

@@ -13,14 +13,34 @@ import pandas as pd
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.any_table import ANY_TABLE, list_images, read_any_table
+from cxrmodel.data.datasets.brax import BRAX
 from cxrmodel.data.datasets.chexpert import CHEXPERT
+from cxrmodel.data.datasets.chexpert_plus import CHEXPERT_PLUS
 from cxrmodel.data.datasets.data_set import DataSet, Entries, ImageSet, JoinedTable
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of, match_columns, read_columns
+from cxrmodel.data.datasets.mimic_cxr import MIMIC_CXR
 from cxrmodel.data.datasets.nih import NIH
+from cxrmodel.data.datasets.padchest import PADCHEST
+from cxrmodel.data.datasets.rsna_pneumonia import RSNA_PNEUMONIA
+from cxrmodel.data.datasets.siim_acr import SIIM_ACR
 from cxrmodel.data.datasets.table_forms import as_csv
+from cxrmodel.data.datasets.vindr_cxr import VINDR_CXR
 from cxrmodel.errors import DataError
 
-DATASETS: Mapping[str, DataSet] = {each.name: each for each in (NIH, CHEXPERT)}
+DATASETS: Mapping[str, DataSet] = {
+    each.name: each
+    for each in (
+        NIH,
+        CHEXPERT,
+        MIMIC_CXR,
+        PADCHEST,
+        VINDR_CXR,
+        RSNA_PNEUMONIA,
+        SIIM_ACR,
+        BRAX,
+        CHEXPERT_PLUS,
+    )
+}
 """By their name in `data.dataset`, in the order in which they are looked for."""
 
 AUTO = "auto"

@@ -1,4 +1,4 @@
-"""Tables that are no text: in a zip archive, as Parquet, or as lines of JSON; all become CSV."""
+"""Tables that are no text: in a zip archive, as Parquet or as JSON; all become CSV."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from cxrmodel.errors import DataError
 
 MAX_TABLE_BYTES = 1 << 30
 LIST_SEPARATOR = "|"  # between the names of a list in one cell
-WHOLE_SUFFIXES = (".parquet", ".zip")
+WHOLE_SUFFIXES = (".parquet", ".zip", ".json")
 """Endings of tables whose first bytes do not hold their header."""
 
-_ZIP, _PARQUET, _JSON_LINE = b"PK\x03\x04", b"PAR1", b'{"'
+JSON_SUFFIX = ".json"
+
+_ZIP, _PARQUET = b"PK\x03\x04", b"PAR1"
 _JUNK = "__MACOSX/"
 
 
@@ -41,8 +43,8 @@ def as_csv(content: bytes, name: str) -> bytes:
         content = _unpacked(content, name)
     if content.startswith(_PARQUET):
         return _parquet_as_csv(content, name)
-    if content.startswith(_JSON_LINE):
-        return _json_lines_as_csv(content, name)
+    if name.casefold().endswith(JSON_SUFFIX):
+        return _json_as_csv(content, name)
     return content
 
 
@@ -108,31 +110,24 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-def _json_lines_as_csv(content: bytes, name: str) -> bytes:
-    rows = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError as error:
-            raise DataError(
-                f"{name} cannot be read as lines of JSON: line {number:,} is none ({error}). Copy "
-                "it again, or write the table as CSV."
-            ) from error
-        if isinstance(row, dict):
-            rows.append(row)
-    return _frame_as_csv(pd.DataFrame(rows))
+def _json_as_csv(content: bytes, name: str) -> bytes:
+    """Convert a list of objects, or lines of one object each."""
+    try:
+        is_list = content.lstrip().startswith(b"[")
+        rows = json.loads(content) if is_list else [json.loads(x) for x in content.splitlines()]
+    except ValueError as error:
+        raise DataError(
+            f"{name} cannot be read as JSON, as a list or in lines: {error}. Copy it again."
+        ) from error
+    return _frame_as_csv(pd.DataFrame([row for row in rows if isinstance(row, dict)]))
 
 
 def _frame_as_csv(frame: pd.DataFrame) -> bytes:
-    lists = [column for column in frame if frame[column].map(_is_list).any()]
-    for column in lists:
-        frame[column] = frame[column].map(_joined)
+    frame = frame.apply(lambda column: column.map(_joined) if column.dtype == object else column)
     return frame.to_csv(index=False).encode()
 
 
-def _is_list(cell: object) -> bool:
-    return hasattr(cell, "__iter__") and not isinstance(cell, str)
-
-
 def _joined(cell: object) -> object:
-    return LIST_SEPARATOR.join(map(str, cell)) if _is_list(cell) else cell  # type: ignore[call-overload]
+    if isinstance(cell, str) or not isinstance(cell, Iterable):
+        return cell
+    return LIST_SEPARATOR.join(str(each) for each in cell)

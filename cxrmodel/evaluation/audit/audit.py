@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxrmodel.data.label_columns import ANY_ABNORMAL, label_values
 from cxrmodel.evaluation.audit.duplicates import Duplicates, find_duplicates
 from cxrmodel.evaluation.audit.latents import probe_latents, score_anomaly
 from cxrmodel.evaluation.audit.shortcuts import Shortcut, measure_shortcut
@@ -25,7 +26,7 @@ from cxrmodel.evaluation.autoencoder import (
     latent_columns,
     reconstruction_by_group,
 )
-from cxrmodel.evaluation.patient_bootstrap import Estimate, PatientBootstrap
+from cxrmodel.evaluation.patient_bootstrap import Estimate, Floats, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -75,31 +76,33 @@ def audit_run(
         bootstrap: Of the test images.
     """
     test = predictions["test"]
-    threshold = balanced_threshold(predictions["val"])
+    abnormal = label_values(images, [ANY_ABNORMAL])[:, 0]
+    of_val, of_test = ((images["split"] == part).to_numpy() for part in ("val", "test"))
+    threshold = balanced_threshold(predictions["val"], abnormal[of_val])
     strata = strata_of(images)
-    of_test = (images["split"] == "test").to_numpy()
     in_test = {kind: values[of_test] for kind, values in strata.items()}
-    rates = _train_rates(images, strata)
+    rates = _train_rates(images, abnormal, strata)
     return Audit(
         find_duplicates(images, hashes, pixels),
         probe_latents(latent_columns(latents, "mu"), images, bootstrap),
         {
-            kind: measure_shortcut(test, values, rates[kind], bootstrap)
+            kind: measure_shortcut(test, abnormal[of_test], values, rates[kind], bootstrap)
             for kind, values in in_test.items()
         },
         threshold,
-        evaluate_subgroups(test, subgroups(in_test), threshold, bootstrap),
-        score_anomaly(latents, images, bootstrap),
+        evaluate_subgroups(test, abnormal[of_test], subgroups(in_test), threshold, bootstrap),
+        score_anomaly(latents, images, abnormal, bootstrap),
         reconstruction_by_group(latents, images, test.pathologies, bootstrap),
     )
 
 
-def _train_rates(images: pd.DataFrame, strata: dict[str, Strata]) -> dict[str, dict[str, float]]:
-    """Return the share of train images with a listed finding by kind and stratum."""
-    in_train = (images["split"] == "train").to_numpy()
-    abnormal = images.loc[in_train, "any_abnormal"].astype("float64").to_numpy()
+def _train_rates(
+    images: pd.DataFrame, abnormal: Floats, strata: dict[str, Strata]
+) -> dict[str, dict[str, float]]:
+    """Return the share of train images with a listed finding by kind and stratum, where known."""
+    in_train = (images["split"] == "train").to_numpy() & ~np.isnan(abnormal)
     found = {}
     for kind, values in strata.items():
-        shares = pd.Series(abnormal).groupby(values[in_train]).mean()
+        shares = pd.Series(abnormal[in_train]).groupby(values[in_train]).mean()
         found[kind] = {str(name): float(share) for name, share in shares.items()}
     return found

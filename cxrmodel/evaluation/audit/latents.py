@@ -79,13 +79,14 @@ def _probe_age(
 
 
 def score_anomaly(
-    latents: pd.DataFrame, images: pd.DataFrame, bootstrap: PatientBootstrap
+    latents: pd.DataFrame, images: pd.DataFrame, abnormal: Floats, bootstrap: PatientBootstrap
 ) -> dict[str, Estimate]:
     """AUROC for any listed finding, on test, of three measures of how unusual an image is.
 
     Args:
         latents: N rows of `latents.parquet`.
-        images: The same N rows, with `split` and `any_abnormal`.
+        images: The same N rows, with `split`.
+        abnormal: (N,), 1 where a finding is listed, 0 where none is, NaN where nobody can know.
         bootstrap: Of the test rows among them.
 
     Returns:
@@ -93,7 +94,6 @@ def score_anomaly(
         the train images with no listed finding), where those are at least two.
     """
     of_test = (images["split"] == "test").to_numpy()
-    abnormal = images["any_abnormal"].to_numpy(dtype=np.uint8)
     mu = latent_columns(latents, "mu")
     scores = {
         "reconstruction_error": latents["l1"].to_numpy(dtype=np.float64),

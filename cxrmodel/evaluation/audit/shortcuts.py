@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrmodel.evaluation.audit.subgroups import Strata, any_finding, levels_of
-from cxrmodel.evaluation.metrics import Labels, estimate_auroc
+from cxrmodel.evaluation.audit.subgroups import Strata, levels_of
+from cxrmodel.evaluation.metrics import estimate_auroc
 from cxrmodel.evaluation.patient_bootstrap import (
     Estimate,
+    Floats,
     PatientBootstrap,
     Rows,
     divide,
@@ -51,12 +52,14 @@ class Shortcut:
 
 
 def measure_shortcut(
-    test: Predictions, strata: Strata, rates: dict[str, float], bootstrap: PatientBootstrap
-) -> Shortcut:
+    test: Predictions, abnormal: Floats, strata: Strata, rates: dict[str, float],
+    bootstrap: PatientBootstrap,
+) -> Shortcut:  # fmt: skip
     """Compare the score over all pairs of images with that over pairs of the same stratum.
 
     Args:
         test: N images.
+        abnormal: (N,), 1 where a finding is listed, 0 where none is, NaN where nobody can know.
         strata: (N,), None where unknown.
         rates: Share of images with a listed finding in train, by stratum.
         bootstrap: Of the test images.
@@ -79,7 +82,7 @@ def measure_shortcut(
         _macro(within, bootstrap),
         _macro(change, bootstrap),
         {name: _macro(classes, bootstrap) for name, classes in parts.items()},
-        estimate_auroc(bootstrap, any_finding(test), scores, known),
+        estimate_auroc(bootstrap, abnormal, scores, known),
     )
 
 
@@ -99,14 +102,14 @@ def _by_class(parts: dict[str, list[Estimate]], num_classes: int) -> list[dict[s
 
 
 def _within(
-    labels: Labels, members: dict[str, Rows], defined: dict[str, Estimate],
+    labels: Floats, members: dict[str, Rows], defined: dict[str, Estimate],
     bootstrap: PatientBootstrap,
 ) -> Estimate:  # fmt: skip
     """Average the strata, weighted by their numbers of pairs."""
     if not defined:
         return Estimate.undefined("no stratum has both classes")
     own = [labels[members[name]] for name in defined]
-    pairs = np.array([part.sum() * (1.0 - part).sum() for part in own])
+    pairs = np.array([float((part == 1).sum()) * (part == 0).sum() for part in own])
     values = np.array([estimate.value for estimate in defined.values()], dtype=np.float64)
     resamples = np.stack([estimate.resamples for estimate in defined.values()])  # (strata, R)
     weights = np.where(np.isnan(resamples), 0.0, pairs[:, None])

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from cxrmodel.evaluation.metrics import Labels, estimate_auroc, limit_of
+from cxrmodel.evaluation.metrics import estimate_auroc, limit_of
 from cxrmodel.evaluation.patient_bootstrap import Estimate, Floats, PatientBootstrap, Rows
 from cxrmodel.evaluation.predictions import Predictions
 
@@ -25,6 +25,7 @@ VISIT_NAMES = ("first image", "follow-up 1 to 4", "follow-up 5 and later")
 SUBGROUPS = ("sex", "age", "view")
 MIN_IMAGES = 30
 EVERYONE = "all test images"
+NOTHING_CLASSIFIED = "nothing is classified"
 
 Strata = NDArray[np.object_]
 
@@ -79,25 +80,27 @@ def _banded(column: pd.Series, bounds: tuple[int, ...], names: tuple[str, ...]) 
     return np.asarray(banded)
 
 
-def any_finding(predictions: Predictions) -> Labels:
-    """Return (N,), 1 where a pathology is listed."""
-    return np.asarray(predictions.labels.max(axis=1, initial=0))
-
-
 def any_finding_score(predictions: Predictions) -> Floats:
     """Return (N,), the probability of at least one pathology if they were independent."""
     return np.asarray(1 - (1 - predictions.probabilities).prod(axis=1))
 
 
-def balanced_threshold(validation: Predictions) -> Estimate:
+def balanced_threshold(validation: Predictions, abnormal: Floats) -> Estimate:
     """Return the threshold with the highest sensitivity plus specificity on validation.
 
     Source: W. J. Youden, Index for rating diagnostic tests, Cancer 3 (1950).
+
+    Args:
+        validation: N images.
+        abnormal: (N,), 1 where a finding is listed, 0 where none is, NaN where nobody can know.
     """
-    labels = any_finding(validation)
+    if not validation.pathologies:
+        return Estimate.undefined(NOTHING_CLASSIFIED)
+    known = ~np.isnan(abnormal)
+    labels = abnormal[known].astype(np.uint8)
     if not labels.any() or labels.all():
         return Estimate.undefined("validation lacks images with or without a listed finding")
-    false, true, candidates = roc_curve(labels, any_finding_score(validation))
+    false, true, candidates = roc_curve(labels, any_finding_score(validation)[known])
     best = 1 + int(np.argmax((true - false)[1:]))  # the first candidate is infinite
     return Estimate(float(candidates[best]))
 
@@ -109,7 +112,7 @@ class Subgroup:
     Attributes:
         num_images: Images.
         num_patients: Patients.
-        num_abnormal: Images with a listed finding.
+        num_abnormal: Images with a listed finding, where that is known.
         auroc: Of the score for any listed finding.
         false_positive_rate: Share called abnormal of the images with no listed finding.
         false_negative_rate: Share called normal of those with one.
@@ -124,34 +127,37 @@ class Subgroup:
 
 
 def evaluate_subgroups(
-    test: Predictions, groups: dict[str, Rows], threshold: Estimate, bootstrap: PatientBootstrap
-) -> dict[str, Subgroup]:
-    """Judge every group of at least 30 images, and all images first.
+    test: Predictions, abnormal: Floats, groups: dict[str, Rows], threshold: Estimate,
+    bootstrap: PatientBootstrap,
+) -> dict[str, Subgroup]:  # fmt: skip
+    """Judge every group of at least 30 images, and all images first; none without a label.
 
     Args:
         test: N images.
+        abnormal: (N,), 1 where a finding is listed, 0 where none is, NaN where nobody can know.
         groups: Members of each, (N,).
         threshold: Of the score for any listed finding, from validation.
         bootstrap: Of the same images.
     """
-    labels, scores = any_finding(test), any_finding_score(test)
+    if not test.pathologies:
+        return {}
+    scores = any_finding_score(test)
     everyone = {EVERYONE: np.ones(test.num_images, dtype=bool)} if test.num_images else {}
     large = {name: rows for name, rows in groups.items() if rows.sum() >= MIN_IMAGES}
     return {
-        name: _evaluate(test, labels, scores, rows, threshold, bootstrap)
+        name: _evaluate(test, abnormal, scores, rows, threshold, bootstrap)
         for name, rows in (everyone | large).items()
     }
 
 
 def _evaluate(
     test: Predictions,
-    labels: Labels,
+    labels: Floats,
     scores: Floats,
     rows: Rows,
     threshold: Estimate,
     bootstrap: PatientBootstrap,
 ) -> Subgroup:
-    abnormal = labels == 1
     called = (scores >= limit_of(threshold)).astype(np.float64)
     is_undefined = threshold.value is None
     judged = np.zeros(len(rows), dtype=bool) if is_undefined else rows
@@ -159,10 +165,10 @@ def _evaluate(
     return Subgroup(
         int(rows.sum()),
         len(np.unique(test.patients[rows])),
-        int(labels[rows].sum()),
+        int((labels[rows] == 1).sum()),
         estimate_auroc(bootstrap, labels, scores, rows),
-        bootstrap.mean(called, judged & ~abnormal, reason),
-        bootstrap.mean(1 - called, judged & abnormal, reason),
+        bootstrap.mean(called, judged & (labels == 0), reason),
+        bootstrap.mean(1 - called, judged & (labels == 1), reason),
     )
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
+from cxrmodel.data.label_columns import LABEL_DTYPE, label_values
 from cxrmodel.errors import DataError
 from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.evaluation.predictions import PREFIX, Predictions
@@ -158,7 +159,7 @@ def read_finished_run(url: str) -> FinishedRun:
     metrics = _parse_metrics(read(METRICS_FILE, bytes), f"{root}/{METRICS_FILE}")
     table = read(TEST_PREDICTIONS_FILE, lambda content: pd.read_parquet(io.BytesIO(content)))
     _check_table(table, metrics, f"{root}/{TEST_PREDICTIONS_FILE}")
-    table = table.sort_values("image", ignore_index=True)
+    table = _known_as_numbers(table.sort_values("image", ignore_index=True))
     return FinishedRun(
         root=root,
         name=folder.rsplit("/", 1)[-1],
@@ -218,6 +219,13 @@ def _check_table(table: pd.DataFrame, metrics: dict[str, Any], where: str) -> No
         )
 
 
+def _known_as_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with labels of 1, 0, or NaN where unknown, whatever type they have."""
+    names = [name for name in table.columns if name.startswith(LABEL_PREFIX)]
+    values = label_values(table, names)
+    return table.assign(**{name: values[:, column] for column, name in enumerate(names)})
+
+
 def _photograph(png: bytes) -> str:
     return jpeg_url(Image.open(io.BytesIO(png)).convert("RGB"), max_bytes=MAX_SAMPLES_BYTES)
 
@@ -228,6 +236,7 @@ def write_test_predictions(run: Run, path: Path) -> None:
     table["l1"] = run.latents.loc[run.in_test, "l1"].to_numpy()
     test = run.predictions["test"]
     labels = pd.DataFrame(test.labels, columns=[LABEL_PREFIX + name for name in test.pathologies])
+    labels = labels.astype(LABEL_DTYPE)
     probabilities = pd.DataFrame(
         test.probabilities.astype(np.float32), columns=[PREFIX + name for name in test.pathologies]
     )
@@ -239,5 +248,5 @@ def _to_predictions(table: pd.DataFrame) -> Predictions:
     columns = [name for name in table.columns if name.startswith(PREFIX)]
     names = tuple(column.removeprefix(PREFIX) for column in columns)
     patients: NDArray[np.int64] = pd.factorize(table["patient_id"], sort=True)[0].astype(np.int64)
-    labels = table[[LABEL_PREFIX + name for name in names]].to_numpy(dtype=np.uint8)
+    labels = label_values(table, [LABEL_PREFIX + name for name in names])
     return Predictions(names, labels, table[columns].to_numpy(dtype=np.float64), patients)

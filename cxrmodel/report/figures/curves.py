@@ -36,14 +36,16 @@ def draw_training_curves(vae: pd.DataFrame, classifier: pd.DataFrame, theme: The
     Args:
         vae: A row per epoch: `epoch`, `val_l1`, `val_kl_nats`, `posterior_variance`,
             `active_units` and `lr`; each term of the objective has `train_` and `val_` columns.
-        classifier: A row per epoch: `epoch`, `train_loss`, `val_loss`.
+        classifier: A row per epoch: `epoch`, `train_loss`, `val_loss`; no row where there is
+            nothing to classify.
         theme: Colours.
     """
     histories = {"vae": vae.assign(lr_millionths=1e6 * vae["lr"]), "classifier": classifier}
     further = [("vae", name, f"Autoencoder: {name}", name) for name in _further_terms(vae)]
     num_rows = 2 + math.ceil(len(further) / PANELS_PER_ROW)
     figure = new_figure(num_rows * ROW_IN)
-    for column, (history, name, title, unit) in enumerate(PAIRS):
+    pairs = [pair for pair in PAIRS if len(histories[pair[0]])]
+    for column, (history, name, title, unit) in enumerate(pairs):
         axes = _panel(figure, 0, column, title, unit)
         _draw_pair(axes, histories[history], name, theme)
     for column, (name, title, unit) in enumerate(SINGLE):

@@ -15,7 +15,7 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.posterior import AggregatePosterior
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
+from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place, shown_name
 from cxrmodel.report.run import Run
 from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder
@@ -132,12 +132,14 @@ def nearest_of_others(
 
 
 def _title(run: Run, row: int) -> str:
-    """Name an image with the findings that are listed for it."""
+    """Name an image with the findings that are listed for it, where anything is labelled."""
     entry = run.images.iloc[row]
-    listed = [name for name in run.predictions["test"].pathologies if entry[name]]
-    shown = listed[0].replace("_", " ") if listed else "none listed"
+    known = entry[list(run.labels)].dropna()
+    listed = [str(name) for name in known.index[known == 1]]
+    shown = shown_name(listed[0]) if listed else "none listed" if len(known) else "not labelled"
     more = f" +{len(listed) - 1}" if len(listed) > 1 else ""
-    return f"{str(entry['image']).removesuffix('.png')}\n{shown}{more}"
+    name = str(entry["image"]).removesuffix(".png")
+    return f"{name}\n{shown}{more}" if run.labels else name
 
 
 def draw_image_grid(rows: list[ImageRow], theme: Theme) -> Figure:

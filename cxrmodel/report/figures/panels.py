@@ -26,6 +26,7 @@ from cxrmodel.report.figures.theme import (
     contrast,
     new_figure,
     place,
+    shown_name,
 )
 
 NUM_COLUMNS = 5
@@ -33,6 +34,7 @@ LEFT_IN, TOP_IN, BOTTOM_IN, GAP_X_IN, GAP_Y_IN = 0.62, 0.78, 0.55, 0.46, 0.62
 PANEL_IN = (WIDTH_IN - LEFT_IN - 0.15 - (NUM_COLUMNS - 1) * GAP_X_IN) / NUM_COLUMNS
 DASHES = (0, (4, 3))
 MATRIX_LEFT_IN, MATRIX_GAP_IN, MATRIX_TOP_IN, MATRIX_BOTTOM_IN = 1.75, 0.3, 0.42, 1.4
+MIN_CELL_IN, MAX_CELL_IN = 0.21, 0.3
 UNDEFINED = "\u2013"
 LOW_RECALL = 0.1  # below it a precision is of a few images
 
@@ -95,14 +97,15 @@ def _draw_curves(
 ) -> Figure:
     def panel(axes: Axes, name: str) -> str | None:
         column = model.pathologies.index(name)
-        labels = model.labels[:, column]
+        labels, probabilities, known = model.of_class(column)
         if not labels.any() or labels.all():
             return "needs both classes"
         highest = 0.0
         chance = [0.0, 1.0] if kind.points is _roc else [float(labels.mean())] * 2
         axes.plot([0, 1], chance, color=theme.muted, linewidth=0.8, linestyle=DASHES)
-        for predictions, look in ((baseline, _second(theme)), (model, _first(theme))):
-            x, y = kind.points(labels, predictions.probabilities[:, column])
+        others = baseline.probabilities[known, column]
+        for found, look in ((others, _second(theme)), (probabilities, _first(theme))):
+            x, y = kind.points(labels, found)
             axes.plot(x, y, drawstyle=kind.steps, **look)
             highest = max(highest, float(y[x >= LOW_RECALL].max()))
         if kind.points is _precision_recall:
@@ -166,7 +169,7 @@ def _draw(
 
 
 def _finish(axes: Axes, name: str, note: str | None, theme: Theme) -> None:
-    axes.set_title(name.replace("_", " "), fontsize=FONT_PT, fontweight="normal", pad=5)
+    axes.set_title(shown_name(name), fontsize=FONT_PT, fontweight="normal", pad=5)
     for axis in (axes.xaxis, axes.yaxis):
         places = axis.get_majorticklocs()
         axis.set_ticks(places, [f"{tick:.2g}" for tick in places])
@@ -207,31 +210,38 @@ def _add_legend(figure: Figure, entries: dict[str, dict[str, Any]], theme: Theme
 
 
 def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
-    """Draw both matrices beside each other, in percent.
+    """Draw both matrices in percent, beside each other where their cells have room for numbers.
 
     Args:
         found: To draw.
         theme: Colours; one hue from the paper's colour on, so that grey shows it as well.
     """
+    names = [shown_name(name) for name in found.names]
+    rows = [f"{name}  ({count:,})" for name, count in zip(names, found.counts, strict=True)]
     side = (WIDTH_IN - MATRIX_LEFT_IN - MATRIX_GAP_IN - 0.1) / 2
-    figure = new_figure(MATRIX_TOP_IN + side + MATRIX_BOTTOM_IN)
+    is_wide = side >= MIN_CELL_IN * len(names)
+    if not is_wide:  # one below the other
+        side = min(MAX_CELL_IN * len(names), WIDTH_IN - MATRIX_LEFT_IN - 0.1)
+    height = MATRIX_TOP_IN + side + MATRIX_BOTTOM_IN
+    figure = new_figure(height if is_wide else 2 * height)
     panels = (("Also labelled, %", found.labelled), ("Called positive, %", found.called))
     for number, (title, shares) in enumerate(panels):
-        left = MATRIX_LEFT_IN + number * (side + MATRIX_GAP_IN)
-        axes = place(figure, left, MATRIX_TOP_IN, side, side)
-        _fill_matrix(axes, shares, theme)
+        right, down = (number, 0) if is_wide else (0, number)
+        left = MATRIX_LEFT_IN + right * (side + MATRIX_GAP_IN)
+        axes = place(figure, left, MATRIX_TOP_IN + down * height, side, side)
+        _fill_matrix(axes, shares, theme, are_numbered=side >= MIN_CELL_IN * len(names))
         axes.set_title(title)
-        names = [name.replace("_", " ") for name in found.names]
         axes.set_xticks(range(len(names)), names, rotation=90)
-        rows = [f"{name}  ({count:,})" for name, count in zip(names, found.counts, strict=True)]
-        axes.set_yticks(range(len(names)), rows if number == 0 else [])
+        axes.set_yticks(range(len(names)), rows if right == 0 else [])
     return figure
 
 
-def _fill_matrix(axes: Axes, shares: NDArray[np.float64], theme: Theme) -> None:
+def _fill_matrix(
+    axes: Axes, shares: NDArray[np.float64], theme: Theme, *, are_numbered: bool
+) -> None:
     colours = LinearSegmentedColormap.from_list("share", [theme.paper, theme.first])
     axes.imshow(shares, cmap=colours, vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares):
+    for (row, column), share in np.ndenumerate(shares) if are_numbered else ():
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL_PT - 0.5}
         if np.isnan(share):
             axes.text(column, row, UNDEFINED, color=theme.muted, **look)

@@ -23,7 +23,7 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.audit.localisation import Fit, boxes_on_square
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place
+from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place, shown_name
 from cxrmodel.report.run import Run
 from cxrmodel.training.encoding import reconstruct
 
@@ -119,11 +119,9 @@ def _one_per_pathology(run: Run, test: pd.DataFrame) -> list[Selection]:
     ranked = labelled.sort_values(["l1", "image"])
     found = []
     for pathology in run.predictions["test"].pathologies:
-        positive = _names_and_errors(ranked[ranked[pathology] == 1])
+        positive = _names_and_errors(ranked[(ranked[pathology] == 1).fillna(False)])
         if positive:
-            found.append(
-                Selection(*positive[(len(positive) - 1) // 2], pathology.replace("_", " "))
-            )
+            found.append(Selection(*positive[(len(positive) - 1) // 2], shown_name(pathology)))
     return found
 
 
@@ -142,7 +140,7 @@ def _boxed(run: Run, seed: int) -> list[Selection]:
 
 def _boxed_case(case: pd.DataFrame, errors: pd.Series, fit: Fit) -> Selection:
     image, pathology, part = case.iloc[0][["image", "pathology", "split"]]
-    title = pathology.replace("_", " ") + ("" if part == "test" else " (validation)")
+    title = shown_name(pathology) + ("" if part == "test" else " (validation)")
     return Selection(image, float(errors[image]), title, boxes_on_square(case, fit))
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
+from cxrmodel.data.label_columns import ANY_ABNORMAL, label_values
 from cxrmodel.evaluation.audit.subgroups import AGE_BANDS, AGE_NAMES, strata_of
 from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.models.vae import VAE
@@ -46,15 +47,22 @@ if TYPE_CHECKING:
 
 COLUMNS = {"one_per_pathology": 7}
 IN_TABLE = "the table below has the numbers."
+BY = {
+    "By finding": "by whether a finding is listed",
+    "By view": "by view",
+    "By sex": "by sex",
+    "By age": "by age",
+}
 BOTH_MODELS = "classifier beside PCA with logistic regression"
 
 
 def draw_numbers(run: Run, results: Results, gallery: Gallery) -> None:
-    """Draw scores, curves and losses."""
-    _draw_scores(results, gallery)
-    if run.predictions["test"].num_images:
-        _draw_panels(run, results, gallery)
-    _draw_baselines(results, gallery)
+    """Draw scores, curves and losses; of what there is, where nothing is classified."""
+    if results.classifier.per_class:
+        _draw_scores(results, gallery)
+        if run.predictions["test"].num_images:
+            _draw_panels(run, results, gallery)
+        _draw_baselines(results, gallery)
     groups = results.audit.subgroups
     if groups:
         gallery.add(
@@ -70,8 +78,9 @@ def draw_numbers(run: Run, results: Results, gallery: Gallery) -> None:
         "training_curves",
         partial(draw_training_curves, run.vae_history, run.classifier_history),
         section="training",
-        alt="Loss curves by epoch on train and validation: L1 and KL of the autoencoder, loss of "
-        "the classifier; and posterior variance, active units and learning rate.",
+        alt="Loss curves by epoch on train and validation: L1 and KL of the autoencoder"
+        f"{', loss of the classifier' if len(run.classifier_history) else ''}; and posterior "
+        "variance, active units and learning rate.",
         caption="Means over an epoch. L1 is the mean absolute error on grey levels from 0 to 1; "
         "the KL is summed over latent dimensions. The variance and the active units (the "
         "dimensions that depend on the image) are of validation images. Train values are taken "
@@ -128,10 +137,11 @@ def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
         "are labelled together on test, and which are called positive together.",
         caption="Findings that occur together. Of the test images labelled with the row's finding "
         "(their number is in brackets), the percentage that is also labelled with the column's "
-        "finding (left), and that is called positive for it at the threshold chosen on validation "
-        "(right). A good classifier repeats the left table; the bold diagonal on the right is its "
-        "sensitivity. A column that is dark from top to bottom is called positive for everything. "
-        "A dash: no such image, or no threshold.",
+        "finding (first table), and that is called positive for it at the threshold chosen on "
+        "validation (second table). A good classifier repeats the first; the bold diagonal of the "
+        "second is its sensitivity. A column that is dark from top to bottom is called positive "
+        "for everything. A dash: no such image, or no threshold. Images whose label is not known "
+        "do not count.",
     )
     gallery.add(
         "reliability",
@@ -182,7 +192,8 @@ def draw_latents(
             section="latents",
             alt=f"{len(rows)} test images, each with its nearest train images by latent.",
             caption="Left: test images drawn at random. To the right of each: the train images of "
-            "other patients with the nearest latents, and the findings that are listed for them.",
+            "other patients with the nearest latents"
+            f"{', and the findings that are listed for them' if run.labels else ''}.",
             is_photograph=True,
         )
     kl, aggregate = results.autoencoder.kl_per_dim, results.autoencoder.aggregate
@@ -243,10 +254,11 @@ def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
     if found is None:
         return
     drawn = run.images.iloc[found.rows]
+    colourings = _colourings(drawn)
+    by = [BY[title] for title in colourings]
     alt = (
-        f"t-SNE of {len(drawn):,} latents, coloured by whether a finding is listed, by view, by "
-        f"sex and by age; perplexity {found.perplexity:.3g}, trustworthiness "
-        f"{found.trustworthiness:.3f} among 10 neighbours."
+        f"t-SNE of {len(drawn):,} latents, coloured {', '.join(by[:-1])} and {by[-1]}; perplexity "
+        f"{found.perplexity:.3g}, trustworthiness {found.trustworthiness:.3f} among 10 neighbours."
     )
     caption = (
         f"{alt} Images of all parts of the split, drawn at random with seed {config.seed}; the "
@@ -259,15 +271,21 @@ def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
             " AP images are taken of sicker patients, so latents that encode the view look as if "
             "they encoded disease."
         )
-    draw = partial(draw_latent_map, found, _colourings(drawn))
+    draw = partial(draw_latent_map, found, colourings)
     gallery.add("latent_space", draw, section="latents", alt=alt, caption=caption)
 
 
 def _colourings(drawn: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Return the groups of each panel of the map; what is not known is its own group."""
-    abnormal = drawn["any_abnormal"].to_numpy(dtype=bool)
+    """Return the groups of each panel of the map; what is not known is its own group.
+
+    There is no panel of findings where none is known of any image.
+    """
+    abnormal = label_values(drawn, [ANY_ABNORMAL])[:, 0]
     strata = strata_of(drawn)
-    found = {"By finding": {"no listed finding": ~abnormal, "any listed finding": abnormal}}
+    found = {}
+    if not np.isnan(abnormal).all():
+        groups = {"no listed finding": abnormal == 0, "any listed finding": abnormal == 1}
+        found["By finding"] = groups
     for kind, levels in (("view", ("PA", "AP")), ("sex", ("F", "M"))):
         found[f"By {kind}"] = {level: np.asarray(strata[kind] == level) for level in levels}
     ages = strata["age"]

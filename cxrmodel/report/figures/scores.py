@@ -14,7 +14,15 @@ from matplotlib.lines import Line2D
 from cxrmodel.evaluation.audit.subgroups import EVERYONE, Subgroup
 from cxrmodel.evaluation.evaluate import Evaluation
 from cxrmodel.evaluation.patient_bootstrap import Estimate
-from cxrmodel.report.figures.theme import FONT_PT, SMALL_PT, WIDTH_IN, Theme, new_figure, place
+from cxrmodel.report.figures.theme import (
+    FONT_PT,
+    SMALL_PT,
+    WIDTH_IN,
+    Theme,
+    new_figure,
+    place,
+    shown_name,
+)
 
 MACRO = "Macro average"
 CHANCE = 0.5
@@ -134,7 +142,7 @@ def _estimate(evaluation: Evaluation, name: str, metric: str) -> Estimate:
 def _pathology_rows(names: list[str], evaluation: Evaluation, theme: Theme) -> tuple[Figure, Axes]:
     """Return a figure with a row per name, and the number of positive images beside each."""
     figure, (axes,) = PATHOLOGIES.panels(len(names))
-    _label_rows(axes, [name.replace("_", " ") for name in names])
+    _label_rows(axes, [shown_name(name) for name in names])
     axes.axhline(len(names) - 1.5, color=theme.muted, linewidth=0.8)
     right = _beside(axes, theme) | {"ha": "right"}
     axes.text(1.105, len(names) - 1, "positives", **right)

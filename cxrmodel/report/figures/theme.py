@@ -24,6 +24,7 @@ WIDTH_IN = 10.4  # at 100 CSS pixels an inch: the width of the page's column
 DPI = 200  # two pixels a CSS pixel
 FONT_PT = 9.5
 SMALL_PT = 8.5
+MAX_NAME_CHARS = 28
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Theme:
 LIGHT = Theme("light", "#ffffff", "#1b1f24", "#5b6570", "#e4e7eb", "#0b62a4", "#d9730d", "#8a939c")
 DARK = Theme("dark", "#14181d", "#e6e9ec", "#9aa4ae", "#2b323a", "#6db6f2", "#f0a04b", "#7d8791")
 THEMES = (LIGHT, DARK)
+
+
+def shown_name(label: str) -> str:
+    """Return a label's name as a figure has room for it, without underscores."""
+    name = label.replace("_", " ")
+    return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1].rstrip()}\u2026"
 
 
 def contrast(one: str, other: str) -> float:

@@ -4,10 +4,12 @@ Platt scaling, fitted on validation, keeps the order of the images: ranks, AUROC
 precision do not change. It becomes part of the network's last layer, so that the published weights
 give calibrated probabilities.
 
-Shapes: N images, K pathologies.
+Shapes: N images, K labels.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +38,10 @@ def recalibrate(model: Classifier, data: LabelledLatents) -> dict[str, list[floa
     device = model.mean.device
     with torch.inference_mode():
         logits = model(latents.to(device)).cpu().double().numpy()
-    labels = val_labels.numpy().astype(np.uint8)
+    labels = val_labels.numpy()
     # The rule of succession: as with one more positive and one more negative image.
-    shares = (train_labels.double().sum(dim=0) + 1) / (len(train_labels) + 2)
+    num_positive, num_known = (train_labels == 1).sum(dim=0), (~train_labels.isnan()).sum(dim=0)
+    shares = (num_positive.double() + 1) / (num_known + 2)
     scaling = [
         fit_scaling(labels[:, k], logits[:, k], share) for k, share in enumerate(shares.tolist())
     ]
@@ -48,23 +51,25 @@ def recalibrate(model: Classifier, data: LabelledLatents) -> dict[str, list[floa
 
 
 def fit_scaling(
-    labels: NDArray[np.uint8], logits: NDArray[np.float64], share: float
+    labels: NDArray[np.floating[Any]], logits: NDArray[np.float64], share: float
 ) -> tuple[float, float]:
     """Return slope and intercept of one class.
 
-    Where validation has positive or negative images only, the logits are shifted so that their mean
+    Where validation lacks positive or negative images, the logits are shifted so that their mean
     probability is the share of train. Where they rank validation worse than chance, they are also
     shrunk.
 
     Args:
-        labels: (N,), 0 or 1, of validation images.
+        labels: (N,), 1, 0, or NaN where unknown, of validation images.
         logits: (N,).
         share: Of positive train images, in (0, 1).
     """
-    if labels.min() == labels.max():
+    if not (labels == 1).any() or not (labels == 0).any():
         return 1.0, _shift(logits, share)
+    known = ~np.isnan(labels)
+    labels, logits = labels[known], logits[known]
     spread = float(logits.std()) or 1.0  # the fit is stable with numbers near 1
-    slope, intercept = fit_platt_scaling(labels, logits / spread)
+    slope, intercept = fit_platt_scaling(labels.astype(np.uint8), logits / spread)
     if slope < MIN_SLOPE:
         slope = MIN_SLOPE
         intercept = _shift(slope * logits / spread, share)

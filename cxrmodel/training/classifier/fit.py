@@ -9,13 +9,12 @@ import pandas as pd
 from torch import Tensor
 
 from cxrmodel.config import ClassifierConfig
-from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.storage.layout import CLASSIFIER_WEIGHTS_FILE, HISTORY_FILE, PREDICTIONS_FILE
 from cxrmodel.training.classifier.calibration import recalibrate
 from cxrmodel.training.classifier.labelled_latents import LabelledLatents, read_labelled_latents
-from cxrmodel.training.classifier.loop import predict, train_classifier
+from cxrmodel.training.classifier.loop import HISTORY, predict, train_classifier
 from cxrmodel.training.devices import deterministic_kernels, resolve_device
 from cxrmodel.training.network_files import (
     contiguous_state,
@@ -37,7 +36,10 @@ def fit_classifier(
     device: str = "auto",
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
-    """Train on the train latents and write a probability of each pathology for every image.
+    """Train on the train latents and write a probability of each label for every image.
+
+    A label of which train has no positive or no negative image is left out, with a warning. Where
+    nothing is left, the network has no output, and the predictions no column of probabilities.
 
     Args:
         config: Training.
@@ -49,7 +51,8 @@ def fit_classifier(
         report: Called with the number of epochs that are done.
 
     Returns:
-        Numbers of images and epochs, the published epoch, its losses and mean average precision.
+        Numbers of images, labels and epochs, and the published epoch with its losses and mean
+        average precision.
 
     Raises:
         ValueError: There is no such device, or validation lacks what the best epoch or the
@@ -61,16 +64,22 @@ def fit_classifier(
     data = read_labelled_latents(latents, index)
     with deterministic_kernels(where):
         trained = train_classifier(config, data, where, report)
-        scaling = None if config.loss == "bce" else recalibrate(trained.model, data)
+        is_scaled = config.loss != "bce" and data.names
+        scaling = recalibrate(trained.model, data) if is_scaled else None
         probabilities = predict(trained.model, data.latents.to(where))
     epoch, history = trained.epoch, trained.history
     write_weights(directory / CLASSIFIER_WEIGHTS_FILE, contiguous_state(trained.model))
-    write_table(directory / HISTORY_FILE, pd.DataFrame(history))
-    write_table(directory / PREDICTIONS_FILE, _predictions(data.rows, probabilities))
+    write_table(directory / HISTORY_FILE, pd.DataFrame(history, columns=list(HISTORY)))
+    write_table(directory / PREDICTIONS_FILE, _predictions(data, probabilities))
     _write_description(config, data, epoch, where.type, scaling, directory)
-    scores = {name: value for name, value in history[epoch - 1].items() if name != "epoch"}
-    num_images, epochs = len(data.rows), len(history)
-    return {"num_images": num_images, "epochs": epochs, "published_epoch": epoch, **scores}
+    published = history[epoch - 1] if history else {}
+    return {
+        "num_images": len(data.rows),
+        "num_labels": len(data.names),
+        "epochs": len(history),
+        "published_epoch": epoch,
+        **{name: value for name, value in published.items() if name != "epoch"},
+    }
 
 
 def load_classifier(directory: Path) -> Classifier:
@@ -86,10 +95,10 @@ def load_classifier(directory: Path) -> Classifier:
     return read_weights(empty_network(Classifier, **sizes), directory / CLASSIFIER_WEIGHTS_FILE)
 
 
-def _predictions(rows: pd.DataFrame, probabilities: Tensor) -> pd.DataFrame:
-    columns = [f"p_{pathology}" for pathology in PATHOLOGIES]
+def _predictions(data: LabelledLatents, probabilities: Tensor) -> pd.DataFrame:
+    columns = [f"p_{name}" for name in data.names]
     table = pd.DataFrame(probabilities.cpu().numpy(), columns=columns)
-    return pd.concat([rows.reset_index(drop=True), table], axis="columns")
+    return pd.concat([data.rows.reset_index(drop=True), table], axis="columns")
 
 
 def _write_description(
@@ -107,7 +116,8 @@ def _write_description(
             "architecture": architecture,
             "config": config.key_fields(),
             "device": device,
-            "labels": list(PATHOLOGIES),
+            "labels": list(data.names),
+            "labels_left_out": data.left_out,
             "platt_scaling": scaling,
             "published_epoch": epoch,
         },

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,10 @@ from cxrmodel.training.speed import ProgressMeter
 
 PREDICT_BATCH = 8192
 
+logger = logging.getLogger(__name__)
+
+HISTORY = ("epoch", "train_loss", "val_loss", "val_map")
+
 Record = dict[str, float | None]
 
 
@@ -30,9 +36,10 @@ class TrainedClassifier:
 
     Attributes:
         model: The network with the weights to publish, in evaluation mode, on its device.
-        epoch: Number of the epoch of these weights, from 1.
+        epoch: Number of the epoch of these weights, from 1; 0 where there is nothing to classify.
         history: `epoch`, `train_loss`, `val_loss` and `val_map` (mean average precision) of each
-            finished epoch; the last two are None where validation cannot tell.
+            finished epoch; the last two are None where validation cannot tell. The train loss is
+            the mean over the batches.
     """
 
     model: Classifier
@@ -45,6 +52,8 @@ def train_classifier(
 ) -> TrainedClassifier:
     """Train every epoch, or until none has been better for `patience` epochs.
 
+    Without a label to learn, the network has no output and is not trained.
+
     Args:
         config: Settings.
         data: Latents and labels; all of them are moved to the device.
@@ -56,6 +65,11 @@ def train_classifier(
         DataError: There is no train image.
         DivergedError: The loss is not finite.
     """
+    if not data.names:
+        logger.warning(
+            "There is nothing to classify: no label can be learned from the train images"
+        )
+        return TrainedClassifier(_initial_classifier(config, data).to(device).eval(), 0, [])
     latents, labels = (tensor.to(device) for tensor in data.part("train"))
     val_latents, val_labels = (tensor.to(device) for tensor in data.part("val"))
     _check_parts(config, len(latents), val_labels)
@@ -151,27 +165,28 @@ def predict(model: Classifier, latents: Tensor) -> Tensor:
 
 def _check_parts(config: ClassifierConfig, num_train: int, val_labels: Tensor) -> None:
     if not num_train:
-        raise DataError(f"There is no train image among the latents. Use {MORE_DATA}.")
+        raise DataError(f"There is no labelled train image among the latents. Use {MORE_DATA}.")
     more = f"or use {MORE_DATA}."
     if config.weights == "best" and not len(val_labels):
         raise ValueError(
-            "classifier.weights is 'best', and the split has no validation image to find the best "
-            f"epoch with. Set it to 'last', {more}"
+            "classifier.weights is 'best', and the split has no labelled validation image to find "
+            f"the best epoch with. Set it to 'last', {more}"
         )
     if config.weights == "best_map" and not has_both(val_labels).any():
         raise ValueError(
-            "classifier.weights is 'best_map', and no pathology has both a positive and a negative "
+            "classifier.weights is 'best_map', and no label has both a positive and a negative "
             f"validation image, as average precision needs. Set it to 'best' or 'last', {more}"
         )
     if config.loss != "bce" and not len(val_labels):
         raise ValueError(
-            f"classifier.loss is {config.loss!r}, and the split has no validation image to "
-            f"recalibrate the probabilities with. Set it to 'bce', {more}"
+            f"classifier.loss is {config.loss!r}, and the split has no labelled validation "
+            f"image to recalibrate the probabilities with. Set it to 'bce', {more}"
         )
 
 
 def _initial_classifier(config: ClassifierConfig, data: LabelledLatents) -> Classifier:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # without a label
         torch.default_generator.manual_seed(seed_of(config.seed, Stream.WEIGHTS))
         model = Classifier(data.latents.shape[1], data.labels.shape[1])
     if config.standardize:

@@ -1,6 +1,7 @@
 """What the classifier minimises, and the score that can choose its epoch.
 
-Shapes: B batch, N images, K pathologies.
+Shapes: B batch, N images, K labels. A label is 1, 0, or NaN where it is unknown: it takes no part,
+and its logit has no gradient.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -23,28 +24,37 @@ GAMMA_POSITIVE, GAMMA_NEGATIVE, MARGIN = 1, 4, 0.05
 def make_loss(name: Literal["bce", "balanced", "asymmetric"], train_labels: Tensor) -> Loss:
     """Return a function of logits and labels, both (B, K), that gives their mean loss.
 
+    The mean is over the known labels of the batch, of which there has to be one.
+
     Args:
         name: Of the loss.
-        train_labels: (N, K), 0 or 1; `balanced` counts them.
+        train_labels: (N, K); `balanced` counts them.
     """
-    if name == "asymmetric":
-        return asymmetric_loss
-    return nn.BCEWithLogitsLoss(
-        pos_weight=positive_weights(train_labels) if name == "balanced" else None
-    )
+    weights = positive_weights(train_labels) if name == "balanced" else None
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        known = ~labels.isnan()
+        if name == "asymmetric":
+            return asymmetric_loss(logits[known], labels[known])
+        return functional.binary_cross_entropy_with_logits(
+            logits[known],
+            labels[known],
+            pos_weight=None if weights is None else weights.expand_as(logits)[known],
+        )
+
+    return loss
 
 
 def positive_weights(labels: Tensor) -> Tensor:
     """Return (K,): negative images over positive ones; over 1 where there is no positive one."""
-    num_positive = labels.sum(dim=0)
-    return (len(labels) - num_positive) / num_positive.clamp(min=1)
+    return (labels == 0).sum(dim=0) / (labels == 1).sum(dim=0).clamp(min=1)
 
 
 def asymmetric_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean of a cross-entropy in which easy negatives count little.
+    """Return the mean of a cross-entropy in which easy negatives count little; labels are 0 or 1.
 
     Source: T. Ridnik et al., Asymmetric loss for multi-label classification, ICCV 2021,
-    arXiv:2009.14119, with the mean over batch and classes where their code has the sum.
+    arXiv:2009.14119. Their code adds the losses up; here they are averaged.
     """
     probability = logits.sigmoid()
     shifted = (probability - MARGIN).clamp(min=0)  # at most 0.95: its logarithm below is finite
@@ -54,19 +64,21 @@ def asymmetric_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor) -> float | None:
-    """Return the unweighted mean over classes with a positive and a negative image, if any.
+    """Return the unweighted mean over labels with a positive and a negative image, if any.
 
     Args:
         logits: (N, K), finite.
-        labels: (N, K), 0 or 1.
+        labels: (N, K).
     """
     columns = has_both(labels).nonzero()[:, 0].cpu()
     truth, found = labels.cpu().numpy(), logits.cpu().numpy()
-    scores = [average_precision_score(truth[:, k], found[:, k]) for k in columns]
+    scores = []
+    for k in columns:
+        known = ~np.isnan(truth[:, k])
+        scores.append(average_precision_score(truth[known, k], found[known, k]))
     return float(np.mean(scores)) if scores else None
 
 
 def has_both(labels: Tensor) -> Tensor:
-    """Return (K,), whether a class has a positive and a negative image among (N, K) labels."""
-    num_positive = labels.sum(dim=0)
-    return (num_positive > 0) & (num_positive < len(labels))
+    """Return (K,), which of (N, K) labels have a positive and a negative image."""
+    return (labels == 1).any(dim=0) & (labels == 0).any(dim=0)

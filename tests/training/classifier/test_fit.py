@@ -185,7 +185,9 @@ def test_cross_entropy_is_published_as_it_is(fit):
 
 def test_without_validation_images_there_is_no_best(fit, latents):
     change(latents, split="train")
-    with pytest.raises(ValueError, match=r"classifier\.weights is 'best'.*no validation image"):
+    with pytest.raises(
+        ValueError, match=r"classifier\.weights is 'best'.*no labelled validation image"
+    ):
         fit(epochs=1)
     directory, summary = fit(epochs=1, weights="last")
     assert summary["val_loss"] is None

@@ -135,5 +135,7 @@ def test_without_both_classes_in_validation_there_is_no_best_map(train, data, la
 @pytest.mark.parametrize("loss", ["balanced", "asymmetric"])
 def test_without_validation_images_nothing_can_be_recalibrated(train, data, loss):
     data.rows["split"] = "train"
-    with pytest.raises(ValueError, match=rf"loss is '{loss}', and .* no validation image .* 'bce'"):
+    with pytest.raises(
+        ValueError, match=rf"loss is '{loss}', and .* no labelled validation image .* 'bce'"
+    ):
         train(loss=loss, weights="last")
