@@ -124,11 +124,13 @@ class _Search:
 
     def _joined(self, data_set: DataSet) -> list[str]:
         """Return the tables that are joined to a data set's main ones."""
-        found = {table: self._table_for(table) for table in data_set.joined}
-        for table, uri in found.items():
+        found = []
+        for table in data_set.joined:
+            uri = self._table_for(table)
             if not uri and not table.is_optional:
                 raise DataError(self._incomplete(data_set, table))
-        return [uri for uri in found.values() if uri]
+            found += [uri] if uri else []
+        return found
 
     def _table_for(self, table: JoinedTable) -> str:
         tables = [
