@@ -148,6 +148,16 @@ class DataConfig(SourceConfig):
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
     """Number of synthetic images, where the root is `phantom`."""
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the images are to be generated."""
+        return not self.sources and self.root == PHANTOM_ROOT
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where the data sets are."""
+        return tuple(source.root for source in self.sources) or (self.root,)
+
     def of_sources(self) -> list[DataConfig]:
         """Return the settings of each data set of `sources`, as of a run with it alone."""
         names = SourceConfig.model_fields
@@ -170,6 +180,11 @@ class DataConfig(SourceConfig):
             raise ValueError(
                 f"data.sources lists the data sets, and data.{alone[0]} is set too. Move that into "
                 "the list, to the data set that it is meant for."
+            )
+        if any(source.root == PHANTOM_ROOT for source in self.sources):
+            raise ValueError(
+                "data.sources lists `phantom`, and synthetic images are not mixed with others: set "
+                "data.root to it alone."
             )
         return self
 

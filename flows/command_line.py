@@ -305,4 +305,5 @@ def flow_run_name() -> str:
 
 def run_name(config: PipelineConfig) -> str:
     """Name a run by its data set, split and preset."""
-    return f"{Path(config.data.root).name}-{config.split.method}-{config.preset}"
+    data = "+".join(Path(root).name for root in config.data.roots)
+    return f"{data}-{config.split.method}-{config.preset}"
