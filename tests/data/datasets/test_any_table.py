@@ -2,7 +2,7 @@ import io
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrmodel.config import DataConfig
@@ -183,6 +183,7 @@ def test_images_of_nobody_are_refused_with_the_settings(table):
         read_tables(config, contents, ["meta.csv"][: len(contents)], False, IMAGES)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text("ab01,;|'\"[]é \t", max_size=6), min_size=2, max_size=6))
 def test_any_cells_give_a_row_each(cells):
     numbers = range(len(cells))
