@@ -49,6 +49,13 @@ GPU_TABLES = (
 )
 
 
+NESTED = (
+    ("data_plane", "Stages before training"),
+    ("joined_tables", "Index by layout"),
+    ("orchestration", "Prefect"),
+)
+
+
 def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
     """Replace what lies between the markers of a page.
 
@@ -80,7 +87,7 @@ def render(results: dict[str, Any]) -> str:
         if values:
             header = [title, *(name.replace("_", " ") for name in values)]
             blocks.append(_rows(header, [[unit, *(f"{value:g}" for value in values.values())]]))
-    for section, title in (("data_plane", "Stages before training"), ("orchestration", "Prefect")):
+    for section, title in NESTED:
         if section in results:
             blocks.append(_nested(title, results[section]))
     blocks.append(_gpu(results.get("gpu")))
