@@ -5,6 +5,8 @@ Shapes: B batch, Z latent dimensions, K pathologies.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ class Classifier(nn.Module):
 
     Args:
         latent_dim: Dimensions of the latent vector.
-        num_labels: Number of pathologies.
+        num_labels: Number of pathologies; 0 where there is nothing to classify.
 
     Attributes:
         mean: (Z,), subtracted from the latents; zeros unless set by `standardize_as`.
@@ -31,13 +33,15 @@ class Classifier(nn.Module):
         # Buffers are stored with the weights: inference needs nothing else.
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
-        self.layers = nn.Sequential(
-            nn.Linear(latent_dim, NUM_HIDDEN),
-            nn.ReLU(),
-            nn.Linear(NUM_HIDDEN, NUM_HIDDEN),
-            nn.ReLU(),
-            nn.Linear(NUM_HIDDEN, num_labels),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # of no label
+            self.layers = nn.Sequential(
+                nn.Linear(latent_dim, NUM_HIDDEN),
+                nn.ReLU(),
+                nn.Linear(NUM_HIDDEN, NUM_HIDDEN),
+                nn.ReLU(),
+                nn.Linear(NUM_HIDDEN, num_labels),
+            )
 
     def standardize_as(self, latents: Tensor) -> None:
         """Make each dimension of these latents have zero mean and unit variance.

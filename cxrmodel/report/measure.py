@@ -50,12 +50,13 @@ class Part:
     Attributes:
         num_images: Its images.
         num_patients: Their patients.
-        abnormal_share: Share of its images with a listed finding, of those where that is known;
-            None without one.
+        num_known: Its images of which it is known whether they have a finding.
+        abnormal_share: Share of these with one, None without any.
     """
 
     num_images: int
     num_patients: int
+    num_known: int
     abnormal_share: float | None
 
 
@@ -150,7 +151,7 @@ def _count(images: pd.DataFrame, part: str) -> Part:
     of_part = images[images["split"] == part]
     known = of_part[ANY_ABNORMAL].dropna()
     share = float(known.mean()) if len(known) else None
-    return Part(len(of_part), int(of_part["patient_id"].nunique()), share)
+    return Part(len(of_part), int(of_part["patient_id"].nunique()), len(known), share)
 
 
 def leaking_test_fraction(images: pd.DataFrame) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cxrmodel.config import (
@@ -26,6 +28,7 @@ from cxrmodel.inference.predictor import Model, load
 from cxrmodel.phantom import write_phantoms
 from cxrmodel.report.run import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
+from cxrmodel.storage.layout import INDEX_FILE
 from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
@@ -57,15 +60,25 @@ class SmallRun:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> SmallRun:
-    folder = tmp_path_factory.mktemp("run")
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def make_run(
+    folder: Path,
+    num_images: int = NUM_IMAGES,
+    relabel: Callable[[pd.DataFrame], pd.DataFrame] = lambda index: index,
+) -> SmallRun:
+    """Run all stages up to the report; `relabel` changes the index as another data set would."""
     root, scratch = folder / "data", folder / "scratch"
-    write_phantoms(root, NUM_IMAGES, size_px=IMAGES.size, workers=1)
+    write_phantoms(root, num_images, size_px=IMAGES.size, workers=1)
     index, images, split, vae, latents, classifier, baselines, report = (
         folder / name for name in STAGES
     )
     for name in STAGES:
         (folder / name).mkdir()
     build_index(DataConfig(), scan_source(DataConfig(root=str(root)), scratch), index)
+    table = index / INDEX_FILE
+    relabel(pd.read_parquet(table)).to_parquet(table, index=False)
     decode_images(IMAGES, str(root), index, images, scratch=scratch, num_workers=1)
     split_images(SplitConfig(), index, images, split)
     pixels = open_pixels(IMAGES, str(root), index, images, scratch=scratch, num_workers=1)

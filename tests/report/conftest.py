@@ -14,6 +14,7 @@ import torch
 from cxrmodel.config import ReportConfig
 from cxrmodel.data.datasets.boxes import BOX_GRID_PX
 from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.data.label_columns import any_abnormal, label_values, learnable
 from cxrmodel.evaluation.baselines import fit_baselines
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.measure import measure
@@ -60,12 +61,10 @@ def smooth_images(count: int, size: int, rng: np.random.Generator) -> np.ndarray
 
 
 def write_tables(directory: Path, rng: np.random.Generator, count: int, without=()) -> pd.DataFrame:
-    """Index, images and split, with a ledger; `without`: pathologies that nobody has."""
+    """Index, images and split, with a ledger; `without`: pathologies that only train has."""
     names = [f"{row:08d}_000.png" for row in range(count)]
     patients = np.sort(rng.integers(0, count // 2, count))
     labels = (rng.random((count, 14)) < np.linspace(0.08, 0.4, 14)).astype(np.uint8)
-    for name in without:
-        labels[:, PATHOLOGIES.index(name)] = 0
     index = pd.DataFrame(
         {
             "image": names,
@@ -78,12 +77,14 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
             ),
             "follow_up": pd.array(rng.integers(0, 9, count), dtype="Int32"),
             "official": pd.array([None] * count, dtype="string"),
-            "any_abnormal": labels.any(axis=1).astype(np.uint8),
-            **{name: labels[:, column] for column, name in enumerate(PATHOLOGIES)},
+            "source": "nih",
         }
     )
     part = np.array(["train", "val", "test"])[np.searchsorted([0.6, 0.8], rng.random(count // 2))]
     split = pd.DataFrame({"image": names, "split": part[patients]})
+    labels[np.ix_(part[patients] != "train", [PATHOLOGIES.index(name) for name in without])] = 0
+    hot = pd.DataFrame(labels, columns=list(PATHOLOGIES)).astype("Int8")
+    index = pd.concat([index, any_abnormal(hot), hot], axis="columns")
     empty = pd.DataFrame({"image": [], "reason": [], "detail": []}, dtype="str")
     missing = pd.DataFrame(
         {
@@ -142,7 +143,7 @@ def write_models(
     pd.DataFrame(
         {"epoch": epoch, "train_loss": 2 * decay, "val_loss": 2 * decay + 0.03}
     ).to_parquet(directory / "classifier/history.parquet", index=False)
-    labels = table[list(PATHOLOGIES)].to_numpy()
+    labels = label_values(table, PATHOLOGIES)
     latents = table[["image", "split"]].copy()
     for column in range(LATENT_DIM):
         latents[f"mu_{column:02d}"] = rng.normal(labels[:, column], 1).astype(np.float32)
@@ -154,10 +155,17 @@ def write_models(
     latents["ms_ssim"] = np.full(count, np.nan, np.float32)  # the images are small
     latents.to_parquet(directory / "latents/latents.parquet", index=False)
     predictions = table[["image", "split"]].copy()
+    can_be_learned = learnable(labels[(table["split"] == "train").to_numpy()])
+    left_out = {}
     for column, name in enumerate(PATHOLOGIES):
         logits = rng.normal(labels[:, column], 1.2) - 1.5
+        if not can_be_learned[column]:
+            left_out[name] = "no positive image in train"
+            continue
         predictions[f"p_{name}"] = (1 / (1 + np.exp(-logits))).astype(np.float32)
     predictions.to_parquet(directory / "classifier/predictions.parquet", index=False)
+    names = [name for name in PATHOLOGIES if name not in left_out]
+    write_config(directory / "classifier", {"labels": names, "labels_left_out": left_out})
 
 
 def write_vae(directory: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from cxrmodel.config import VAEConfig
 from cxrmodel.data.datasets.labels import PATHOLOGIES
+from cxrmodel.data.label_columns import any_abnormal
 from cxrmodel.training.vae.fit import fit_vae
 
 NARROW = (1, 4, 4, 8, 8, 8, 8)
@@ -81,8 +82,9 @@ def labels():
 
     def write(directory: Path, names: list[str], values: np.ndarray) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame(values.astype(np.uint8), columns=list(PATHOLOGIES))
+        table = pd.DataFrame(values, columns=list(PATHOLOGIES)).astype("Int8")
         table.insert(0, "image", names)
+        table.insert(1, "any_abnormal", any_abnormal(table[list(PATHOLOGIES)]))
         table.to_parquet(directory / "index.parquet", index=False)
         return directory
 

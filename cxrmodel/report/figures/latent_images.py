@@ -15,7 +15,15 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.posterior import AggregatePosterior
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place, shown_name
+from cxrmodel.report.figures.theme import (
+    SMALL_PT,
+    WIDTH_IN,
+    Theme,
+    fitting_size,
+    new_figure,
+    place,
+    shown_name,
+)
 from cxrmodel.report.run import Run
 from cxrmodel.training.devices import resolve_device
 from cxrmodel.training.encoding import Coder
@@ -161,7 +169,7 @@ def draw_image_grid(rows: list[ImageRow], theme: Theme) -> Figure:
         for column, image in enumerate(shrink(row.images, PANEL_PX)):
             across = left + column * (panel + GAP_IN) + (apart if column else 0.0)
             axes = place(figure, across, top, panel, panel)
-            _show(axes, image, row.titles[column] if row.titles else "")
+            _show(axes, image, row.titles[column] if row.titles else "", panel)
             if column == 0 and row.label:
                 where: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
                 axes.text(-0.06, 0.5, row.label, fontsize=SMALL_PT, color=theme.ink, **where)
@@ -169,8 +177,9 @@ def draw_image_grid(rows: list[ImageRow], theme: Theme) -> Figure:
     return figure
 
 
-def _show(axes: Axes, image: NDArray[np.float32], title: str) -> None:
+def _show(axes: Axes, image: NDArray[np.float32], title: str, panel_in: float) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=SMALL_PT - 0.9, fontweight="normal", pad=3)
+    size = fitting_size(title, panel_in, SMALL_PT - 0.9)
+    axes.set_title(title, fontsize=size, fontweight="normal", pad=3)

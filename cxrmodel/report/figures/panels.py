@@ -19,14 +19,15 @@ from cxrmodel.evaluation.calibration import Calibration, Reliability
 from cxrmodel.evaluation.cooccurrence import Cooccurrence
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.figures.theme import (
-    FONT_PT,
     SMALL_PT,
     WIDTH_IN,
     Theme,
     contrast,
+    fitting_size,
     new_figure,
     place,
     shown_name,
+    text_width_in,
 )
 
 NUM_COLUMNS = 5
@@ -169,7 +170,9 @@ def _draw(
 
 
 def _finish(axes: Axes, name: str, note: str | None, theme: Theme) -> None:
-    axes.set_title(shown_name(name), fontsize=FONT_PT, fontweight="normal", pad=5)
+    title = shown_name(name)
+    size = fitting_size(title, PANEL_IN + 0.1)
+    axes.set_title(title, fontsize=size, fontweight="normal", pad=5)
     for axis in (axes.xaxis, axes.yaxis):
         places = axis.get_majorticklocs()
         axis.set_ticks(places, [f"{tick:.2g}" for tick in places])
@@ -218,16 +221,18 @@ def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
     """
     names = [shown_name(name) for name in found.names]
     rows = [f"{name}  ({count:,})" for name, count in zip(names, found.counts, strict=True)]
-    side = (WIDTH_IN - MATRIX_LEFT_IN - MATRIX_GAP_IN - 0.1) / 2
+    before = max(MATRIX_LEFT_IN, *(text_width_in(row, SMALL_PT) + 0.15 for row in rows))
+    below = max(MATRIX_BOTTOM_IN, *(text_width_in(name, SMALL_PT) + 0.15 for name in names))
+    side = (WIDTH_IN - before - MATRIX_GAP_IN - 0.1) / 2
     is_wide = side >= MIN_CELL_IN * len(names)
     if not is_wide:  # one below the other
-        side = min(MAX_CELL_IN * len(names), WIDTH_IN - MATRIX_LEFT_IN - 0.1)
-    height = MATRIX_TOP_IN + side + MATRIX_BOTTOM_IN
+        side = min(MAX_CELL_IN * len(names), WIDTH_IN - before - 0.1)
+    height = MATRIX_TOP_IN + side + below
     figure = new_figure(height if is_wide else 2 * height)
     panels = (("Also labelled, %", found.labelled), ("Called positive, %", found.called))
     for number, (title, shares) in enumerate(panels):
         right, down = (number, 0) if is_wide else (0, number)
-        left = MATRIX_LEFT_IN + right * (side + MATRIX_GAP_IN)
+        left = before + right * (side + MATRIX_GAP_IN)
         axes = place(figure, left, MATRIX_TOP_IN + down * height, side, side)
         _fill_matrix(axes, shares, theme, are_numbered=side >= MIN_CELL_IN * len(names))
         axes.set_title(title)

@@ -23,7 +23,15 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.evaluation.audit.localisation import Fit, boxes_on_square
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.vae import VAE
-from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place, shown_name
+from cxrmodel.report.figures.theme import (
+    SMALL_PT,
+    WIDTH_IN,
+    Theme,
+    fitting_size,
+    new_figure,
+    place,
+    shown_name,
+)
 from cxrmodel.report.run import Run
 from cxrmodel.training.encoding import reconstruct
 
@@ -198,7 +206,7 @@ def draw_reconstructions(
             place(figure, left, top + step * (panel + GAP_IN), panel, panel)
             for step in range(len(ROWS))
         ]
-        _show(axes, example, limit)
+        _show(axes, example, limit, panel)
         if column == 0:
             for one, name in zip(axes, ROWS, strict=True):
                 one.set_ylabel(name, color=theme.ink, labelpad=5)
@@ -207,14 +215,15 @@ def draw_reconstructions(
     return figure
 
 
-def _show(axes: list[Axes], example: Example, limit: float) -> None:
+def _show(axes: list[Axes], example: Example, limit: float, panel_in: float) -> None:
     original, reconstruction, error = axes
     original.imshow(example.original, cmap="gray", vmin=0, vmax=1)
     reconstruction.imshow(example.reconstruction, cmap="gray", vmin=0, vmax=1)
     error.imshow(example.error, cmap=ERROR_MAP, vmin=0, vmax=limit)
     selection = example.selection
     title = f"{selection.title or selection.name}\nL1 {selection.l1:.4f}"
-    original.set_title(title, fontsize=SMALL_PT - 0.7, fontweight="normal", pad=4)
+    size = fitting_size(title, panel_in, SMALL_PT - 0.7)
+    original.set_title(title, fontsize=size, fontweight="normal", pad=4)
     for panel in axes:
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)

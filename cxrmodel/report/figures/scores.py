@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from cxrmodel.report.figures.theme import (
     new_figure,
     place,
     shown_name,
+    text_width_in,
 )
 
 MACRO = "Macro average"
@@ -141,8 +142,10 @@ def _estimate(evaluation: Evaluation, name: str, metric: str) -> Estimate:
 
 def _pathology_rows(names: list[str], evaluation: Evaluation, theme: Theme) -> tuple[Figure, Axes]:
     """Return a figure with a row per name, and the number of positive images beside each."""
-    figure, (axes,) = PATHOLOGIES.panels(len(names))
-    _label_rows(axes, [shown_name(name) for name in names])
+    shown = [shown_name(name) for name in names]
+    left = max(PATHOLOGIES.left, *(text_width_in(name) + 0.2 for name in shown))
+    figure, (axes,) = replace(PATHOLOGIES, left=left).panels(len(names))
+    _label_rows(axes, shown)
     axes.axhline(len(names) - 1.5, color=theme.muted, linewidth=0.8)
     right = _beside(axes, theme) | {"ha": "right"}
     axes.text(1.105, len(names) - 1, "positives", **right)

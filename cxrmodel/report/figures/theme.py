@@ -18,13 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 WIDTH_IN = 10.4  # at 100 CSS pixels an inch: the width of the page's column
 DPI = 200  # two pixels a CSS pixel
 FONT_PT = 9.5
 SMALL_PT = 8.5
-MAX_NAME_CHARS = 28
+MAX_NAME_CHARS = 40
+PT_PER_IN = 72
+MIN_WIDTH_IN = 0.01  # of an empty text
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,21 @@ THEMES = (LIGHT, DARK)
 
 
 def shown_name(label: str) -> str:
-    """Return a label's name as a figure has room for it, without underscores."""
+    """Return a label's name as figures show it: without underscores, its end cut off if long."""
     name = label.replace("_", " ")
     return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1].rstrip()}\u2026"
+
+
+def text_width_in(text: str, size_pt: float = FONT_PT) -> float:
+    """Return the width of a text's longest line, in inches."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    paths = [TextPath((0, 0), line, size=size_pt) for line in lines]
+    return max((float(path.get_extents().width) for path in paths), default=0.0) / PT_PER_IN
+
+
+def fitting_size(text: str, room_in: float, size_pt: float = FONT_PT) -> float:
+    """Return the largest size of type up to `size_pt` with which a text has room, in points."""
+    return min(size_pt, size_pt * room_in / max(text_width_in(text, size_pt), MIN_WIDTH_IN))
 
 
 def contrast(one: str, other: str) -> float:
@@ -86,6 +101,7 @@ def _parameters(theme: Theme) -> Any:  # matplotlib types each key as a literal
     return {
         "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
         "font.size": FONT_PT,
+        "text.parse_math": False,  # names of labels and files may hold dollar signs
         "figure.facecolor": theme.paper,
         "figure.dpi": DPI,
         "savefig.facecolor": theme.paper,

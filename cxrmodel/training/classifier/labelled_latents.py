@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,16 @@ class LabelledLatents:
     Attributes:
         rows: (N, 2), columns `image` and `split`.
         latents: (N, Z), float32, posterior means.
-        names: K labels that can be learned: train has a positive and a negative image of each.
         labels: (N, K), float32: 1, 0, or NaN where unknown.
+        names: K labels that can be learned: train has a positive and a negative image of each.
         left_out: Why each of the data set's other labels cannot be learned, by name.
     """
 
     rows: pd.DataFrame
     latents: Tensor
-    names: tuple[str, ...]
     labels: Tensor
-    left_out: dict[str, str]
+    names: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def part(self, split: str) -> tuple[Tensor, Tensor]:
         """Return latents and labels of the images of `train`, `val` or `test` with any label."""
@@ -76,8 +76,8 @@ def read_labelled_latents(latents: Path, index: Path) -> LabelledLatents:
     return LabelledLatents(
         table[["image", "split"]],
         torch.from_numpy(mu.copy()),
-        tuple(name for name in names if name not in left_out),
         torch.from_numpy(labels[:, kept].astype("float32")),
+        tuple(name for name in names if name not in left_out),
         left_out,
     )
 

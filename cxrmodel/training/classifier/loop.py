@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -185,8 +184,7 @@ def _check_parts(config: ClassifierConfig, num_train: int, val_labels: Tensor) -
 
 
 def _initial_classifier(config: ClassifierConfig, data: LabelledLatents) -> Classifier:
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # without a label
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(config.seed, Stream.WEIGHTS))
         model = Classifier(data.latents.shape[1], data.labels.shape[1])
     if config.standardize:

@@ -80,7 +80,10 @@ def data():
     truth[0, 3] = 1
     rows = pd.DataFrame({"image": np.arange(2000).astype(str), "split": ["train", "val"] * 1000})
     return LabelledLatents(
-        rows, torch.from_numpy(logits[:, None].astype(np.float32)), torch.from_numpy(truth)
+        rows,
+        torch.from_numpy(logits[:, None].astype(np.float32)),
+        torch.from_numpy(truth),
+        tuple("ABCD"),
     )
 
 
@@ -112,5 +115,5 @@ def test_train_images_do_not_move_a_class_that_validation_can_tell(network, data
     latents[::2] += 100
     twin = Classifier(1, 4)
     twin.load_state_dict(network.state_dict())
-    changed = LabelledLatents(rows, latents, data.labels)
+    changed = LabelledLatents(rows, latents, data.labels, data.names)
     assert recalibrate(network, data) == recalibrate(twin, changed)

@@ -12,6 +12,7 @@ from cxrmodel.training.classifier.loop import train_classifier
 from cxrmodel.training.randomness import Stream, epoch_order, seed_of
 
 NUM_TRAIN, NUM_VAL, LATENT_DIM = 120, 60, 4
+NAMES = ("A", "B", "C")
 CPU = torch.device("cpu")
 OVERFIT = {"lr": 0.03, "batch_size": 16, "epochs": 30}
 
@@ -24,7 +25,7 @@ def data():
     labels = (latents[:, :3] + rng.normal(0, 2, (len(latents), 3)) > 1).astype("float32")
     latents[:, -1] = 0
     rows = pd.DataFrame({"split": ["train"] * NUM_TRAIN + ["val"] * NUM_VAL})
-    return LabelledLatents(rows, torch.from_numpy(latents), torch.from_numpy(labels))
+    return LabelledLatents(rows, torch.from_numpy(latents), torch.from_numpy(labels), NAMES)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_patience_that_never_ends_trains_every_epoch(train):
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_without_both_classes_in_validation_there_is_no_best_map(train, data, label):
     data.labels[NUM_TRAIN:] = label
-    with pytest.raises(ValueError, match=r"'best_map', and no pathology has both .* or 'last', or"):
+    with pytest.raises(ValueError, match=r"'best_map', and no label has both .* or 'last', or"):
         train(weights="best_map")
     history = train(epochs=2)[2]
     assert history["val_map"].isna().all()
