@@ -30,6 +30,11 @@ class ExportError(CxrModelError):
     """An exported network does not give what the model gives."""
 
 
+def _outputs_of(model: Model) -> tuple[str, ...]:
+    """Return the names of the outputs; a model that classifies nothing has no probabilities."""
+    return OUTPUTS if model.labels else OUTPUTS[1:]
+
+
 class _Graph(nn.Module):
     """From bytes to probabilities, mean and log-variance, and the reconstruction where asked."""
 
@@ -37,12 +42,13 @@ class _Graph(nn.Module):
         super().__init__()
         self.vae, self.classifier = model.networks
         self._with_reconstruction = with_reconstruction
+        self.num_outputs = len(_outputs_of(model))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Take (N, S, S), uint8."""
         image = images.float().div(255).unsqueeze(1)
         mu, logvar = self.vae.encoder(image)
-        outputs = (self.classifier(mu).sigmoid(), mu, logvar)
+        outputs = (self.classifier(mu).sigmoid(), mu, logvar)[-self.num_outputs :]
         if not self._with_reconstruction:
             return outputs
         return (*outputs, self.vae.decoder(mu).squeeze(1))
@@ -52,8 +58,8 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
     """Write an ONNX file, in float32.
 
     It takes `images`, (N, S, S) uint8 as `Model.preprocessing` makes them, and gives
-    `probabilities` (N, K), `mu` and `logvar` (N, Z) and, where asked, `reconstruction` (N, S, S).
-    Its metadata hold labels, thresholds and preprocessing.
+    `probabilities` (N, K) where it classifies anything, `mu` and `logvar` (N, Z) and, where asked,
+    `reconstruction` (N, S, S). Its metadata hold labels, thresholds and preprocessing.
 
     It is tried on the reconstructions of some validation latents of the bundle, at two sizes of
     batch, before it appears.
@@ -79,7 +85,7 @@ def export_onnx(model: Model, path: Path, *, with_reconstruction: bool = False) 
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(EXTRA) from error
     graph = _Graph(model, with_reconstruction).eval()
-    outputs = (*OUTPUTS, RECONSTRUCTION) if with_reconstruction else OUTPUTS
+    outputs = (*_outputs_of(model), *([RECONSTRUCTION] if with_reconstruction else []))
     tried = _images_to_try(model)
     partial = path.with_name(f"{path.name[:100]}.{uuid.uuid4().hex}.partial")
     try:
@@ -132,7 +138,9 @@ def _differences(
 def _check(differences: dict[str, float]) -> None:
     limits = {"probabilities": MAX_P_DIFFERENCE, "mu": MAX_MU_DIFFERENCE}
     for name, limit in limits.items():
-        if not differences[name] <= limit:  # not a number is no proof either
+        if (
+            name in differences and not differences[name] <= limit
+        ):  # not a number is no proof either
             raise ExportError(
                 f"The ONNX file gives {name} that differ by up to {differences[name]:.2g} from the "
                 f"model's, more than {limit:g}, so it is not written. Try another version of "

@@ -79,6 +79,24 @@ class TestPatient:
         split, _, _ = run(tmp_path, table(np.arange(40), abnormal=[1] * 40))
         assert split["split"].value_counts().to_dict() == {"train": 28, "val": 6, "test": 6}
 
+    def test_images_of_which_nothing_is_known_are_split_all_the_same(self, tmp_path):
+        abnormal = pd.array([None] * 100 + [0, 1] * 150, "Int8")
+        split, _, _ = run(tmp_path, PAIRS.assign(any_abnormal=abnormal))
+        assert split["split"].value_counts().to_dict() == {"train": 280, "val": 60, "test": 60}
+        is_abnormal = pd.Series(abnormal == 1).fillna(False).astype(float)
+        means = is_abnormal.groupby(split["split"]).mean()
+        assert means.to_numpy() == pytest.approx(3 / 8, abs=0.02)
+        nothing = PAIRS.assign(any_abnormal=pd.array([None] * 400, "Int8"))
+        for method in ("patient", "rows"):
+            (tmp_path / method).mkdir()
+            counts = run(tmp_path / method, nothing, method)[0]["split"].value_counts()
+            assert counts.to_dict() == {"train": 280, "val": 60, "test": 60}
+
+    def test_what_is_not_known_is_said_where_there_is_too_little(self, tmp_path):
+        nothing = table(range(12), pd.array([None] * 12, "Int8"))
+        with pytest.raises(SplitError, match=r"0 with .* 12 without \(12 of these not known\)"):
+            run(tmp_path, nothing)
+
     def test_too_few_patients(self, tmp_path):
         message = (
             r"too little data for 20 folds of patients: 40 images of 19 patients, "

@@ -27,6 +27,44 @@ def rng():
     return np.random.default_rng(0)
 
 
+def test_what_is_unknown_changes_no_score(rng):
+    """A class whose label is known of half of the images scores as on these images alone."""
+    validation, test = sample(rng), sample(rng)
+    known = np.arange(80) % 4 < 2  # whole patients
+    mixed = [
+        Predictions(part.pathologies, part.labels.astype("float64"), part.probabilities.copy(),
+                    part.patients)
+        for part in (validation, test)
+    ]  # fmt: skip
+    for part in mixed:
+        part.labels[~known, 1] = np.nan
+        part.probabilities[~known, 1] = rng.random(40)
+    found = judge(*mixed).per_class
+    halves = [
+        Predictions(part.pathologies, part.labels[known], part.probabilities[known],
+                    np.unique(part.patients[known], return_inverse=True)[1])
+        for part in (validation, test)
+    ]  # fmt: skip
+    alone, whole = judge(*halves).per_class, judge(validation, test).per_class
+    assert found["B"].num_labelled == 40
+    assert found["B"].num_positive == alone["B"].num_positive
+    assert found["B"].num_positive_patients == alone["B"].num_positive_patients
+    for metric, estimate in found["B"].metrics.items():
+        assert estimate.value == alone["B"].metrics[metric].value, metric
+    assert found["A"] == whole["A"]
+    assert found["C"] == whole["C"]
+
+
+def test_intervals_of_a_label_vary_with_the_patients_that_have_it(rng):
+    test = sample(rng)
+    labels = test.labels.astype("float64")
+    labels[2:, 0] = np.nan  # of one patient
+    one = judge(sample(rng), Predictions(test.pathologies, labels, test.probabilities,
+                                         test.patients))  # fmt: skip
+    assert one.per_class["A"].metrics["brier"].interval is None
+    assert one.per_class["B"].metrics["brier"].interval is not None
+
+
 def test_a_class_without_a_positive_is_left_out_of_the_mean_and_counted(rng):
     test = sample(rng)
     test.labels[:, 2] = 0

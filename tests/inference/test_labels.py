@@ -11,6 +11,7 @@ from cxrmodel.data.label_columns import any_abnormal
 from cxrmodel.errors import DataError
 from cxrmodel.inference.calibration import calibrated, read_labels
 from cxrmodel.inference.command_line import main
+from cxrmodel.inference.onnx import export_onnx
 from cxrmodel.inference.operating_points import operating_points
 from cxrmodel.inference.predictor import load
 from tests.inference.conftest import make_run
@@ -148,6 +149,8 @@ def test_without_labels_a_model_gives_latents_and_how_unusual_an_image_is(none, 
     assert calibrated(none.model.bundle).labels == ()
     main(["info", str(none.bundle)])
     assert "It classifies nothing" in capsys.readouterr().out
+    pytest.importorskip("onnxruntime")
+    assert set(export_onnx(none.model, tmp_path / "none.onnx")) == {"mu", "logvar"}
     with pytest.raises(DataError, match="classifies nothing, so there is nothing to recalibrate"):
         read_labels(tmp_path / "labels.csv", none.model.labels)
     with pytest.raises(ValueError, match="'Mass' is no label; the labels are none"):

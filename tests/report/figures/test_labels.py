@@ -5,7 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cxrmodel.evaluation.patient_bootstrap import Estimate
+from cxrmodel.evaluation.calibration import evaluate_calibration
+from cxrmodel.evaluation.cooccurrence import count_cooccurrence
+from cxrmodel.evaluation.evaluate import evaluate
+from cxrmodel.evaluation.patient_bootstrap import Estimate, PatientBootstrap
+from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.latent_images import ImageRow, draw_image_grid
 from cxrmodel.report.figures.latent_space import (
@@ -90,6 +94,34 @@ def test_no_label_meets_another_in_the_small_multiples(results, run):
 
 def test_no_label_meets_another_where_findings_come_together(results):
     assert drawn(partial(draw_cooccurrence, results.cooccurrence)) == []
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Thirty labels with names as data sets have them, and some that nobody has in test."""
+    names = tuple(f"Enlarged Cardiomediastinum {number}" for number in range(28))
+    names = (*names, "A name of $forty$ characters and a few_more", "B")
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 30)) < 0.3).astype(np.float64)
+    labels[:, 3] = 0
+    labels[::2, 5] = np.nan
+    made = Predictions(names, labels, rng.random((60, 30)), np.arange(60))
+    bootstrap = PatientBootstrap(made.patients, num_resamples=10)
+    return made, evaluate(made, made, bootstrap), evaluate_calibration(made, made, bootstrap)
+
+
+def test_no_label_meets_another_where_there_are_thirty_with_long_names(many):
+    made, scores, calibration = many
+    limits = np.full(30, 0.5)
+    for draw in (
+        partial(draw_auroc, scores, scores),
+        partial(draw_f1, scores, scores),
+        partial(draw_roc, made, made),
+        partial(draw_precision_recall, made, made),
+        partial(draw_reliability, calibration),
+        partial(draw_cooccurrence, count_cooccurrence(made, limits)),
+    ):
+        assert drawn(draw) == []
 
 
 def test_no_label_meets_another_in_the_baselines():

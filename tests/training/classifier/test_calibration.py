@@ -34,6 +34,14 @@ def test_one_class_in_validation_only_shifts_to_the_share_of_train(label):
     assert expit(logits + intercept).mean() == pytest.approx(0.02)
 
 
+def test_unknown_labels_do_not_move_the_scaling():
+    logits, labels = honest(400)
+    more = np.concatenate([logits, np.full(50, 30.0)])
+    unknown = np.concatenate([labels.astype("float32"), np.full(50, np.nan, "float32")])
+    assert fit_scaling(unknown, more, 0.1) == fit_scaling(labels, logits, 0.1)
+    assert fit_scaling(np.full(50, np.nan), more[:50], 0.02)[0] == 1
+
+
 def test_a_single_validation_image_is_shifted():
     assert fit_scaling(np.zeros(1, np.uint8), np.array([7.0]), 0.5) == (1, pytest.approx(-7))
 

@@ -98,6 +98,21 @@ def test_a_run_publishes_weights_config_history_and_predictions(fit, latents):
     assert summary["val_loss"] == history["val_loss"].iloc[-1]
 
 
+def test_without_a_label_nothing_is_trained_and_nothing_predicted(fit, index, caplog):
+    path = index / "index.parquet"
+    table = pd.read_parquet(path).drop(columns=list(PATHOLOGIES))
+    table.assign(any_abnormal=pd.array([None] * NUM_IMAGES, "Int8")).to_parquet(path)
+    directory, summary = fit(loss="balanced")
+    assert "nothing to classify" in caplog.text
+    assert (summary["num_labels"], summary["epochs"], summary["published_epoch"]) == (0, 0, 0)
+    predictions = pd.read_parquet(directory / "predictions.parquet")
+    assert predictions.columns.tolist() == ["image", "split"]
+    assert len(predictions) == NUM_IMAGES
+    history = pd.read_parquet(directory / "history.parquet")
+    assert history.columns.tolist() == ["epoch", "train_loss", "val_loss", "val_map"]
+    assert load_classifier(directory)(torch.zeros(2, LATENT_DIM)).shape == (2, 0)
+
+
 def test_two_runs_are_equal_to_the_byte(fit):
     first, _ = fit("first", epochs=2)
     torch.rand(3)

@@ -37,6 +37,40 @@ def train(data):
     return run
 
 
+def test_labels_that_nobody_gave_teach_nothing(data):
+    """A mixed set: of half of the images the last label was never given."""
+    data.labels[::2, 2] = torch.nan
+    settings = ClassifierConfig(epochs=2, weights="last")
+
+    def last_layer(changed):
+        trained = train_classifier(settings, changed, CPU, lambda progress: None)
+        return trained.model.layers[-1].weight
+
+    partly = last_layer(data)
+    assert torch.isfinite(partly).all()
+    data.labels[:, 2] = torch.nan
+    never = last_layer(data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(42, Stream.WEIGHTS))
+        initial = Classifier(LATENT_DIM, 3).layers[-1].weight
+    assert torch.equal(never[2], initial[2])
+    assert not torch.equal(partly[2], initial[2])
+
+
+def test_images_without_any_label_take_no_part(data, train):
+    model, _, history = train(epochs=2, weights="last")
+    unlabelled = LabelledLatents(
+        pd.concat([data.rows, pd.DataFrame({"split": ["train", "val"]})], ignore_index=True),
+        torch.cat([data.latents, torch.full((2, LATENT_DIM), 9.0)]),
+        torch.cat([data.labels, torch.full((2, 3), torch.nan)]),
+        data.names,
+    )
+    settings = ClassifierConfig(epochs=2, weights="last")
+    again = train_classifier(settings, unlabelled, CPU, lambda progress: None)
+    assert torch.equal(weights(again.model), weights(model))
+    assert again.history == history.to_dict("records")
+
+
 def weights(model):
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 

@@ -34,6 +34,12 @@ def test_a_class_without_a_positive_train_image_has_a_finite_weight():
     assert positive_weights(torch.tensor([[0.0, 1.0], [0.0, 1.0]])).tolist() == [2, 0]
 
 
+def test_weights_count_what_is_known():
+    nan = math.nan
+    labels = torch.tensor([[1.0, nan], [0.0, 1.0], [0.0, 1.0], [nan, 0.0], [nan, nan]])
+    assert positive_weights(labels).tolist() == [2, 0.5]
+
+
 def test_the_asymmetric_loss_by_hand():
     positive = asymmetric_loss(torch.tensor([[LOG_3]]), torch.ones(1, 1))
     assert positive.item() == pytest.approx(-(1 / 4) * math.log(3 / 4))
@@ -48,6 +54,25 @@ def test_easy_negatives_below_the_margin_count_nothing():
     loss = asymmetric_loss(logits, torch.zeros(1, 1))
     loss.backward()
     assert (loss.item(), logits.grad.item()) == (0, 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_unknown_label_has_exactly_no_gradient_and_does_not_change_the_loss(name):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 14, generator=generator, requires_grad=True)
+    labels = (torch.rand(64, 14, generator=generator) < 0.3).float()
+    unknown = torch.zeros(64, 14, dtype=torch.bool)
+    unknown[:32, 7:] = True  # half of the images come from where seven labels were never given
+    loss = make_loss(name, labels.masked_fill(unknown, math.nan))
+    found = loss(logits, labels.masked_fill(unknown, math.nan))
+    found.backward()
+    assert (logits.grad[unknown] == 0).all()
+    assert (logits.grad[~unknown] != 0).any(dim=0).all() or name == "asymmetric"
+    moved = torch.where(unknown, logits.detach() + 5, logits.detach())
+    assert loss(moved, labels.masked_fill(unknown, math.nan)).item() == found.item()
+    if name == "bce":
+        upper, right = loss(logits[:32, :7], labels[:32, :7]), loss(logits[32:], labels[32:])
+        assert found.item() == pytest.approx((upper.item() + 2 * right.item()) / 3)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -80,6 +105,9 @@ def test_mean_average_precision_by_hand():
     assert has_both(labels).tolist() == [True, True, False, False]
     expected = ((1 / 1 + 2 / 3) / 2 + 1) / 2
     assert mean_average_precision(logits, labels) == pytest.approx(expected)
+    more = torch.cat([logits, torch.full((1, 4), 9.0)])
+    unknown = torch.cat([labels, torch.full((1, 4), math.nan)])
+    assert mean_average_precision(more, unknown) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(0, 2)])
