@@ -24,6 +24,7 @@ from benchmarks.busy import measure_busy
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.evaluation import measure_bootstrap
 from benchmarks.growth import measure_growth, peak_memory
+from benchmarks.joined_tables import measure_joined_tables
 from benchmarks.object_store import measure_object_store
 from benchmarks.orchestration import measure_orchestration
 from benchmarks.page import RESULTS, write_page
@@ -170,6 +171,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
+    "joined_tables": lambda _, arguments, work: measure_joined_tables(work, arguments.csv),
     "bootstrap": lambda *_: measure_bootstrap(),
     "orchestration": lambda _, arguments, work: measure_orchestration(
         work, max(1, arguments.rounds // 3)

@@ -53,13 +53,24 @@ def measure_data_plane(work: Path, csv_path: Path | None = None) -> dict[str, An
     results = {}
     for size in SIZES:
         root = make_root(work / str(size), size, csv_path)
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_measure_stages, args=(root, work / f"{size}-made", theirs))
-        process.start()
-        theirs.close()
-        results[str(size)] = ours.recv()
-        process.join()
+        results[str(size)] = measured_apart(root, work / f"{size}-made")
     return results
+
+
+def measured_apart(root: Path, made: Path) -> dict[str, Any]:
+    """Return what the stages take in a process of their own.
+
+    Args:
+        root: The data set.
+        made: Folder to make for what they write.
+    """
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_measure_stages, args=(root, made, theirs))
+    process.start()
+    theirs.close()
+    found: dict[str, Any] = ours.recv()
+    process.join()
+    return found
 
 
 def make_root(root: Path, num_images: int, csv_path: Path | None) -> Path:

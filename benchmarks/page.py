@@ -54,6 +54,13 @@ GPU_TABLES = (
 )
 
 
+NESTED = (
+    ("data_plane", "Stages before training"),
+    ("joined_tables", "Index by layout"),
+    ("orchestration", "Prefect"),
+)
+
+
 def write_page(results: dict[str, Any], page: Path = PAGE) -> None:
     """Replace what lies between the markers of a page.
 
@@ -97,7 +104,7 @@ def _tables(measured: dict[str, Any]) -> list[str]:
         if values:
             header = [title, *(name.replace("_", " ") for name in values)]
             blocks.append(_rows(header, [[unit, *(f"{value:g}" for value in values.values())]]))
-    for section, title in (("data_plane", "Stages before training"), ("orchestration", "Prefect")):
+    for section, title in NESTED:
         if section in measured:
             blocks.append(_nested(title, measured[section]))
     return blocks

@@ -15,7 +15,18 @@ Stage = Literal[
 ]
 Precision = Literal["float32", "bfloat16", "auto"]
 
+DatasetName = Literal[
+    "auto", "table", "nih", "chexpert", "mimic-cxr", "padchest", "vindr-cxr", "rsna-pneumonia",
+    "siim-acr", "brax", "chexpert-plus",
+]  # fmt: skip
+"""Values of `data.dataset`."""
+
 PHANTOM_ROOT = "phantom"
+ALL_VIEWS = "all"
+"""Value of `data.views`: lateral views too."""
+
+EACH_IMAGE = "image"
+"""Value of `data.patient_from`: each image is of another patient."""
 SIDE_STEP = 64  # the network halves a side six times
 MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
@@ -30,6 +41,21 @@ SCRATCH_FOLDERS = ("artifacts", "drafts", "images", "ray", "sources", "work")
 """Folders that the pipeline makes in scratch and that `gc` cleans."""
 
 
+def _patient_rule(text: str) -> str:
+    if text in ("", EACH_IMAGE):
+        return text
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}.") from error
+    if groups != 1:
+        raise ValueError(
+            f"{text!r} has {groups} groups and needs one: put the part of the path that names the "
+            "patient into brackets, as in (patient[0-9]+)."
+        )
+    return text
+
+
 def _known_device(name: str) -> str:
     if re.fullmatch(r"gpu(:\d+)?", name.lower()):
         raise ValueError(f"{name!r} is called {name.lower().replace('gpu', 'cuda')!r} here.")
@@ -38,21 +64,73 @@ def _known_device(name: str) -> str:
     return name
 
 
-class DataConfig(Section):
+class ColumnsConfig(Section):
+    """Which column of a table says what, where data.dataset is `table`; empty: guessed."""
+
+    image: str = ""
+    """Name of the image's file, or its path."""
+
+    patient_id: str = ""
+    """Whose image it is."""
+
+    view: str = ""
+    """AP, PA or lateral, in the usual spellings."""
+
+    sex: str = ""
+    """F or M, or female or male."""
+
+    age: str = ""
+    """In years, or as DICOM writes it."""
+
+    labels: tuple[str, ...] = ()
+    """Columns of 1, 0 or nothing, one per label; or one column with the names of findings."""
+
+    separator: str = Field("", max_length=1)
+    """What stands between names in that one column; empty: `|`, `;` or a comma, as found."""
+
+
+class SourceConfig(Section):
+    """One data set among several in a run."""
+
+    root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)]
+    """Folder or fsspec URL of the data set."""
+
+    csv: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
+    """Path or URL of the table, or of a folder with the tables, where they are not below the
+    root."""
+
+    images: Annotated[str, KEY_EXEMPT] = ""
+    """Folder of the images below the root, or a glob such as `images_*`; empty: the whole root."""
+
+    dataset: DatasetName = "auto"
+    """Which data set it is; `auto`: the one whose tables are there; `table`: any table of images,
+    whose columns are in `data.columns` or guessed, or a folder of images without one."""
+
+    columns: ColumnsConfig = ColumnsConfig()
+    """Which column of the table says what, where data.dataset is `table`."""
+
+    patient_from: Annotated[str, AfterValidator(_patient_rule)] = ""
+    """How to know the patient, where neither a column nor DICOM's tag says it: a regular expression
+    with one group, found in the path below the root, as in `(patient[0-9]+)`; or `image`: each
+    image is of another patient, and where that is wrong, train and test share patients."""
+
+
+class DataConfig(SourceConfig):
     """Where the data set is, and how much of it to use."""
 
     root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)] = PHANTOM_ROOT
     """Folder or fsspec URL of the data set; `phantom` generates synthetic chest
     X-rays."""
 
-    csv: Annotated[Annotated[str, AfterValidator(normal_place)] | None, KEY_EXEMPT] = None
-    """Path or URL of the metadata CSV, where it is not below the root."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Several data sets in one run, instead of the settings above: a list in the YAML file, each
+    with root and where needed csv, images, dataset, columns and patient_from."""
 
-    images: Annotated[str, KEY_EXEMPT] = ""
-    """Folder of the images below the root, or a glob such as `images_*`; empty: the whole root."""
+    views: Literal["frontal", "all"] = "frontal"
+    """Which images to use: frontal ones, or lateral, oblique and decubitus views as well."""
 
-    dataset: Literal["auto", "nih", "chexpert"] = "auto"
-    """Which data set it is: NIH ChestX-ray14, CheXpert, or whatever the columns of its CSV say."""
+    readers: Literal["majority", "any"] = "majority"
+    """How several readers of one image (VinDr-CXR) become one label."""
 
     uncertain: Literal["negative", "positive", "unknown", "exclude"] = "negative"
     """What CheXpert's uncertain labels (-1) become; `unknown` takes no part in training and
@@ -69,6 +147,46 @@ class DataConfig(Section):
 
     phantom_images: Annotated[int, KEY_EXEMPT, Field(ge=1)] = 240
     """Number of synthetic images, where the root is `phantom`."""
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the images are to be generated."""
+        return not self.sources and self.root == PHANTOM_ROOT
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Where the data sets are."""
+        return tuple(source.root for source in self.sources) or (self.root,)
+
+    def of_sources(self) -> list[DataConfig]:
+        """Return the settings of each data set of `sources`, as of a run with it alone."""
+        names = SourceConfig.model_fields
+        return [
+            self.model_copy(update={"sources": (), **{name: getattr(x, name) for name in names}})
+            for x in self.sources
+        ]
+
+    def places(self) -> dict[str, str]:
+        """Return where the data sets are, by the name of the setting, synthetic images left out."""
+        named = {f"data.sources[{number}].root": x.root for number, x in enumerate(self.sources)}
+        named = named or {"data.root": self.root}
+        return {name: place for name, place in named.items() if place != PHANTOM_ROOT}
+
+    @model_validator(mode="after")
+    def _one_way_to_name_data(self) -> Self:
+        fields = type(self).model_fields
+        alone = [x for x in SourceConfig.model_fields if getattr(self, x) != fields[x].default]
+        if self.sources and alone:
+            raise ValueError(
+                f"data.sources lists the data sets, and data.{alone[0]} is set too. Move that into "
+                "the list, to the data set that it is meant for."
+            )
+        if any(source.root == PHANTOM_ROOT for source in self.sources):
+            raise ValueError(
+                "data.sources lists `phantom`, and synthetic images are not mixed with others: set "
+                "data.root to it alone."
+            )
+        return self
 
 
 class ImagesConfig(Section):
@@ -309,12 +427,12 @@ class PipelineConfig(Section):
 
     @model_validator(mode="after")
     def _places_lie_apart(self) -> Self:
-        data, root, scratch = self.data.root, self.store.root, self.store.scratch
-        if data != PHANTOM_ROOT:
+        data, root, scratch = self.data.places(), self.store.root, self.store.scratch
+        for owner, images in data.items():
             for name, place in (("store.root", root), ("store.scratch", scratch)):
-                if lies_in(place, data):
+                if lies_in(place, images):
                     raise ValueError(
-                        f"{name} {place} lies in data.root {data}: what is written there would be "
+                        f"{name} {place} lies in {owner} {images}: what is written there would be "
                         "read as images. Choose a folder outside it."
                     )
         if lies_in(root, scratch) and lies_in(scratch, root):
@@ -322,11 +440,11 @@ class PipelineConfig(Section):
                 f"store.root and store.scratch are both {root}: what may be emptied must not hold "
                 "results. Choose another store.scratch."
             )
-        places = {"data.root": data, "store.root": root, "store.scratch": scratch}
+        places = {**data, "store.root": root, "store.scratch": scratch}
         for owner, folders in (("store.root", STORE_FOLDERS), ("store.scratch", SCRATCH_FOLDERS)):
             for name, place in places.items():
                 taken = next((x for x in folders if lies_in(place, f"{places[owner]}/{x}")), None)
-                if name != owner and place != PHANTOM_ROOT and taken:
+                if name != owner and taken:
                     raise ValueError(
                         f"{name} {place} lies in {places[owner]}/{taken}, which is {owner}'s own "
                         "folder and may be cleaned. Choose another place."

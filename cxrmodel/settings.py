@@ -59,14 +59,19 @@ class Section(BaseModel):
         for name, info in type(self).model_fields.items():
             if KEY_EXEMPT in info.metadata:
                 continue
-            value = getattr(self, name)
-            fields[name] = value.key_fields() if isinstance(value, Section) else value
+            fields[name] = _key_value(getattr(self, name))
         return fields
 
     def fingerprint(self) -> str:
         """Return the sha256 of `key_fields`, in hexadecimal."""
         text = json.dumps(self.key_fields(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_key_value(each) for each in value]
+    return value.key_fields() if isinstance(value, Section) else value
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -150,12 +155,18 @@ def _setting(place: tuple[int | str, ...], known: list[str], *, is_unknown: bool
 def _explained(name: str, details: ErrorDetails, known: list[str]) -> str:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     text = details["msg"].removeprefix("Value error, ")
+    in_list = next((part for part in details["loc"] if isinstance(part, int)), None)
+    if in_list is not None and kind in ("extra_forbidden", "missing"):
+        what = "has no setting called" if kind == "extra_forbidden" else "lacks its setting"
+        return f"The entry {in_list + 1} of the list {what} {details['loc'][-1]}"
     if kind == "extra_forbidden":
         return f"There is no such setting{did_you_mean(name, known)}"
     if kind == "literal_error" and isinstance(value, str) and _may_be_shown(value):
         return not_one_of(value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("model_type", "model_attributes_type"):
         inner = next((other for other in known if other.startswith(f"{name}.")), "")
+        if not inner:
+            return "It is a list of settings by their names: write it in the file of --config"
         return f"It is a section: give the settings in it by their names, such as {inner}"
     if kind == "string_type" and not isinstance(value, list | dict):
         text += "; in YAML put it in quotes"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from cxrmodel.config import PHANTOM_ROOT, PipelineConfig
+from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, SourceConfig
 from cxrmodel.places import absolute, is_folder
 
 PROJECT = Path(__file__).parents[1]
@@ -74,6 +74,11 @@ class Target(BaseModel):
         return PROJECT if self.pool_type == "process" else IMAGE_DIRECTORY
 
 
+def _placed_source(source: SourceConfig, here: Path) -> SourceConfig:
+    csv = source.csv and absolute(source.csv, here)
+    return source.model_copy(update={"root": absolute(source.root, here), "csv": csv})
+
+
 def placed(config: PipelineConfig, target: Target) -> PipelineConfig:
     """Return the settings with local folders made absolute, as a job of the target sees them.
 
@@ -89,9 +94,10 @@ def placed(config: PipelineConfig, target: Target) -> PipelineConfig:
     here = target.directory
     root = data.root if data.root == PHANTOM_ROOT else absolute(data.root, here)
     csv, table = (place and absolute(place, here) for place in (data.csv, config.split.file))
+    sources = tuple(_placed_source(source, here) for source in data.sources)
     places = {"root": absolute(store.root, here), "scratch": absolute(store.scratch, here)}
     sections = {
-        "data": data.model_copy(update={"root": root, "csv": csv}),
+        "data": data.model_copy(update={"root": root, "csv": csv, "sources": sources}),
         "split": config.split.model_copy(update={"file": table}),
         "store": store.model_copy(update=places),
     }

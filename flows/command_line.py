@@ -42,7 +42,7 @@ USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
 PROGRAM = "python flows/main.py"
 EXIT_BAD_SETTINGS = 2
 SETTINGS = setting_names(PipelineConfig)
-SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
+SECTIONS = {name.rpartition(".")[0] for name in SETTINGS if "." in name}
 COMMANDS = ("config", "refresh", "dry-run", "help")
 STRAY, SURPLUS = "unrecognized arguments: ", re.compile(r"ignored explicit argument ('.*')")
 FLAGS = [f"--{name}" for name in (*SETTINGS, *COMMANDS) if name not in SECTIONS]
@@ -309,4 +309,5 @@ def flow_run_name() -> str:
 
 def run_name(config: PipelineConfig) -> str:
     """Name a run by its data set, split and preset."""
-    return f"{Path(config.data.root).name}-{config.split.method}-{config.preset}"
+    data = "+".join(Path(root).name for root in config.data.roots)
+    return f"{data}-{config.split.method}-{config.preset}"

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 from rich.filesize import pick_unit_and_suffix
 
-from cxrmodel.config import PHANTOM_ROOT, PipelineConfig, Stage
+from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import is_unfinished
 from cxrmodel.data.ledger import count_reasons
@@ -115,7 +115,7 @@ def describe_run(config: PipelineConfig, refresh: tuple[Stage, ...], stages: Sta
 
 
 def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:
-    if config.data.root != PHANTOM_ROOT:
+    if not config.data.is_synthetic:
         return scan_source(config.data, temporary)
     root = phantom_root(config.data, Path(config.store.scratch).absolute())
     if not any(root.glob("Data_Entry*.csv")):  # written last
@@ -143,7 +143,9 @@ def _need_lines(
     else:
         folder = store.directory(index)
         pixels = reading(config, plan.steps, folder)
-        yield _line("images", f"{index.summary['num_images']:,} in {config.data.root}")
+        yield _line(
+            "images", f"{index.summary['num_images']:,} in {' and '.join(config.data.roots)}"
+        )
         yield _line("left out", _excluded(plan, store))
         yield _line("split", _split(config, plan, folder, store, table))
         yield _line("to read", _to_read(pixels))

@@ -60,7 +60,7 @@ def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
         raise SettingsFileError(f"{path}: it is empty. Give it settings, or leave --config out.")
     found = SettingsFile(path, {}, {})
     _check_size(path, root)
-    _read_section(found, root, "", list(names))
+    _read_section(found, root, "", list(names), found.values)
     return found
 
 
@@ -122,13 +122,15 @@ def _children(node: Node) -> list[Node]:
     return list(node.value) if isinstance(node, SequenceNode) else []
 
 
-def _read_section(found: SettingsFile, node: Node, before: str, names: list[str]) -> None:
+def _read_section(
+    found: SettingsFile, node: Node, before: str, names: list[str], values: dict[str, Any]
+) -> None:
+    """Read a section's settings into `values`, and the lines of all."""
     if not isinstance(node, MappingNode):
         what = f"{before.rstrip('.')} is a section" if before else "settings are sections"
         example = f"`{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value"
         raise _error(found.path, node, f"{what}, and here is {_kind(node)}. Write it as {example}.")
     _refuse_repeated(found.path, node)
-    values = found.values.setdefault(before.rstrip("."), {}) if before else found.values
     for key, value in node.value:
         name = f"{before}{key.value}"
         if not before and "." in name and name in names:
@@ -141,7 +143,7 @@ def _read_section(found: SettingsFile, node: Node, before: str, names: list[str]
             raise _error(found.path, key, text)
         found.lines[name] = _line(key)
         if any(other.startswith(f"{name}.") for other in names):
-            _read_section(found, value, f"{name}.", names)
+            _read_section(found, value, f"{name}.", names, values.setdefault(key.value, {}))
         else:
             values[key.value] = _value(found.path, value)
 

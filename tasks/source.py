@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from cxrmodel.config import PHANTOM_ROOT, DataConfig, RuntimeConfig, SplitConfig
+from cxrmodel.config import DataConfig, RuntimeConfig, SplitConfig
 from cxrmodel.data.source import Source, scan_source
 from cxrmodel.data.split_file import SplitTable, read_split_table
 from cxrmodel.phantom import write_phantoms
@@ -22,7 +22,7 @@ def find_source(config: DataConfig, store: Store, runtime: RuntimeConfig) -> Sou
     """List the data set's files and fingerprint them, drawing synthetic images first if asked."""
     local = {"store.root": Path(store.root)} if store.is_local else {}
     check_writable(**{"store.scratch": store.scratch}, **local)
-    if config.root == PHANTOM_ROOT:
+    if config.is_synthetic:
         root = phantom_root(config, store.scratch)
         with progress_reporter("phantom") as report:
             write_phantoms(

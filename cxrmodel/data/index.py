@@ -1,67 +1,24 @@
-"""A data set as an index: one row per image, and a ledger of everything left out."""
+"""The index: one row per image of all data sets of a run, and a ledger of everything left out."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.boxes import BOX_LIST, read_boxes
-from cxrmodel.data.datasets.dicom_tags import with_tags
-from cxrmodel.data.datasets.joins import (
-    exclude,
-    is_dicom,
-    join_rows,
-    ledger_of,
-    named_files,
-    refuse_clashes,
-    table_names,
-)
-from cxrmodel.data.datasets.name_rules import (
-    NameMatch,
-    explain_mismatch,
-    match_names,
-    quoted,
-)
-from cxrmodel.data.datasets.nih import official_parts
-from cxrmodel.data.datasets.pseudonyms import num_names_with_id, patient_salt, pseudonyms
-from cxrmodel.data.datasets.registry import read_tables
-from cxrmodel.data.files.root import Root
-from cxrmodel.data.label_columns import ANY_ABNORMAL, known_abnormal, say_where_unknown
-from cxrmodel.data.ledger import (
-    Reason,
-    count_reasons,
-    describe_counts,
-    losses,
-    warn_of_losses,
-    write_ledger,
-)
+from cxrmodel.data.datasets.registry import BETWEEN, DATASETS
+from cxrmodel.data.datasets.shared_names import shared_names
+from cxrmodel.data.indexed_source import INDEX_COLUMNS, IndexedSource, index_source
+from cxrmodel.data.label_columns import LABEL_DTYPE, say_where_unknown
+from cxrmodel.data.ledger import count_reasons, warn_of_losses, write_ledger
 from cxrmodel.data.source import Source
-from cxrmodel.errors import DataError
 from cxrmodel.storage.layout import BOXES_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
-
-INDEX_COLUMNS = (
-    "image",
-    "uri",
-    "patient_id",
-    "age",
-    "sex",
-    "view",
-    "follow_up",
-    "official",
-    "pixel_spacing_mm",
-    "source",
-    ANY_ABNORMAL,
-)
-"""Followed by one column per label of the data set."""
-LISTING_COLUMNS = ("image", "uri", "bytes", "version")
 
 logger = logging.getLogger(__name__)
 
@@ -69,144 +26,109 @@ logger = logging.getLogger(__name__)
 def build_index(config: DataConfig, source: Source, directory: Path) -> dict[str, Any]:
     """Write index.parquet, listing.parquet, boxes.parquet, notes.json and excluded.parquet.
 
-    Every row of the CSV ends in the index or in the ledger; so does every image file.
+    Every row of a table ends in the index or in the ledger; so does every image file. With several
+    data sets, names of images and ids of patients begin with the name of theirs.
 
     Args:
-        config: Which data set it is, the share of it to draw, and the seed of the draw.
-        source: Snapshot of the data set.
+        config: Which data sets there are, the share of them to draw, and the seed of the draw.
+        source: Snapshot of the data set, or of several.
         directory: Folder to write to.
 
     Returns:
-        dataset (a key of `DATASETS`), labels, num_images, num_excluded, excluded_by_reason,
-        num_patients, num_boxes, notes (one sentence on each thing that had to be interpreted in
-        the table) and the source's fingerprint.
+        dataset (a key of `DATASETS`, or several joined by `BETWEEN`), labels, num_images,
+        num_excluded, excluded_by_reason, num_patients, num_boxes, notes (one sentence on each thing
+        that had to be interpreted in the tables) and the source's fingerprint.
 
     Raises:
-        DataError: The CSV lacks a required column, nothing is usable, or files of one name clash.
+        DataError: A table lacks a required column, nothing is usable, or files of one name clash.
     """
-    joined = _join(config, source)
-    index, excluded = joined.index, joined.excluded
-    boxes = read_boxes(source.directory / BOX_LIST, index["image"], joined.match)
+    indexed = _mixed(config, source) if source.parts else index_source(config, source)
+    index, excluded = indexed.index, indexed.excluded
     warn_of_losses(excluded, len(index))
     say_where_unknown(index)
-    _write(index, joined.files, boxes, directory)
-    notes = json.dumps(joined.notes, indent=1) + "\n"
+    tables = {INDEX_FILE: index, LISTING_FILE: indexed.listing, BOXES_FILE: indexed.boxes}
+    for name, table in tables.items():
+        table.to_parquet(directory / name, index=False, compression="zstd")
+    notes = json.dumps(indexed.notes, indent=1) + "\n"
     (directory / NOTES_FILE).write_text(notes, encoding="utf-8")
     write_ledger(excluded, directory)
     return {
-        "dataset": joined.data_set,
-        "labels": list(joined.labels),
+        "dataset": indexed.image_set.name,
+        "labels": list(indexed.labels),
         "num_images": len(index),
         "num_excluded": len(excluded),
         "excluded_by_reason": count_reasons(excluded),
         "num_patients": int(index["patient_id"].nunique()),
-        "num_boxes": len(boxes),
-        "notes": joined.notes,
+        "num_boxes": len(indexed.boxes),
+        "notes": indexed.notes,
         "fingerprint": source.fingerprint,
     }
 
 
-@dataclass(frozen=True)
-class _Joined:
-    data_set: str
-    labels: tuple[str, ...]
-    notes: list[str]
-    index: pd.DataFrame
-    files: pd.DataFrame
-    excluded: pd.DataFrame
-    match: NameMatch
-
-
-def _join(config: DataConfig, source: Source) -> _Joined:
-    """Join the tables with the files; the first reason that applies excludes a row."""
-    listing = pd.read_parquet(source.directory / LISTING_FILE)
-    data_set, entries = read_tables(
-        config, source.tables(), source.table_names, bool(is_dicom(listing["uri"]).all())
-    )
-    files, surplus = named_files(listing, data_set.name_parts)
-    match = match_names(table_names(entries).unique(), files["image"], data_set.name_parts)
-    rows = join_rows(entries, files, data_set.name_parts, match)
-    refuse_clashes(listing, rows["image"], data_set.name_parts, Root(source.root))
-    _draw_fraction(rows, config)
-    rows = with_tags(rows, files, source.root).assign(source=data_set.name)
-    excluded = ledger_of(rows, files, surplus)
-    mismatch = _mismatch(rows, files, data_set.name_parts)
-    usable = rows.loc[rows["reason"] == "", [*INDEX_COLUMNS, *entries.labels]]
-    index = _index_frame(usable, config, source.directory, match)
-    if index.empty:
-        raise DataError(
-            f"Nothing of {source.root} is usable: {len(rows):,} rows in the CSV, {len(files):,} "
-            f"image files; {describe_counts(excluded)}. {mismatch or _cause(rows, files, excluded)}"
-        )
-    notes = [note for note in (match.note, mismatch) if note]
-    for note in notes:
+def _mixed(config: DataConfig, source: Source) -> IndexedSource:
+    """Index several data sets and put them one below the other."""
+    names = [part.name for part in source.parts]
+    settings = config.of_sources()
+    parts = [index_source(one, part) for one, part in zip(settings, source.parts, strict=True)]
+    common = shared_names([part.labels for part in parts])
+    labels = tuple(dict.fromkeys(common[name] for part in parts for name in part.labels))
+    indexes = [
+        _with_labels(_named(part.index, name), part.labels, common, labels)
+        for name, part in zip(names, parts, strict=True)
+    ]
+    overlaps = _overlaps([part.image_set.name for part in parts])
+    for note in overlaps:
         logger.warning("%s", note)
-    notes = [*entries.notes, *notes]
-    return _Joined(data_set.name, entries.labels, notes, index, files, excluded, match)
+    notes = [f"{name}: {x}" for name, part in zip(names, parts, strict=True) for x in part.notes]
 
+    def together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat(tables, ignore_index=True)
 
-def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
-    """Say how names and files differ where some of either have no counterpart."""
-    lonely = rows["reason"].isin((Reason.IMAGE_MISSING, Reason.BAD_IMAGE_NAME))
-    return explain_mismatch(
-        rows["image"][lonely], files["image"][~files["image"].isin(rows["image"])], num_parts
+    return IndexedSource(
+        image_set=replace(
+            parts[0].image_set, name=BETWEEN.join(part.image_set.name for part in parts)
+        ),
+        labels=labels,
+        notes=[*notes, *overlaps],
+        index=together(indexes),
+        listing=together([_named(p.listing, n) for n, p in zip(names, parts, strict=True)]),
+        boxes=together([_named(p.boxes, n) for n, p in zip(names, parts, strict=True)]),
+        excluded=together([_named(p.excluded, n) for n, p in zip(names, parts, strict=True)]),
     )
 
 
-def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> str:
-    """Say why nothing is usable."""
-    if rows.empty:
-        return "The CSV has no row."
-    if rows["uri"].notna().any():
-        return losses(excluded, 0)[0]
-    shown = quoted(rows["image"].iloc[0]), quoted(files["image"].iloc[0])
-    return f"The first row names {shown[0]}, and the first file is {shown[1]}."
+def _named(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return a table whose images, paths and patients begin with the name of their data set."""
+    between = {"image": "/", "uri": "/", "patient_id": ":"}
+    return table.assign(
+        **{
+            x: (f"{source}{mark}" + table[x]).astype("str")
+            for x, mark in between.items()
+            if x in table
+        }
+    )
 
 
-def _draw_fraction(rows: pd.DataFrame, config: DataConfig) -> None:
-    usable = np.flatnonzero(rows["reason"] == "")
-    if config.fraction == 1 or len(usable) == 0:
-        return
-    strata = known_abnormal(rows)[usable]
-    try:
-        drawn, _ = train_test_split(
-            usable, train_size=config.fraction, random_state=config.seed, stratify=strata
-        )
-    except ValueError as error:
-        raise DataError(
-            f"data.fraction = {config.fraction} of {len(usable):,} usable images, of which "
-            f"{int(strata.sum()):,} are abnormal, cannot be drawn so that images of both kinds are "
-            "drawn and left. Set another data.fraction, or 1."
-        ) from error
-    left_out = pd.Series(True, index=rows.index)
-    left_out.iloc[drawn] = False
-    exclude(rows, left_out, Reason.NOT_SAMPLED)
-
-
-def _index_frame(
-    rows: pd.DataFrame, config: DataConfig, directory: Path, match: NameMatch
+def _with_labels(
+    index: pd.DataFrame, own: Sequence[str], common: dict[str, str], labels: Sequence[str]
 ) -> pd.DataFrame:
-    index = rows.reset_index(drop=True)
-    index["official"] = index["official"].fillna(official_parts(index["image"], directory, match))
-    salt = patient_salt(config)
-    if salt is not None and len(index):
-        _warn_of_ids_in_names(index)
-        index["patient_id"] = pseudonyms(index["patient_id"], salt)
-    return index
+    """Return an index with all labels of the mix; those that its data set lacks are null."""
+    columns = {}
+    for label in labels:
+        same = [name for name in own if common[name] == label]
+        empty = pd.Series(None, index=index.index, dtype=LABEL_DTYPE)
+        columns[label] = index[same].max(axis=1).astype(LABEL_DTYPE) if same else empty
+    return pd.concat([index[list(INDEX_COLUMNS)], pd.DataFrame(columns, index.index)], axis=1)
 
 
-def _warn_of_ids_in_names(index: pd.DataFrame) -> None:
-    count = num_names_with_id(index["image"], index["patient_id"])
-    if count:
-        logger.warning(
-            "%d of %d file names hold their patient's id, which data.hash_patient_ids leaves as "
-            "they are: give the files other names where the id must not leave",
-            count,
-            len(index),
-        )
-
-
-def _write(index: pd.DataFrame, files: pd.DataFrame, boxes: pd.DataFrame, directory: Path) -> None:
-    listing = files.loc[index["image"], list(LISTING_COLUMNS)]
-    for name, table in ((INDEX_FILE, index), (LISTING_FILE, listing), (BOXES_FILE, boxes)):
-        table.to_parquet(directory / name, index=False, compression="zstd")
+def _overlaps(names: Sequence[str]) -> list[str]:
+    """Say which data sets of the mix have images in common."""
+    known = [DATASETS[name] for name in names if name in DATASETS]
+    return [
+        f"The images of {each.title} were taken from {DATASETS[other].title}, under other names "
+        "and patient ids: the same image may be in train and in test, and then every figure on "
+        "test images is too good. Use one of the two, or a split.method that keeps them together."
+        for each in known
+        for other in each.images_of
+        if other in names
+    ]

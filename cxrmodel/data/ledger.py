@@ -67,8 +67,8 @@ class Reason(StrEnum):
     BAD_PATIENT_ID = (
         "bad_patient_id",
         "Nothing says which patient it is of.",
-        "Write the patient of each image into the table: without it the same patient may be in "
-        "train and in test.",
+        "Write the patient of each image into the table, or set data.patient_from: without it the "
+        "same patient may be in train and in test.",
     )
     EMPTY_LABELS = (
         "empty_labels",

@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -18,13 +18,17 @@ import pandas as pd
 from fsspec.utils import glob_translate
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.boxes import BOX_LIST
-from cxrmodel.data.datasets.nih import TEST_LIST, TRAIN_VAL_LIST
+from cxrmodel.data.datasets.boxes import BOX_LISTS
+from cxrmodel.data.datasets.delimited import HEAD_BYTES
+from cxrmodel.data.datasets.discovery import find_tables
+from cxrmodel.data.datasets.joins import is_dicom_name
+from cxrmodel.data.datasets.nih import TEST_LISTS, TRAIN_VAL_LISTS
 from cxrmodel.data.datasets.pseudonyms import patient_salt
-from cxrmodel.data.datasets.registry import find_tables
+from cxrmodel.data.datasets.registry import AUTO, data_set_of
+from cxrmodel.data.datasets.table_forms import as_csv
 from cxrmodel.data.files.fsspec_files import archive_hint
-from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
-from cxrmodel.data.files.root import Root, read_location
+from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, is_archive, is_image
+from cxrmodel.data.files.root import Root, is_folder_of_files, joint_root, read_location
 from cxrmodel.errors import DataError
 from cxrmodel.storage.disk import explain_full_disk
 from cxrmodel.storage.layout import LISTING_FILE
@@ -41,19 +45,23 @@ class Source:
     """A local snapshot of a root, without any image byte.
 
     Attributes:
-        root: As configured.
+        root: As configured; with several data sets, or an unread folder of archives, a joint root.
         fingerprint: sha256 over the tables, NIH's other lists and the listing of the images, and
             over the salt of pseudonyms where patients get them.
         directory: Folder with `entries.csv` (and `entries.1.csv` of a second table, and so on),
             `listing.parquet` (uri, bytes, version) and, where the root has them, the two official
             lists and the list of boxes.
         table_names: Where the tables lie, for messages.
+        name: Of the data set among several, by which its files are told apart.
+        parts: The snapshots of several data sets, of which the joint one holds nothing itself.
     """
 
     root: str
     fingerprint: str
     directory: Path
     table_names: tuple[str, ...] = ()
+    name: str = ""
+    parts: tuple[Source, ...] = ()
 
     def tables(self) -> list[bytes]:
         """Return the content of the data set's tables."""
@@ -79,23 +87,58 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
         DataError: The root, its images or its CSV are missing or ambiguous, or access is denied.
         OSError: The store cannot be reached; worth another try.
     """
+    if config.sources:
+        return _scan_several(config, scratch)
     salt = patient_salt(config)
-    root = Root(config.root)
+    place = config.root
+    root = Root(place)
     files = root.files()
-    images = [file for file in files if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
+    if not any(is_image(file.uri) for file in files):
+        place = _with_archives(place, files)
+        root = Root(place)
+        files = root.files()
+    images = [file for file in files if is_image(file.uri)]
     if not images:
         raise DataError(_no_images(root))
     images = _chosen(images, config.images, root)
     entries = _read_entries(config, root, files, images)
     tables = {_entries_file(number): each for number, each in enumerate(entries.values())}
-    for name in (TRAIN_VAL_LIST, TEST_LIST, BOX_LIST):
-        uri = _official_file(files, name)
+    for names in (TRAIN_VAL_LISTS, TEST_LISTS, BOX_LISTS):
+        uri = _official_file(files, names)
         if uri is not None:
-            tables[name] = root.read_required(uri)
+            tables[names[0]] = root.read_required(uri)
     fingerprint = _fingerprint(tables, images, salt)
     directory = scratch / "sources" / fingerprint[:KEY_CHARS]
     _keep_snapshot(directory, tables, images)
-    return Source(config.root, fingerprint, directory, tuple(entries))
+    return Source(place, fingerprint, directory, tuple(entries), _name_of(config, entries))
+
+
+def _scan_several(config: DataConfig, scratch: Path) -> Source:
+    """Return a joint snapshot of several data sets, each with a name of its own."""
+    parts: list[Source] = []
+    for one in config.of_sources():
+        part = scan_source(one, scratch)
+        same = sum(other.name.partition(" ")[0] == part.name for other in parts)
+        parts.append(replace(part, name=f"{part.name} {same + 1}" if same else part.name))
+    digest = hashlib.sha256("".join(f"{x.name} {x.fingerprint}\n" for x in parts).encode())
+    root = joint_root({part.name: part.root for part in parts})
+    return Source(root, digest.hexdigest(), scratch / "sources", parts=tuple(parts))
+
+
+def _name_of(config: DataConfig, entries: Mapping[str, bytes]) -> str:
+    if config.dataset != AUTO:
+        return config.dataset
+    place, content = next(iter(entries.items()))
+    return data_set_of(AUTO, as_csv(content, place)[:HEAD_BYTES], only_dicom=True).name
+
+
+def _with_archives(place: str, files: list[ListedFile]) -> str:
+    """Return the root of what lies in zip archives below a root without images, and beside them."""
+    archives = [f.uri for f in files if is_archive(f.uri)]
+    if not archives or "::" in place:
+        return place
+    logger.info("%d zip archives in %s are read in place", len(archives), place)
+    return joint_root({"": place, **{uri: f"zip::{place.rstrip('/')}/{uri}" for uri in archives}})
 
 
 def _chosen(images: list[ListedFile], pattern: str, root: Root) -> list[ListedFile]:
@@ -126,7 +169,7 @@ def _no_images(root: Root) -> str:
     )
     return (
         f"There are no images in {root.root}: no file below it, at any depth, ends in "
-        f"{', '.join(IMAGE_SUFFIXES)}.{oddities}{advice}"
+        f"{', '.join(IMAGE_SUFFIXES)}, or has no ending and is DICOM.{oddities}{advice}"
     )
 
 
@@ -134,18 +177,22 @@ def _read_entries(
     config: DataConfig, root: Root, files: list[ListedFile], images: list[ListedFile]
 ) -> dict[str, bytes]:
     """Return the content of each table, by where it lies."""
+    only_dicom = all(is_dicom_name(file.uri) for file in images)
     if config.csv is not None:
-        return {config.csv: read_location(config.csv)}
-    only_dicom = all(file.uri.casefold().endswith(DICOM_SUFFIX) for file in images)
+        if not is_folder_of_files(config.csv):
+            return {config.csv: read_location(config.csv)}
+        root = Root(config.csv)
+        files = root.files()
     uris = find_tables(config, root, files, only_dicom)
     return {f"{root.root.rstrip('/')}/{uri}": root.read_required(uri) for uri in uris}
 
 
-def _official_file(files: list[ListedFile], name: str) -> str | None:
-    same = (f.uri for f in files if f.uri.rsplit("/", 1)[-1].casefold() == name.casefold())
+def _official_file(files: list[ListedFile], names: tuple[str, ...]) -> str | None:
+    known = [name.casefold() for name in names]
+    same = (f.uri for f in files if f.uri.rsplit("/", 1)[-1].casefold() in known)
     uris = sorted(same, key=lambda uri: uri.count("/"))
     if len(uris) > 1:
-        logger.warning("%d files are named %s; the one used is %s", len(uris), name, uris[0])
+        logger.warning("%d files are named %s; the one used is %s", len(uris), names[0], uris[0])
     return uris[0] if uris else None
 
 

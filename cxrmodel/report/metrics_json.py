@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from cxrmodel.data.datasets.registry import DATASETS
+from cxrmodel.data.datasets.registry import about
 from cxrmodel.evaluation.audit.audit import Audit
 from cxrmodel.evaluation.audit.localisation import NUM_TILES
 from cxrmodel.evaluation.audit.subgroups import worse_off
@@ -65,7 +65,7 @@ def headline(document: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _data(run: Run, results: Results) -> dict[str, Any]:
-    about = DATASETS[run.record.dataset]
+    image_set = about(run.record.dataset)
     reasons = run.excluded["reason"].value_counts().sort_index()
     return {
         "num_images": len(run.images),
@@ -76,9 +76,9 @@ def _data(run: Run, results: Results) -> dict[str, Any]:
         "is_synthetic": run.record.is_synthetic,
         "dataset": run.record.dataset,
         "labels": list(run.labels),
-        "title": about.title,
-        "url": about.url,
-        "citation": about.citation,
+        "title": image_set.title,
+        "url": image_set.url,
+        "citation": image_set.citation,
     }
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.data.datasets.registry import DATASETS
+from cxrmodel.data.datasets.registry import about
 from cxrmodel.data.ledger import Reason, count_reasons
 from cxrmodel.evaluation.audit.localisation import NUM_TILES
 from cxrmodel.evaluation.calibration import MAX_BINS
@@ -103,7 +103,7 @@ def _shared(run: Run, results: Results) -> dict[str, Any]:
         "run": run,
         "record": record,
         "results": results,
-        "about": DATASETS[record.dataset],
+        "about": about(record.dataset),
         "settings": {"size": "?", "fit": "?"} | record.config.get("images", {}),
         "loss": record.config.get("classifier", {}).get("loss", "bce"),
         "verdict": prose.nothing_classified(run) or prose.verdict(results),

@@ -79,7 +79,9 @@ class RunRecord:
     @property
     def root(self) -> str:
         """Where the data set is, as configured."""
-        return str(self.config.get("data", {}).get("root", ""))
+        data = self.config.get("data", {})
+        several = [str(source["root"]) for source in data.get("sources", ())]
+        return " and ".join(several) or str(data.get("root", ""))
 
     @property
     def is_synthetic(self) -> bool:

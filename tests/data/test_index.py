@@ -190,7 +190,7 @@ def test_nothing_usable_gives_the_counts(root, write_csv, index_of):
     write_csv(root / "Data_Entry_2017.csv", [("a.png", "Mass", "1"), ("b.png", "Flu", "1")])
     touch(root, "b.png", "c.png")
     message = (
-        r"Nothing of .*/data is usable: 2 rows in the CSV, 2 image files; "
+        r"Nothing of .*/data is usable: 2 rows in the table, 2 image files; "
         r"image_missing 1, row_missing 1, unknown_label 1\. 1 of 3 entries \(33\.3 %\) is left out"
     )
     with pytest.raises(DataError, match=message):

@@ -33,7 +33,7 @@ def test_the_documented_vocabulary_is_the_whole_one():
 
 def test_the_documented_index_is_the_one_written():
     columns = re.findall(r"`(\w+)`", rows_of("What the index holds")[0][1])
-    values = {"F", "M", "AP", "PA", "train", "val", "train_val", "test"}
+    values = {"F", "M", "AP", "PA", "lateral", "train", "val", "train_val", "test"}
     assert [name for name in columns if name not in values] == [
         name for name in INDEX_COLUMNS if name not in PATHOLOGIES
     ]

@@ -168,14 +168,17 @@ class TestErrors:
         root = make_root(2)
         (root / "Data_Entry_2017_v2020.csv").rename(root / "x.txt")
         touch(root / "other.csv", b"a,b\n")
-        message = r"no metadata CSV in .*Data_Entry\*\.csv.*'Image Index'.*1 CSVs.*Set data\.csv"
+        message = (
+            r"No table in .* is of a known data set\. Found, .*: other\.csv \('a', 'b'\)\. None "
+            r"of them has a column .* set data\.csv to .* set data\.dataset to table: and data\.col"
+        )
         with pytest.raises(DataError, match=message):
             scan(root, tmp_path)
 
     def test_several_csvs_are_listed(self, make_root, tmp_path):
         root = make_root(2)
         touch(root / "old/Data_Entry_2017.csv")
-        message = r"2 CSVs .*Data_Entry_2017_v2020\.csv, old/Data_Entry_2017\.csv\. Set data\.csv"
+        message = r"2 tables .*Data_Entry_2017_v2020\.csv, old/Data_Entry_2017\.csv\. Set data\.csv"
         with pytest.raises(DataError, match=message):
             scan(root, tmp_path)
 

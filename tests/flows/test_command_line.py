@@ -239,3 +239,40 @@ def test_the_process_says_it_on_one_line_and_ends_with_2(tmp_path):
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"error: {file}, line 1: settings are sections")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_several_data_sets_and_nested_settings_come_from_a_file_or_from_flags(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("data: {sources: [{root: /a}, {root: /b, columns: {labels: [A]}}]}")
+    data = parse(["--config", str(file)]).config.data
+    assert [source.root for source in data.sources] == ["/a", "/b"]
+    assert data.sources[1].columns.labels == ("A",)
+    assert run_name(parse(["--config", str(file)]).config) == "a+b-patient-default"
+    file.write_text("data: {columns: {labels: [A, B c], view: V}}")
+    columns = parse(["--config", str(file), "--data.columns.view", "W"]).config.data.columns
+    assert (columns.labels, columns.view) == (("A", "B c"), "W")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{sources: [{rot: /a}]}", r"data\.sources: The entry 1 of the list lacks its settin"),
+        ("{sources: [{root: /a}, {root: /b, columns: {label: [A]}}]}",
+         r"The entry 2 of the list has no setting called label"),
+        ("{sources: [{root: /a, dataset: nihh}]}", r"'nihh' is not one of .* did you mean nih\?"),
+        ("{root: /x, sources: [{root: /a}]}", r"data\.root is set too\. Move that into the list"),
+        ("{columns: {lables: [A]}}", r"no setting data\.columns\.lables; did you mean data\.c"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_nested_settings_are_named(text, message, tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(f"data: {text}")
+    with pytest.raises(SettingsError, match=message):
+        parse(["--config", str(file)])
+
+
+def test_a_nested_section_needs_the_name_of_a_setting():
+    with pytest.raises(
+        SettingsError, match=r"--data\.columns is a section: .* --data\.columns\.NAME"
+    ):
+        parse(["--data.columns", "x"])

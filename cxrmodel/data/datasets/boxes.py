@@ -24,6 +24,8 @@ from cxrmodel.data.datasets.labels import pathology_named
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, resolve_list
 
 BOX_LIST = "BBox_List_2017.csv"
+BOX_LISTS = (BOX_LIST, "BBox_List_2017_Official_NIH.csv")
+"""Its names: the second is of the copies at 224 pixels, whose boxes are on the same grid."""
 BOX_GRID_PX = 1024
 """Boxes are in pixels of NIH's own PNGs of this side, whatever the size of a copy."""
 

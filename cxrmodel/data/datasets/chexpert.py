@@ -1,20 +1,17 @@
 """CheXpert: 224,316 images of 65,240 patients, with uncertain labels.
 
 Source: Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert
-Comparison, AAAI 2019, https://stanfordmlgroup.github.io/competitions/chexpert/.
+Comparison, AAAI 2019, https://stanfordmlgroup.github.io/competitions/chexpert/. The small copy has
+the same tables; the test set came with CheXlocalize (Saporta et al., Nature Machine Intelligence
+2022), whose `test_labels.csv` and `val_labels.csv` say nothing of sex, age and view.
 
-`train.csv` and `valid.csv` give each of 14 observations as 1 (positive), 0 (negative), -1
-(uncertain) or blank (not mentioned in the report). Its labels are the twelve observations of
-disease or injury. `No Finding` is their absence, and a tube or a wire (`Support Devices`) says
-nothing of disease, so neither is a label. A blank is read as negative; `data.uncertain` says what
--1 becomes.
+`train.csv`, `valid.csv` and `test_labels.csv` give `observations`. A view that no column states is
+that of the file's name, `view1_frontal.jpg`.
 """
 
 from __future__ import annotations
 
-import operator
 import re
-from functools import reduce
 
 import pandas as pd
 
@@ -24,96 +21,56 @@ from cxrmodel.data.datasets.data_set import (
     DataSet,
     Entries,
     converted,
+    described,
     parse_age,
+    parse_part,
     parse_sex,
     parse_view,
 )
-from cxrmodel.data.label_columns import LABEL_DTYPE, any_abnormal
-from cxrmodel.data.ledger import Reason
-
-ABNORMAL = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
+from cxrmodel.data.datasets.observations import (
+    ABNORMAL,
+    OBSERVATION_COLUMNS,
+    OBSERVATIONS,
+    read_observations,
 )
-"""The labels, in the order of the published table: observations of disease or injury."""
 
-NO_FINDING = "No Finding"
-SUPPORT_DEVICES = "Support Devices"
-OBSERVATIONS = (*ABNORMAL, NO_FINDING, SUPPORT_DEVICES)
-
-POSITIVE, NEGATIVE, UNCERTAIN, BLANK, UNKNOWN = 1, 0, -1, -2, -3
-VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": BLANK, "na": BLANK, "nan": BLANK}
-OFFICIAL = {"train": "train_val", "valid": "test"}  # radiologists labelled `valid`
-SHOWN_REASONS = (str(Reason.UNCERTAIN_LABEL), str(Reason.UNKNOWN_LABEL))
+# Radiologists labelled `valid`, which stands for a test set where the real one is not there.
+WITHOUT_TEST = {"train": "train_val", "val": "test"}
 
 NAME_PARTS = 3
 _PATIENT = re.compile(r"patient\d+")
 
 
 def read_chexpert(texts: pd.DataFrame, config: DataConfig) -> Entries:
-    """Read the rows of `train.csv` or `valid.csv`; `data.uncertain` says what -1 becomes."""
-    values = pd.DataFrame(
-        {name: converted(texts[name], _observed).astype("int8") for name in OBSERVATIONS}
+    """Read the rows of `train.csv`, `valid.csv` and `test_labels.csv`."""
+    labels, reasons, details = read_observations(texts, config)
+    parts = paths_of(texts["image"])
+    official = converted(_part(parts, -NAME_PARTS - 1), parse_part).astype("str")
+    if not (official == "test").any():
+        official = official.map(WITHOUT_TEST).astype("str")
+    rows = described(
+        parts.str[-NAME_PARTS:].str.join("/"),
+        patient_id=converted(_part(parts, -NAME_PARTS), _patient_id),
+        official=official,
+        **known_of(texts, parts),
     )
-    reasons, details = _reasons(texts, values, config.uncertain)
-    observed = values[list(ABNORMAL)]
-    labels = (observed == POSITIVE).astype(LABEL_DTYPE)
-    if config.uncertain == "positive":
-        labels = labels.mask(observed == UNCERTAIN, 1)
-    if config.uncertain == "unknown":
-        labels = labels.mask(observed == UNCERTAIN)
-    abnormal = any_abnormal(labels)
-    rows = pd.concat([_described(texts), abnormal, labels], axis=1)
-    return Entries(rows, ABNORMAL, reasons, details)
+    return Entries(pd.concat([rows, labels], axis=1), ABNORMAL, reasons, details)
 
 
-def _observed(text: str) -> int:
-    return VALUES.get(re.sub(r"\.0*$", "", text.casefold()), UNKNOWN)
+def paths_of(images: pd.Series) -> pd.Series:
+    """Return the parts of each path; a table from Windows may separate them otherwise."""
+    return images.str.split(r"[/\\]", regex=True)
 
 
-def _reasons(
-    texts: pd.DataFrame, values: pd.DataFrame, uncertain: str
-) -> tuple[pd.Series, pd.Series]:
-    """Return why rows cannot be used, and what was found, both empty where they can."""
-    abnormal = (values[list(ABNORMAL)] == POSITIVE).any(axis=1)
-    doubtful = values[list(ABNORMAL)] == UNCERTAIN
-    reasons = pd.Series("", index=texts.index, dtype="str")
-    if uncertain == "exclude":
-        reasons[doubtful.any(axis=1)] = str(Reason.UNCERTAIN_LABEL)
-    reasons[abnormal & (values[NO_FINDING] == POSITIVE)] = str(Reason.CONTRADICTORY_LABELS)
-    reasons[(values == BLANK).all(axis=1)] = str(Reason.EMPTY_LABELS)
-    reasons[(values == UNKNOWN).any(axis=1)] = str(Reason.UNKNOWN_LABEL)
-    odd = values.isin((UNCERTAIN, UNKNOWN)).mul(reasons.isin(SHOWN_REASONS), axis=0)
-    shown = [(f"{name} " + texts[name] + ", ").where(odd[name], "") for name in OBSERVATIONS]
-    return reasons, reduce(operator.add, shown).str.removesuffix(", ")
-
-
-def _described(texts: pd.DataFrame) -> pd.DataFrame:
-    parts = texts["image"].str.split(r"[/\\]", regex=True)  # a table from Windows may have either
+def known_of(texts: pd.DataFrame, parts: pd.Series) -> dict[str, pd.Series]:
+    """Return age, sex and view, from columns of these names and `side`."""
     view = converted(texts["view"], parse_view).astype("str")
-    return pd.DataFrame(
-        {
-            "image": parts.str[-NAME_PARTS:].str.join("/"),
-            "patient_id": converted(_part(parts, -NAME_PARTS), _patient_id).astype("str"),
-            "age": converted(texts["age"], parse_age).astype("Int16"),
-            "sex": converted(texts["sex"], parse_sex).astype("str"),
-            "view": view.mask(texts["side"].str.casefold() == LATERAL, LATERAL),
-            "follow_up": pd.Series(None, index=texts.index, dtype="Int32"),
-            "official": converted(
-                _part(parts, -NAME_PARTS - 1), lambda part: OFFICIAL.get(part.casefold())
-            ).astype("str"),
-        }
-    )
+    side = texts["side"].mask(texts["side"] == "", parts.str[-1].astype("str"))
+    return {
+        "age": converted(texts["age"], parse_age),
+        "sex": converted(texts["sex"], parse_sex),
+        "view": view.mask(side.str.casefold().str.contains(LATERAL, na=False), LATERAL),
+    }
 
 
 def _part(parts: pd.Series, position: int) -> pd.Series:
@@ -131,7 +88,7 @@ CHEXPERT = DataSet(
     url="https://stanfordmlgroup.github.io/competitions/chexpert/",
     citation="J. Irvin et al., *CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels "
     "and Expert Comparison*, AAAI 2019, pp. 590-597",
-    tables=("train.csv", "valid.csv"),
+    tables=("train.csv", "valid.csv", "test_labels.csv", "val_labels.csv"),
     names_suffice=False,
     columns={
         "image": ("Path",),
@@ -139,7 +96,7 @@ CHEXPERT = DataSet(
         "age": ("Age",),
         "side": ("Frontal/Lateral",),
         "view": ("AP/PA",),
-        **{name: (name,) for name in OBSERVATIONS},
+        **OBSERVATION_COLUMNS,
     },
     required=("image", *OBSERVATIONS),
     name_parts=NAME_PARTS,

@@ -32,6 +32,24 @@ NO_PATIENT = frozenset(
 )  # fmt: skip
 """What tables and tags write where a patient is not known, in lower case."""
 
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("trainval", "trainvalid"), "train_val"),
+}
+"""Names of official parts, of letters alone."""
+
+DESCRIBED = {
+    "patient_id": "str",
+    "age": "Int16",
+    "sex": "str",
+    "view": "str",
+    "follow_up": "Int32",
+    "official": "str",
+}
+"""What is said of each image beside its name and its labels, and as which type."""
+
 _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
 _SEEN_FROM_THE_SIDE = re.compile(
@@ -76,32 +94,70 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """How one data set's tables are recognised, read, and joined to its files.
+class JoinedTable:
+    """A table that says more about the rows of a data set's main ones.
+
+    Attributes:
+        tables: Patterns of its file's name, the best first; case does not count.
+        columns: Accepted spellings of each field; those of `on` and others than the main tables'.
+        on: Fields that a row of it and the rows that it belongs to have in common.
+        is_optional: Whether the data set can be read without it.
+    """
+
+    tables: tuple[str, ...]
+    columns: Columns
+    on: tuple[str, ...]
+    is_optional: bool = False
+
+    def matches(self, header: list[str]) -> bool:
+        """Tell whether a table with this header can be it."""
+        return set(self.columns) <= set(match_columns(header, self.columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Where images come from, and what names them.
 
     Attributes:
         name: Value of `data.dataset`.
         title: What people call it.
-        url: Where it comes from.
-        citation: What to cite, in Markdown.
-        tables: Patterns of its tables' file names, one per table; case does not count.
-        names_suffice: Whether such a name is enough; otherwise the columns must fit as well.
-        columns: Accepted spellings of each field.
-        required: Fields that make a table one of this data set.
+        url: Where it comes from; empty where that is not known.
+        citation: What to cite, in Markdown; empty likewise.
         name_parts: How many of the last parts of a file's path name an image.
-        read: Makes entries of the text of `columns`, empty where a table lacks one.
+        ending_counts: Whether the ending of a file belongs to the name of its image; otherwise
+            copies in another format have the same names.
+        images_of: Data sets that the images were taken from.
     """
 
     name: str
     title: str
     url: str
     citation: str
+    name_parts: int = 1
+    ending_counts: bool = True
+    images_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(ImageSet):
+    """How one data set's tables are recognised, read, and joined to its files.
+
+    Attributes:
+        tables: Patterns of its tables' file names, one per table; case does not count.
+        names_suffice: Whether such a name is enough; otherwise the columns must fit as well.
+        columns: Accepted spellings of each field.
+        required: Fields that make a table one of this data set.
+        read: Makes entries of the text of `columns`, and of those of `joined`, empty where a table
+            lacks one.
+        joined: Tables with more about the same images.
+    """
+
     tables: tuple[str, ...]
     names_suffice: bool
     columns: Columns
     required: tuple[str, ...]
-    name_parts: int
     read: Callable[[pd.DataFrame, DataConfig], Entries]
+    joined: tuple[JoinedTable, ...] = ()
 
     def required_of(self, only_dicom: bool) -> list[str]:
         """Return the fields that a table must have; a DICOM file's tags may name the patient."""
@@ -110,6 +166,25 @@ class DataSet:
     def matches(self, header: list[str], only_dicom: bool) -> bool:
         """Tell whether a table with this header is of this data set."""
         return set(self.required_of(only_dicom)) <= set(match_columns(header, self.columns))
+
+
+def described(image: pd.Series, **known: pd.Series) -> pd.DataFrame:
+    """Return the columns of `Entries.rows` before the labels, null where nothing is known.
+
+    Args:
+        image: Name of each image.
+        known: Any of patient_id, age, sex, view, follow_up and official.
+    """
+    unknown = {"patient_id": ""}
+    return pd.DataFrame(
+        {
+            "image": image,
+            **{
+                name: pd.Series(known.get(name, unknown.get(name)), image.index, dtype=dtype)
+                for name, dtype in DESCRIBED.items()
+            },
+        }
+    )
 
 
 def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
@@ -170,6 +245,11 @@ def stated_view(tags: Mapping[str, str]) -> str:
     """Return the view that a DICOM file's tags state: `AP`, `PA`, `lateral` or empty."""
     views = (parse_view(tags.get(tag, "")) for tag in VIEW_TAGS)
     return next(filter(None, views), "")
+
+
+def parse_part(text: str) -> str | None:
+    """Return `train`, `val`, `test` or `train_val` for a part's usual names; None for others."""
+    return PARTS.get(re.sub(r"[^a-z]", "", text.casefold()))
 
 
 def parse_follow_up(text: str) -> int | None:

@@ -14,7 +14,7 @@ import io
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 
@@ -32,7 +32,7 @@ SHOWN_COLUMNS = 20
 SHOWN_CHARS = 60
 MAX_TITLE_LINES = 20
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 _GZIP = zlib.MAX_WBITS | 16
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -43,8 +43,8 @@ EXPORT = "Save the sheet as CSV (UTF-8) and set data.csv to it"
 DOWNLOAD = "Download the table itself, signed in where its site asks for it"
 NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
     b"PK\x03\x04": ("a zip archive or an Excel workbook", f"{UNPACK}; of a workbook: {EXPORT}"),
-    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", EXPORT),
     b"PAR1": ("a Parquet file", "Write it as CSV"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", EXPORT),
     b"SQLite format 3": ("an SQLite database", "Export its table as CSV"),
     b"%PDF": ("a PDF", DOWNLOAD),
     b"BZh": ("compressed with bzip2", "Decompress it, or compress it with gzip"),
@@ -61,7 +61,10 @@ NOT_TABLES: Mapping[bytes, tuple[str, str]] = {
     b"{": ("JSON", "Write it as CSV"),
     b"[": ("JSON", "Write it as CSV"),
 }
-"""First bytes of files that are not tables, what they are, and what to do."""
+"""First bytes of files that are not text, what they are, and what to do.
+
+Parquet and zip are read, as `table_forms` says, but not within gzip.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +103,7 @@ def _encoding_of(content: bytes) -> str:
 
 
 def _decoded_head(head: bytes) -> str:
-    if head.startswith(_GZIP_MAGIC):
+    if head.startswith(GZIP_MAGIC):
         try:
             head = zlib.decompressobj(_GZIP).decompress(head, HEAD_BYTES)
         except zlib.error:
@@ -135,7 +138,7 @@ def decode_table(content: bytes, name: str) -> str:
     Raises:
         DataError: It is damaged, is not text, or is far too large once decompressed.
     """
-    if content.startswith(_GZIP_MAGIC):
+    if content.startswith(GZIP_MAGIC):
         content = _decompressed(content, name)
     _check_is_text(content, name)
     encoding = _encoding_of(content)
@@ -294,11 +297,9 @@ def _check_twins(fields: pd.DataFrame, column: str, name: str) -> None:
 
 def _lacking(text: str, header: list[str], columns: Columns, missing: list[str], name: str) -> str:
     accepted = "; ".join(f"{field}: {' or '.join(map(repr, columns[field]))}" for field in missing)
-    found = ", ".join(map(_shown, header[:SHOWN_COLUMNS])) or "none"
-    more = f" and {len(header) - SHOWN_COLUMNS:,} more" if len(header) > SHOWN_COLUMNS else ""
     return (
         f"{name} lacks required columns. Accepted spellings of what is missing (case, spaces "
-        f"and underscores do not count): {accepted}. Columns found: {found}{more}."
+        f"and underscores do not count): {accepted}. Columns found: {column_list(header)}."
         f"{_hint(text, header, columns, missing)}"
     )
 
@@ -313,6 +314,12 @@ def _hint(text: str, header: list[str], columns: Columns, missing: list[str]) ->
     if len(header) == 1:
         return " Columns are separated by commas, semicolons or tabs."
     return ""
+
+
+def column_list(names: Sequence[str], limit: int = SHOWN_COLUMNS) -> str:
+    """Return names of columns for a message, as many as the limit."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return (", ".join(map(_shown, names[:limit])) or "none") + more
 
 
 def _shown(text: str) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.data_set import (
     VIEW_TAGS,
     converted,
@@ -43,7 +44,12 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFrame:
+def with_tags(
+    rows: pd.DataFrame,
+    files: pd.DataFrame,
+    root: str,
+    config: DataConfig = DataConfig(),  # noqa: B008 - it is frozen
+) -> pd.DataFrame:
     """Return the rows with a column pixel_spacing_mm, and gaps filled from their files' tags.
 
     Only the files of usable rows are opened. The table wins over the tags. Rows that still have no
@@ -54,6 +60,7 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
         rows: As joined with the files.
         files: Listing by image name.
         root: Folder or URL of the data set.
+        config: Which views to use.
 
     Raises:
         DataError: There are DICOM files, and pydicom is not installed.
@@ -75,7 +82,7 @@ def with_tags(rows: pd.DataFrame, files: pd.DataFrame, root: str) -> pd.DataFram
     for reason in Reason:
         details = tags["detail"].reindex(rows.index, fill_value="")
         exclude(rows, is_unknown & (reasons == str(reason)), reason, details)
-    exclude_people(rows, tagged)
+    exclude_people(rows, tagged, config.views)
     return rows
 
 

@@ -7,8 +7,10 @@ import re
 import numpy as np
 import pandas as pd
 
-from cxrmodel.data.datasets.data_set import LATERAL, Entries
+from cxrmodel.config import ALL_VIEWS, EACH_IMAGE, DataConfig
+from cxrmodel.data.datasets.data_set import LATERAL, Entries, converted, parse_patient_id
 from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.files.listing import RASTER_SUFFIXES
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.ledger import Reason, ledger
 from cxrmodel.errors import DataError
@@ -124,7 +126,11 @@ def table_names(entries: Entries) -> pd.Series:
 
 
 def join_rows(
-    entries: Entries, files: pd.DataFrame, num_parts: int, match: NameMatch = AS_THEY_ARE
+    entries: Entries,
+    files: pd.DataFrame,
+    num_parts: int,
+    match: NameMatch = AS_THEY_ARE,
+    config: DataConfig = DataConfig(),  # noqa: B008 - it is frozen
 ) -> pd.DataFrame:
     """Return the rows with their file's uri, and columns reason (empty if usable) and detail.
 
@@ -133,28 +139,47 @@ def join_rows(
         files: Listing by image name.
         num_parts: How many parts of a path name an image.
         match: Resolves names that differ from the files' in form.
+        config: How to know the patient, and which views to use.
     """
     image = match.resolve(table_names(entries))
     rows = entries.rows.assign(image=image, uri=image.map(files["uri"]), reason="", detail="")
-    exclude(rows, _is_bad_name(image, num_parts), Reason.BAD_IMAGE_NAME)
+    rows["patient_id"] = _patients(rows, config.patient_from)
+    exclude(rows, _is_bad_name(image, num_parts, rows["uri"]), Reason.BAD_IMAGE_NAME)
     numbers = pd.Series(rows.index + 1, index=rows.index).astype("str")
     exclude(rows, image.duplicated(), Reason.DUPLICATE_ROW, "row " + numbers + " of the table")
     exclude(rows, rows["uri"].isna(), Reason.IMAGE_MISSING)
-    exclude_people(rows, ~is_dicom(rows["uri"]))
+    exclude_people(rows, ~is_dicom(rows["uri"]), config.views)
     for reason in Reason:
         exclude(rows, entries.reasons == str(reason), reason, entries.details)
     return rows
 
 
+def is_dicom_name(uri: str) -> bool:
+    """Tell by its name whether an image is a DICOM file, as all without an ending are."""
+    return not uri.casefold().endswith(RASTER_SUFFIXES)
+
+
 def is_dicom(uris: pd.Series) -> pd.Series:
     """Tell which files are DICOM by name: their tags may say what the table does not."""
-    return uris.str.casefold().str.endswith(".dcm", na=False)
+    return uris.notna() & ~uris.str.casefold().str.endswith(RASTER_SUFFIXES, na=True)
 
 
-def exclude_people(rows: pd.DataFrame, where: pd.Series) -> None:
-    """Exclude rows without a patient and of lateral views, among those of the mask `where`."""
+def exclude_people(rows: pd.DataFrame, where: pd.Series, views: str) -> None:
+    """Exclude rows without a patient, and lateral views unless `views` is `all`, among `where`."""
     exclude(rows, where & (rows["patient_id"] == ""), Reason.BAD_PATIENT_ID)
-    exclude(rows, where & (rows["view"] == LATERAL), Reason.LATERAL_VIEW)
+    if views != ALL_VIEWS:
+        exclude(rows, where & (rows["view"] == LATERAL), Reason.LATERAL_VIEW)
+
+
+def _patients(rows: pd.DataFrame, patient_from: str) -> pd.Series:
+    """Return whose image each row is, by the rule of `data.patient_from` where there is one."""
+    if not patient_from:
+        return rows["patient_id"]
+    if patient_from == EACH_IMAGE:
+        return rows["image"]
+    found = rows["uri"].astype("str").str.extract(patient_from, expand=False)
+    stated = converted(found.fillna(""), parse_patient_id).astype("str")
+    return rows["patient_id"].mask(stated != "", stated)
 
 
 def exclude(
@@ -180,12 +205,13 @@ def ledger_of(rows: pd.DataFrame, files: pd.DataFrame, surplus: pd.DataFrame) ->
     return excluded.assign(**{each: excluded[each].map(_shown) for each in ("image", "detail")})
 
 
-def _is_bad_name(images: pd.Series, num_parts: int) -> pd.Series:
+def _is_bad_name(images: pd.Series, num_parts: int, uris: pd.Series) -> pd.Series:
+    """Tell which names cannot be those of files; one near the root may have fewer parts."""
     bad = [
         len(name) > MAX_NAME_CHARS
-        or name.count("/") != num_parts - 1
+        or (not is_there and name.count("/") != num_parts - 1)
         or bool(_BAD_NAME.search(name))
-        for name in images
+        for name, is_there in zip(images, uris.notna(), strict=True)
     ]
     return pd.Series(bad, index=images.index, dtype="bool")
 

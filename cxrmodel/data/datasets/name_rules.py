@@ -14,6 +14,8 @@ from itertools import combinations
 
 import pandas as pd
 
+from cxrmodel.errors import DataError
+
 _ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$", re.IGNORECASE)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 SHOWN_CHARS = 80
@@ -101,6 +103,28 @@ def match_names(
             )
             return NameMatch(rules, num_parts, {key: of_files[key] for key in met}, note)
     return AS_THEY_ARE
+
+
+def match_without_endings(names: Iterable[str], files: Iterable[str], num_parts: int) -> NameMatch:
+    """Return the match of names to files whose endings say nothing, such as copies as PNG.
+
+    Raises:
+        DataError: Images are there in several formats.
+    """
+    rules = ("ending",)
+    files = set(files)
+    by_key = _unique(files, rules, num_parts)
+    named = {key_of(name, rules, num_parts) for name in names if name}
+    several = sorted(
+        x for x in files if (key := key_of(x, rules, num_parts)) in named and key not in by_key
+    )
+    if several:
+        raise DataError(
+            f"{len(several):,} files are the same images in several formats, such as "
+            f"{' and '.join(map(quoted, several[:2]))}: set data.images to those of one, as in "
+            "`**/*.png`."
+        )
+    return NameMatch(rules, num_parts, {key: by_key[key] for key in named & by_key.keys()})
 
 
 def resolve_list(names: pd.Series, images: pd.Series, match: NameMatch, table: str) -> pd.Series:

@@ -79,6 +79,9 @@ NIH = DataSet(
 
 TRAIN_VAL_LIST = "train_val_list.txt"
 TEST_LIST = "test_list.txt"
+TRAIN_VAL_LISTS = (TRAIN_VAL_LIST, "train_val_list_NIH.txt")
+TEST_LISTS = (TEST_LIST, "test_list_NIH.txt")
+"""Their names: the second is of the copies at 224 pixels."""
 
 
 def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.Series:

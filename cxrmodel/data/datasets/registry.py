@@ -1,33 +1,52 @@
-"""The data sets that this project understands: which of them a root holds, and its rows.
+"""The data sets that this project understands, and the rows of their tables.
 
-To add one, write its module and name it in `DATASETS`.
+To add one, write its module, and name it in `DATASETS` and in `config.DatasetName`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 
 import pandas as pd
 
 from cxrmodel.config import DataConfig
-from cxrmodel.data.datasets.boxes import BOX_LIST
+from cxrmodel.data.datasets.any_table import ANY_TABLE, list_images, read_any_table
+from cxrmodel.data.datasets.brax import BRAX
 from cxrmodel.data.datasets.chexpert import CHEXPERT
-from cxrmodel.data.datasets.data_set import DataSet, Entries
+from cxrmodel.data.datasets.chexpert_plus import CHEXPERT_PLUS
+from cxrmodel.data.datasets.data_set import DataSet, Entries, ImageSet, JoinedTable
 from cxrmodel.data.datasets.delimited import HEAD_BYTES, header_of, match_columns, read_columns
+from cxrmodel.data.datasets.mimic_cxr import MIMIC_CXR
 from cxrmodel.data.datasets.nih import NIH
-from cxrmodel.data.files.listing import DICOM_SUFFIX, IMAGE_SUFFIXES, ListedFile
-from cxrmodel.data.files.root import Root
+from cxrmodel.data.datasets.padchest import PADCHEST
+from cxrmodel.data.datasets.rsna_pneumonia import RSNA_PNEUMONIA
+from cxrmodel.data.datasets.siim_acr import SIIM_ACR
+from cxrmodel.data.datasets.table_forms import as_csv
+from cxrmodel.data.datasets.vindr_cxr import VINDR_CXR
 from cxrmodel.errors import DataError
 
-DATASETS: Mapping[str, DataSet] = {each.name: each for each in (NIH, CHEXPERT)}
-"""By their name in `data.dataset`."""
+DATASETS: Mapping[str, DataSet] = {
+    each.name: each
+    for each in (
+        NIH,
+        CHEXPERT,
+        MIMIC_CXR,
+        PADCHEST,
+        VINDR_CXR,
+        RSNA_PNEUMONIA,
+        SIIM_ACR,
+        BRAX,
+        CHEXPERT_PLUS,
+    )
+}
+"""By their name in `data.dataset`, in the order in which they are looked for."""
 
 AUTO = "auto"
-TABLE_SUFFIXES = (".csv", ".csv.gz")
-MAX_CANDIDATES = 20
-SHOWN_TABLES = 5
+BETWEEN = "+"  # the names of several data sets in one run
+
+logger = logging.getLogger(__name__)
 
 
 def candidates(choice: str) -> Sequence[DataSet]:
@@ -35,99 +54,17 @@ def candidates(choice: str) -> Sequence[DataSet]:
     return tuple(DATASETS.values()) if choice == AUTO else (DATASETS[choice],)
 
 
-def find_tables(
-    config: DataConfig, root: Root, files: Sequence[ListedFile], only_dicom: bool
-) -> list[str]:
-    """Return where the tables of the data set lie, found by name or else by their columns.
-
-    Args:
-        config: The choice of a data set.
-        root: Reads them.
-        files: The listing.
-        only_dicom: Every image is a DICOM file, whose tags may name the patient.
-
-    Raises:
-        DataError: There is no table, or several could be meant.
-    """
-    uris = [file.uri for file in files if file.bytes and is_table(file.uri)]
-
-    def fits(uri: str, data_set: DataSet, *, has_tags: bool = only_dicom) -> bool:
-        head = root.read_required(uri, HEAD_BYTES)
-        return data_set.matches(header_of(head, data_set.columns), has_tags)
-
-    for data_set in candidates(config.dataset):
-        named = [(pattern, uri) for uri in uris for pattern in _patterns(uri, data_set)]
-        tables = [each for each in named if data_set.names_suffice or fits(each[1], data_set)]
-        if tables:
-            return _one_per_pattern(root, tables)
-    if len(uris) <= MAX_CANDIDATES:  # else too many to open each: the user has to say
-        known = candidates(config.dataset)
-        lacking = [uri for uri in uris if any(fits(uri, each, has_tags=True) for each in known)]
-        uris = [uri for uri in lacking if any(fits(uri, each) for each in known)]
-        if lacking and not uris:
-            raise DataError(_without_patients(root, lacking[0], files))
-    if len(uris) == 1:
-        return uris
-    raise DataError(_ambiguous(root, uris) if uris else _none(config, root, files))
-
-
-def is_table(uri: str) -> bool:
-    """Tell by its name whether a file may be a table of images."""
-    name = _name(uri)
-    return name.endswith(TABLE_SUFFIXES) and name != BOX_LIST.casefold()
-
-
-def _name(uri: str) -> str:
-    return uri.rsplit("/", 1)[-1].casefold()
-
-
-def _patterns(uri: str, data_set: DataSet) -> list[int]:
-    """Return which of the data set's tables a file is by its name."""
-    name = _name(uri).removesuffix(".gz")
-    return [number for number, each in enumerate(data_set.tables) if fnmatch(name, each.casefold())]
-
-
-def _one_per_pattern(root: Root, tables: list[tuple[int, str]]) -> list[str]:
-    uris = [uri for _, uri in sorted(tables)]
-    if len({pattern for pattern, _ in tables}) < len(tables):
-        raise DataError(_ambiguous(root, uris))
-    return uris
-
-
-def _ambiguous(root: Root, uris: list[str]) -> str:
-    return (
-        f"{root.root} holds {len(uris)} CSVs that may describe the images: "
-        f"{', '.join(uris[:MAX_CANDIDATES])}. Set data.csv to the right one."
-    )
-
-
-def _without_patients(root: Root, uri: str, files: Sequence[ListedFile]) -> str:
-    table = f"{root.root.rstrip('/')}/{uri}"
-    images = [file.uri for file in files if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
-    others = [uri for uri in images if not uri.casefold().endswith(DICOM_SUFFIX)]
-    if not others or len(others) == len(images):
-        return f"{table} does not say which patient an image is of: add the column `Patient ID`."
-    return (
-        f"{table} does not say which patient an image is of, and {others[0]} is not a DICOM file, "
-        "whose tags may say it. Add the column `Patient ID`, or set data.images to the DICOM "
-        "files, as in `**/*.dcm`."
-    )
-
-
-def _none(config: DataConfig, root: Root, files: Sequence[ListedFile]) -> str:
-    looked_for = "; ".join(
-        f"{each.title}: {' and '.join(each.tables)}, or a CSV with the columns "
-        f"{', '.join(repr(each.columns[field][0]) for field in each.required)}"
-        for each in candidates(config.dataset)
-    )
-    empty = [file.uri for file in files if is_table(file.uri) and not file.bytes]
-    if empty:
-        return f"{root.root.rstrip('/')}/{empty[0]} is empty. Copy it again, or set data.csv."
-    found = [file.uri for file in files if is_table(file.uri)]
-    shown = f": {', '.join(found[:SHOWN_TABLES])}" if found else ""
-    return (
-        f"There is no metadata CSV in {root.root}, at any depth. Looked for were, of "
-        f"{looked_for} ({len(found)} CSVs found{shown}). Set data.csv to its path or URL."
+def about(name: str) -> ImageSet:
+    """Return what a report says of a data set, or of several as of `BETWEEN`."""
+    known = {**DATASETS, ANY_TABLE.name: ANY_TABLE}
+    sets = [known[each] for each in dict.fromkeys(name.split(BETWEEN))]
+    if len(sets) == 1:
+        return sets[0]
+    return ImageSet(
+        name=name,
+        title=" and ".join(each.title for each in sets),
+        url=" ".join(each.url for each in sets if each.url),
+        citation="; ".join(each.citation for each in sets if each.citation),
     )
 
 
@@ -149,25 +86,89 @@ def data_set_of(choice: str, head: bytes, only_dicom: bool) -> DataSet:
 
 
 def read_tables(
-    config: DataConfig, contents: Sequence[bytes], names: Sequence[str], only_dicom: bool
-) -> tuple[DataSet, Entries]:
-    """Read a data set's tables and put them one below the other.
+    config: DataConfig,
+    contents: Sequence[bytes],
+    names: Sequence[str],
+    only_dicom: bool,
+    uris: Sequence[str] = (),
+) -> tuple[ImageSet, Entries]:
+    """Read a data set's tables: its main ones one below the other, and others joined to them.
 
     Args:
         config: The choice of a data set, and how it is to be read.
         contents: The whole files.
         names: What to call each in an error or a log.
         only_dicom: Every image is a DICOM file.
+        uris: Paths of the images.
 
     Raises:
-        DataError: A table lacks a required column, or is not a table.
+        DataError: A table lacks a required column, says two things of one image, or is no table.
     """
-    data_set = data_set_of(config.dataset, contents[0][:HEAD_BYTES], only_dicom)
-    required = data_set.required_of(only_dicom)
-    parts, notes = [], []
-    for content, name in zip(contents, names, strict=True):
-        rows, interpreted = read_columns(content, data_set.columns, required, name)
-        parts.append(rows)
-        notes += interpreted
-    entries = data_set.read(pd.concat(parts, ignore_index=True), config)
-    return data_set, replace(entries, notes=tuple(notes))
+    texts = [as_csv(content, name) for content, name in zip(contents, names, strict=True)]
+    if config.dataset == ANY_TABLE.name:
+        if not texts:
+            return list_images(uris, config)
+        return read_any_table(texts[0], names[0], config, uris)
+    has_patients = only_dicom or bool(config.patient_from)
+    data_set = data_set_of(config.dataset, texts[0][:HEAD_BYTES], has_patients)
+    roles = [_joined_of(data_set, text) for text in texts]
+    required = data_set.required_of(has_patients)
+    main = [
+        read_columns(text, data_set.columns, required, name)
+        for name, text, role in zip(names, texts, roles, strict=True)
+        if role is None
+    ]
+    rows = pd.concat([rows for rows, _ in main], ignore_index=True)
+    notes = [note for _, interpreted in main for note in interpreted]
+    for table in data_set.joined:
+        at = roles.index(table) if table in roles else None
+        if at is None:
+            rows = _without_table(rows, table, data_set)
+        else:
+            rows, more = _with_table(rows, table, texts[at], names[at])
+            notes += more
+    entries = data_set.read(rows, config)
+    return data_set, replace(entries, notes=(*notes, *entries.notes))
+
+
+def _joined_of(data_set: DataSet, text: bytes) -> JoinedTable | None:
+    """Return which joined table of a data set this is by its columns; None of a main one."""
+    if data_set.matches(header_of(text[:HEAD_BYTES], data_set.columns), only_dicom=True):
+        return None
+    fitting = (x for x in data_set.joined if x.matches(header_of(text[:HEAD_BYTES], x.columns)))
+    return next(fitting, None)
+
+
+def _without_table(rows: pd.DataFrame, table: JoinedTable, data_set: DataSet) -> pd.DataFrame:
+    """Return the rows with empty fields for a joined table that is not there."""
+    if not table.is_optional:
+        raise DataError(
+            f"{data_set.title} needs a table {' or '.join(table.tables)} as well. Set data.csv to "
+            "the folder that holds its tables, or put them below data.root."
+        )
+    fields = [field for field in table.columns if field not in table.on]
+    return rows.assign(**dict.fromkeys(fields, "")).astype(dict.fromkeys(fields, "str"))
+
+
+def _with_table(
+    rows: pd.DataFrame, table: JoinedTable, text: bytes, name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with the fields of a joined table, empty where it has no row for them."""
+    fields = [field for field in table.columns if field not in table.on]
+    more, notes = read_columns(text, table.columns, table.columns, name)
+    more = more.drop_duplicates()
+    again = more.duplicated(list(table.on))
+    if again.any():
+        row = more[again].iloc[0]
+        key = ", ".join(f"{table.columns[field][0]} {row[field]}" for field in table.on)
+        raise DataError(
+            f"{name} has several rows for {key}, and they differ. Keep the right one, or copy the "
+            "table again."
+        )
+    merged = rows.merge(more, how="left", on=list(table.on), indicator=True)
+    lonely = int((merged.pop("_merge") == "left_only").sum())
+    if lonely:
+        file = name.rsplit("/", 1)[-1]
+        notes.append(f"{file} has no row for {lonely:,} of {len(rows):,} images.")
+        logger.info("%s", notes[-1])
+    return merged.astype(dict.fromkeys(fields, "str")).fillna(dict.fromkeys(fields, "")), notes

@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
 import aiohttp
 import fsspec
 
-from cxrmodel.data.files.listing import Oddities, Oddity
+from cxrmodel.data.files.listing import Oddities, Oddity, is_listed
 from cxrmodel.errors import ChecksumError, DataError, UnreadableFileError
 
 ARCHIVES = ("zip", "tar", "libarchive")
@@ -79,6 +80,8 @@ class FsspecPrefix:
     Args:
         url: As fsspec understands it, chains such as `zip::https://host/images.zip` included.
         suffixes: Ends of the names, in lower case, of the files to list.
+        bare: Whether to list files without an ending as well; not of a web server, whose pages
+            link to much else.
 
     Attributes:
         oddities: What the last listing left out or had to read.
@@ -89,12 +92,13 @@ class FsspecPrefix:
         OSError: It cannot be reached.
     """
 
-    def __init__(self, url: str, suffixes: tuple[str, ...]) -> None:
+    def __init__(self, url: str, suffixes: tuple[str, ...], *, bare: bool = False) -> None:
         self.url, self.suffixes = url, suffixes
         self.oddities = Oddities()
         outer, _, inner = url.partition("::")
         protocol = outer.partition(":")[0]
         self._is_web, self._is_archive = protocol in WEB, protocol in ARCHIVES
+        self.bare = bare and not self._is_web
         if protocol in CACHES:
             raise DataError(
                 f"{url} would be read from copies that are never compared with {inner}, "
@@ -114,7 +118,7 @@ class FsspecPrefix:
             is_damaged = isinstance(error, DAMAGED)
             hint = NO_ARCHIVE if is_damaged else extra_hint(error, url) or archive_hint(url)
             raise DataError(f"Cannot open {url}: {error}{hint}") from error
-        absolute = _absolute_member(self._fs, suffixes) if self._is_archive else ""
+        absolute = self._absolute_member() if self._is_archive else ""
         if absolute:
             raise DataError(
                 f"{url} names its members by absolute paths, as {absolute}, by which they cannot "
@@ -124,9 +128,21 @@ class FsspecPrefix:
             nullcontext() if protocol in CONCURRENT else threading.Lock()
         )
 
-    def __reduce__(self) -> tuple[type[FsspecPrefix], tuple[str, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[partial[FsspecPrefix], tuple[str, tuple[str, ...]]]:
         """Open anew in another process."""
-        return FsspecPrefix, (self.url, self.suffixes)
+        return partial(FsspecPrefix, bare=self.bare), (self.url, self.suffixes)
+
+    def _is_listed(self, name: str) -> bool:
+        return is_listed(name, self.suffixes, self.bare)
+
+    def _absolute_member(self) -> str:
+        """Return the name of a file in an archive that begins with `/`; empty where none does."""
+        archive = self._fs
+        members = (
+            archive.zip.namelist() if hasattr(archive, "zip") else getattr(archive, "index", ())
+        )
+        found = (str(name) for name in members if self._is_listed(name))
+        return next((name for name in found if name.startswith("/")), "")
 
     def objects(self) -> Iterator[tuple[str, int, str]]:
         """Yield name, size in bytes and version of each file to list.
@@ -140,7 +156,7 @@ class FsspecPrefix:
         listed = {
             path: info
             for path, info in self._found().items()
-            if info.get("type") == "file" and path.casefold().endswith(self.suffixes)
+            if info.get("type") == "file" and self._is_listed(path)
         }
         if self._is_web:
             if not listed:
@@ -299,13 +315,6 @@ def extra_hint(error: Exception, url: str) -> str:
     protocols = (link.partition("://")[0] for link in url.split("::"))
     names = (EXTRAS[protocol] for protocol in protocols if protocol in EXTRAS)
     return "".join(f". Install the extra: pip install 'cxrmodel[{name}]'." for name in names)
-
-
-def _absolute_member(archive: Any, suffixes: tuple[str, ...]) -> str:
-    """Return the name of a file in an archive that begins with `/`; empty where there is none."""
-    members = archive.zip.namelist() if hasattr(archive, "zip") else getattr(archive, "index", ())
-    found = (name for name in members if name.casefold().endswith(suffixes))
-    return next((str(name) for name in found if name.startswith("/")), "")
 
 
 def _version(info: dict[str, Any]) -> str:

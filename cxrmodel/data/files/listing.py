@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
-DICOM_SUFFIX = ".dcm"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", DICOM_SUFFIX)
+DICOM_SUFFIXES = (".dcm", ".dicom")
+RASTER_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *DICOM_SUFFIXES)
+TABLE_SUFFIXES = (
+    ".csv", ".csv.gz", ".csv.zip", ".tsv", ".tsv.gz", ".tsv.zip", ".parquet", ".json"
+)  # fmt: skip
+ARCHIVE_SUFFIX = ".zip"
+LISTED_SUFFIXES = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES, ".txt", ARCHIVE_SUFFIX)
+DICOM_PREFIX, DICOM_PREFIX_AT = b"DICM", 128
+DICOM_DIRECTORY = "dicomdir"  # an index of a DICOM medium, itself in the form of a DICOM file
 
 NUM_NAMED = 5
 
 logger = logging.getLogger(__name__)
+
+
+def is_bare(uri: str) -> bool:
+    """Tell whether a file's name has no ending, as of many DICOM files: `IM0001`, `1.2.840.113`."""
+    name = uri.rsplit("/", 1)[-1]
+    _, dot, ending = name.rpartition(".")
+    is_named = name and not name.startswith((".", "_")) and name.casefold() != DICOM_DIRECTORY
+    return bool(is_named and (not dot or ending.isdigit()))
+
+
+def is_image(uri: str) -> bool:
+    """Tell by its name whether a listed file is an image."""
+    return uri.casefold().endswith(IMAGE_SUFFIXES) or is_bare(uri)
+
+
+def is_archive(uri: str) -> bool:
+    """Tell by its name whether a listed file is a zip archive, and not a table in one."""
+    name = uri.casefold()
+    return name.endswith(ARCHIVE_SUFFIX) and not name.endswith(TABLE_SUFFIXES)
+
+
+def is_listed(uri: str, suffixes: tuple[str, ...], bare: bool) -> bool:
+    """Tell whether a file belongs into a listing of these endings, or of none where `bare`."""
+    return uri.casefold().endswith(suffixes) or (bare and is_bare(uri))
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -53,6 +87,15 @@ class Oddities:
     def add(self, kind: Oddity, name: str) -> None:
         """Record an entry."""
         self._names[kind].append(name)
+
+    @classmethod
+    def joined(cls, several: Iterable[Oddities]) -> Self:
+        """Return those of several listings together."""
+        joint = cls()
+        for each in several:
+            for kind, names in each._names.items():
+                joint._names[kind] += names
+        return joint
 
     def sentences(self, where: str) -> list[str]:
         """Return one message per kind, with a count and some names."""

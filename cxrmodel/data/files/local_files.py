@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cxrmodel.data.files.listing import Oddities, Oddity
+from cxrmodel.data.files.listing import Oddities, Oddity, is_listed
 from cxrmodel.errors import FileChangedError
 
 CLOSED = Oddity(
@@ -48,13 +48,14 @@ class LocalFolder:
     Args:
         path: The folder.
         suffixes: Ends of the names, in lower case, of the files to list.
+        bare: Whether to list files without an ending as well.
 
     Attributes:
         oddities: What the last listing left out or found outside the folder.
     """
 
-    def __init__(self, path: Path, suffixes: tuple[str, ...]) -> None:
-        self.path, self.suffixes = path, suffixes
+    def __init__(self, path: Path, suffixes: tuple[str, ...], *, bare: bool = False) -> None:
+        self.path, self.suffixes, self.bare = path, suffixes, bare
         self.oddities = Oddities()
         self._top = ""
         self._outside: set[str] = set()
@@ -71,10 +72,13 @@ class LocalFolder:
                 try:
                     if self._is_folder(entry, name):
                         folders.append(f"{name}/")
-                    elif entry.name.casefold().endswith(self.suffixes) or entry.is_symlink():
+                    elif self._is_listed(entry.name) or entry.is_symlink():
                         yield from self._file(entry, name)
                 except PermissionError:
                     self.oddities.add(CLOSED, name)
+
+    def _is_listed(self, name: str) -> bool:
+        return is_listed(name, self.suffixes, self.bare)
 
     def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
         try:
@@ -115,7 +119,7 @@ class LocalFolder:
                 raise  # trouble with the disk, worth another try
             self.oddities.add(DEAD_LINK if is_link else VANISHED, name)
             return
-        if not entry.name.casefold().endswith(self.suffixes) or stat.S_ISDIR(status.st_mode):
+        if not self._is_listed(entry.name) or stat.S_ISDIR(status.st_mode):
             return
         if not stat.S_ISREG(status.st_mode):
             self.oddities.add(NO_FILE, name)

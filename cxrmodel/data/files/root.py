@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +17,16 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.implementations.local import LocalFileSystem
 
 from cxrmodel.data.files.fsspec_files import FsspecPrefix, archive_hint, extra_hint, web_errors
-from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, Oddities
-from cxrmodel.data.files.local_files import LocalFolder
+from cxrmodel.data.files.listing import (
+    DICOM_PREFIX,
+    DICOM_PREFIX_AT,
+    LISTED_SUFFIXES,
+    ListedFile,
+    Oddities,
+    is_bare,
+    is_listed,
+)
+from cxrmodel.data.files.local_files import CLOSED, LocalFolder
 from cxrmodel.data.files.s3 import PROTOCOLS as S3_PROTOCOLS
 from cxrmodel.data.files.s3 import S3Prefix
 from cxrmodel.data.files.unforeseen import unforeseen
@@ -24,7 +34,8 @@ from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, FileChangedError, ImageError, UnreadableFileError
 
 LOCAL_PROTOCOLS = ("file:", "local:")
-LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".csv", ".csv.gz", ".txt")
+BUCKETS = (*S3_PROTOCOLS, "gs://", "gcs://", "az://", "abfs://")
+PEEK_WORKERS = 16
 
 UNREACHABLE = (HTTPClientError, BotoConnectionError)  # neither is an OSError
 
@@ -72,6 +83,12 @@ def _unforeseen(error: Exception, location: str, action: str) -> str:
     return f"Cannot {action} {location}: {type(error).__name__}: {error}. {advice}"
 
 
+def is_folder_of_files(location: str) -> bool:
+    """Tell whether a place is a folder on a disk, or by its name a prefix in a bucket."""
+    name = location.rpartition("/")[2]
+    return Path(location).is_dir() or (location.startswith(BUCKETS) and "." not in name)
+
+
 def read_location(location: str) -> bytes:
     """Return the bytes of a file anywhere.
 
@@ -90,13 +107,34 @@ def read_location(location: str) -> bytes:
             return bytes(stream.read())
 
 
+def joint_root(roots: Mapping[str, str]) -> str:
+    """Return one root that holds several, each below a folder of the given name.
+
+    The files of a root with an empty name lie at the top.
+    """
+    return json.dumps(dict(roots))
+
+
+def _roots_in(root: str) -> dict[str, str]:
+    """Return the roots that a joint one holds; none of any other."""
+    roots: dict[str, str] = json.loads(root) if root.startswith("{") else {}
+    return roots
+
+
+def shown_root(root: str) -> str:
+    """Return what to call a root in a message."""
+    roots = _roots_in(root)
+    return roots.get("") or " and ".join(map(shown_root, roots.values())) or root
+
+
 class Root:
-    """A folder or any fsspec URL.
+    """A folder or any fsspec URL, or several as of `joint_root`.
 
     Args:
         root: As configured.
 
     Attributes:
+        root: What to call it in a message.
         is_local: Whether it is a folder on a disk.
 
     Raises:
@@ -105,10 +143,10 @@ class Root:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        with explained(root, "open"):
+        self.root = shown_root(root)
+        with explained(self.root, "open"):
             self._files = _files_below(root)
-        self.is_local = isinstance(self._files, LocalFolder)
+        self.is_local = _is_local(self._files)
 
     @property
     def oddities(self) -> Oddities:
@@ -121,10 +159,28 @@ class Root:
             files = sorted(
                 ListedFile(_printable(uri), size, version)
                 for uri, size, version in self._files.objects()
-                if uri.casefold().endswith(LISTED_SUFFIXES)
+                if is_listed(uri, LISTED_SUFFIXES, bare=True)
             )
+            files = self._without_strangers(files)
         self.oddities.log(self.root)
         return files
+
+    def _without_strangers(self, files: list[ListedFile]) -> list[ListedFile]:
+        """Leave out files without an ending in their name whose content is not DICOM."""
+        bare = [file.uri for file in files if is_bare(file.uri)]
+        with ThreadPoolExecutor(PEEK_WORKERS, "peek") as pool:
+            known = dict(zip(bare, pool.map(self._holds_dicom, bare), strict=True))
+        return [file for file in files if known.get(file.uri, True)]
+
+    def _holds_dicom(self, uri: str) -> bool:
+        try:
+            head = self.read_image(uri, DICOM_PREFIX_AT + len(DICOM_PREFIX))
+        except PermissionError:
+            self.oddities.add(CLOSED, uri)
+            return False
+        except ImageError:  # a pipe, or gone by now
+            return False
+        return head.startswith(DICOM_PREFIX, DICOM_PREFIX_AT)
 
     def read(self, uri: str, limit: int | None = None, *, version: str = "") -> bytes:
         """Return a file's bytes, or the first `limit` of them, in one request.
@@ -185,7 +241,50 @@ class Root:
         return self._files.exists()
 
 
-def _files_below(root: str) -> LocalFolder | S3Prefix | FsspecPrefix:
+class _JointFiles:
+    """The files of several roots, each below a folder of its name."""
+
+    def __init__(self, parts: Mapping[str, _Files]) -> None:
+        self.parts = parts
+
+    @property
+    def oddities(self) -> Oddities:
+        """What the last listings left out."""
+        return Oddities.joined(part.oddities for part in self.parts.values())
+
+    def objects(self) -> Iterator[tuple[str, int, str]]:
+        """Yield name, size in bytes and version of each file."""
+        for name, part in self.parts.items():
+            for uri, size, version in part.objects():
+                yield (f"{name}/{uri}" if name else uri), size, version
+
+    def read(self, name: str, limit: int | None = None, *, version: str = "") -> bytes:
+        """Read a file from the root that holds it."""
+        parts = (part for part in self.parts if part and name.startswith(f"{part}/"))
+        part = max(parts, key=len, default="")
+        if part not in self.parts:
+            raise FileNotFoundError(f"{name} lies in none of {', '.join(self.parts)}")
+        inner = name.removeprefix(f"{part}/") if part else name
+        return self.parts[part].read(inner, limit, version=version)
+
+    def exists(self) -> bool:
+        """Tell whether all of the roots are still there."""
+        return all(part.exists() for part in self.parts.values())
+
+
+_Files = LocalFolder | S3Prefix | FsspecPrefix | _JointFiles
+
+
+def _is_local(files: _Files) -> bool:
+    if isinstance(files, _JointFiles):
+        return all(map(_is_local, files.parts.values()))
+    return isinstance(files, LocalFolder)
+
+
+def _files_below(root: str) -> _Files:
+    roots = _roots_in(root)
+    if roots:
+        return _JointFiles({name: _files_below(inner) for name, inner in roots.items()})
     if root.startswith(S3_PROTOCOLS):
         return S3Prefix(root)
     if root.startswith(LOCAL_PROTOCOLS) or not ("://" in root or "::" in root):
@@ -193,8 +292,8 @@ def _files_below(root: str) -> LocalFolder | S3Prefix | FsspecPrefix:
         if path.is_file():
             hint = archive_hint(root) or " Set data.root to the folder that holds the images."
             raise DataError(f"{root} is a file, and data.root a folder or URL.{hint}")
-        return LocalFolder(path, LISTED_SUFFIXES)
-    return FsspecPrefix(root, LISTED_SUFFIXES)
+        return LocalFolder(path, LISTED_SUFFIXES, bare=True)
+    return FsspecPrefix(root, LISTED_SUFFIXES, bare=True)
 
 
 def _printable(uri: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from cxrmodel.data.files.listing import DICOM_PREFIX, DICOM_PREFIX_AT
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError, ImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-DICOM_PREFIX, DICOM_PREFIX_AT = b"DICM", 128
 MAX_SIDE_PX = 65_535  # the most that JPEG and DICOM can state
 MAX_BYTES_PER_PIXEL, MAX_HEADER_BYTES = 8, 16 << 20  # uncompressed 16-bit RGBA
 SHOWN_BYTES = 12

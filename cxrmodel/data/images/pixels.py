@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.config import ImagesConfig
+from cxrmodel.config import SIDE_STEP, ImagesConfig
+from cxrmodel.data.files.root import shown_root
 from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import RECORD, ImageReader, Records, outcomes_of, record_of
 from cxrmodel.data.ledger import (
@@ -103,7 +104,10 @@ def decode_images(
     else:
         shards = (decode_shards or partial(_decode_here, reader))(num_images)
         records = _collect(shards, num_images, report)
-    return _write_outcomes(outcomes_of(records, reader.names), root, directory)
+    outcomes = outcomes_of(records, reader.names)
+    summary = _write_outcomes(outcomes, root, directory)
+    _warn_of_enlarged(outcomes[outcomes["status"] == OK], config)
+    return summary
 
 
 def _write_outcomes(outcomes: pd.DataFrame, root: str, directory: Path) -> dict[str, Any]:
@@ -113,9 +117,9 @@ def _write_outcomes(outcomes: pd.DataFrame, root: str, directory: Path) -> dict[
     num_images = len(outcomes) - len(rows)
     if num_images == 0:
         raise DataError(
-            f"None of the {len(rows):,} images of {root} can be decoded: {describe_counts(rows)}. "
-            f"The first is {rows['image'].iloc[0]}: {rows['detail'].iloc[0]}. "
-            f"{Reason(rows['reason'].iloc[0]).remedy}"
+            f"None of the {len(rows):,} images of {shown_root(root)} can be decoded: "
+            f"{describe_counts(rows)}. The first is {rows['image'].iloc[0]}: "
+            f"{rows['detail'].iloc[0]}. {Reason(rows['reason'].iloc[0]).remedy}"
         )
     table = outcomes.drop(columns="detail")
     table.to_parquet(directory / IMAGES_FILE, index=False, compression="zstd")
@@ -126,6 +130,25 @@ def _write_outcomes(outcomes: pd.DataFrame, root: str, directory: Path) -> dict[
         "num_excluded": len(rows),
         "excluded_by_reason": count_reasons(rows),
     }
+
+
+def _warn_of_enlarged(images: pd.DataFrame, config: ImagesConfig) -> None:
+    """Say by how much small images are enlarged, which adds pixels and nothing to see."""
+    sides = images[["width", "height"]]
+    side = sides.max(axis=1) if config.fit == "pad" else sides.min(axis=1)
+    small = side[(side > 0) & (side < config.size)]
+    if len(small):
+        logger.warning(
+            "%d of %d images are smaller than images.size = %d and are enlarged, up to %.1f times "
+            "(half of them %.1f times or more): that adds nothing to see. Set images.size to about "
+            "%d px where most are small.",
+            len(small),
+            len(images),
+            config.size,
+            config.size / small.min(),
+            config.size / small.median(),
+            max(SIDE_STEP, int(small.median()) // SIDE_STEP * SIDE_STEP),
+        )
 
 
 def _decode_here(reader: ImageReader, num_images: int) -> Iterator[tuple[range, Records]]:

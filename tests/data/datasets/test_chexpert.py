@@ -239,3 +239,32 @@ def test_a_table_of_another_data_set_is_named_with_what_it_lacks(root, index_of,
 def test_its_module_names_every_column_of_the_published_table():
     spelled = {spelling for names in CHEXPERT.columns.values() for spelling in names}
     assert spelled == set(COLUMNS)
+
+
+def test_the_test_table_has_other_columns_and_makes_three_parts(indexed):
+    images = dict.fromkeys(
+        (
+            "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
+            "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg",
+            "CheXpert/test/patient64741/study1/view1_frontal.jpg",
+            "CheXpert/test/patient64741/study1/view2_lateral.jpg",
+        )
+    )
+    names = list(images)
+    tests = [",".join([f"test/{name.split('test/')[1]}", *"00010000100000"]) for name in names[2:]]
+    index, excluded, _ = indexed(
+        {
+            **images,
+            "CheXpert-v1.0-small/train.csv": "\n".join([HEADER, row(names[0], Edema=1)]),
+            "CheXpert-v1.0-small/valid.csv": "\n".join([HEADER, row(names[1], No_Finding=1)]),
+            "CheXpert/test_labels.csv": "\n".join(
+                [",".join(["Path", *COLUMNS[6:], "No Finding"]), *tests]
+            ),
+        }
+    )
+    assert index["official"].tolist() == ["train", "val", "test"]
+    assert index["Lung Lesion"].tolist() == [0, 0, 1]
+    assert index["sex"].fillna("").tolist() == ["F", "F", ""]
+    assert excluded[["image", "reason"]].to_numpy().tolist() == [
+        ["patient64741/study1/view2_lateral.jpg", "lateral_view"]
+    ]

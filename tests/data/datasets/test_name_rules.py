@@ -114,8 +114,8 @@ def test_the_index_has_the_files_names_and_says_so(tmp_path, index_of, caplog):
 def test_names_that_nearly_meet_stop_with_an_example(tmp_path, index_of):
     write(tmp_path / "data", [*renamed(str.upper)[:3], "gone.png"])
     message = (
-        r"Nothing of .* is usable: 4 rows in the CSV, 4 image files; image_missing 4, row_missing "
-        r"4\. The table names `00000001_000\.PNG` for example, and there is a file `00000001_000\.p"
+        r"Nothing of .* is usable: 4 rows in the table, 4 image files; image_missing 4, row_m"
+        r"issing 4\. The table names `00000001_000\.PNG` for example, and there is a file `00000001"
     )
     with pytest.raises(DataError, match=message):
         index_of(tmp_path / "data")

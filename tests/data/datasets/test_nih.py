@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +137,48 @@ def test_any_text_in_any_dialect_is_read_back(texts, separator, line_end, encodi
     rows = read(stream.getvalue().encode(encoding)).rows
     assert rows["image"].tolist() == [texts[0].strip()]
     assert rows["patient_id"].tolist() == ["7"]
+
+
+class TestOtherShapes:
+    """Copies of the data set as others have repacked it."""
+
+    def test_kaggles_sample_nests_its_table_twice(self, indexed):
+        table = (
+            "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+            "View Position,OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,"
+            "OriginalImagePixelSpacing_y\n"
+            "00000013_005.png,Emphysema|Infiltration,005,00000013,060Y,M,AP,3056,2544,0.139,0.139\n"
+            "00000013_026.png,No Finding,026,00000013,057Y,M,PA,2500,2048,0.168,0.168\n"
+        )
+        index, excluded, _ = indexed(
+            {
+                "sample/images/00000013_005.png": None,
+                "sample/sample/images/00000013_005.png": None,
+                "sample/images/00000013_026.png": None,
+                "sample/sample_labels.csv": table,
+                "sample/sample/sample_labels.csv": table,
+            },
+            images="sample/images",
+        )
+        assert index["age"].tolist() == [60, 57]
+        assert index["Infiltration"].tolist() == [1, 0]
+        assert index["follow_up"].tolist() == [5, 26]
+        assert excluded.empty
+
+    def test_the_copy_at_224_pixels_has_lists_of_other_names(self, indexed, tmp_path):
+        folder = "images-224/images-224"
+        files = {
+            f"{folder}/00000001_000.png": None,
+            f"{folder}/00000002_000.png": None,
+            "Data_Entry_2017.csv": V2017.replace("00000001_001", "00000001_000")
+            + V2017.splitlines()[1].replace("00000001_001", "00000002_000")
+            + "\n",
+            "train_val_list_NIH.txt": "00000001_000.png\n",
+            "test_list_NIH.txt": "00000002_000.png\n",
+            "BBox_List_2017_Official_NIH.csv": "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+            "00000001_000.png,Cardiomegaly,10.0,20.0,300.0,400.0,,,\n",
+        }
+        index, _, _ = indexed(files)
+        assert index["official"].tolist() == ["train_val", "test"]
+        boxes = pd.read_parquet(tmp_path / "index" / "boxes.parquet")
+        assert boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[10, 20, 300, 400]]

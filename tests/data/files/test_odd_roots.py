@@ -30,7 +30,7 @@ def root(tmp_path, png):
 @pytest.mark.parametrize("text", ["", "\n"], ids=["no line end", "a line end"])
 def test_a_table_without_rows_says_so(text, root, index_of):
     (root / "Data_Entry.csv").write_text("Image Index,Finding Labels,Patient ID" + text)
-    message = r"Nothing of .*data is usable: 0 rows in the CSV, 1 image files; row_missing 1\."
+    message = r"Nothing of .*data is usable: 0 rows in the table, 1 image files; row_missing 1\."
     with pytest.raises(DataError, match=message):
         index_of(root)
 

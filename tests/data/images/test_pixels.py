@@ -4,11 +4,14 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from cxrmodel.config import ImagesConfig
+from cxrmodel.config import DataConfig, ImagesConfig
 from cxrmodel.data.images.decode import decode_image
 from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.pixels import decode_images, open_pixels
+from cxrmodel.data.index import build_index
+from cxrmodel.data.source import scan_source
 from cxrmodel.errors import DataError
 
 CACHED, UNCACHED = ImagesConfig(size=64), ImagesConfig(size=64, cache=False)
@@ -234,3 +237,22 @@ def test_works_on_a_bucket(config, s3, make_root, index_of, tmp_path):
     pixels = open_pixels(config, "s3://xrays", index, tmp_path, scratch=tmp_path / "again")
     expected = [pixels_of(local, row) for row in (2, 0)]
     np.testing.assert_array_equal(pixels.read(np.array([2, 0])), expected)
+
+
+@pytest.mark.parametrize(
+    ("fit", "factors"),
+    [("crop", "4.0 times (half of them 2.0"), ("pad", "2.0 times (half of them")],
+)
+def test_small_images_are_enlarged_with_one_warning(fit, factors, tmp_path, make_root, caplog):
+    root = make_root(4)
+    for number, (width, height) in enumerate([(64, 128), (128, 128), (128, 200), (256, 300)]):
+        grey = np.random.default_rng(number).integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(grey).save(sorted((root / "images").iterdir())[number])
+    config = DataConfig(root=str(root))
+    build_index(config, scan_source(config, tmp_path / "s"), tmp_path)
+    settings = ImagesConfig(size=256, fit=fit)
+    decode_images(settings, str(root), tmp_path, tmp_path, scratch=tmp_path / "scratch")
+    (message,) = [r.message for r in caplog.records if "enlarged" in r.message]
+    assert "3 of 4 images are smaller than images.size = 256" in message
+    assert factors in message
+    assert "images.size to about 128 px" in message

@@ -18,7 +18,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from cxrmodel.data.images.formats import DICOM_PREFIX, DICOM_PREFIX_AT, format_of
+from cxrmodel.data.files.listing import DICOM_PREFIX, DICOM_PREFIX_AT
+from cxrmodel.data.images.formats import format_of
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
