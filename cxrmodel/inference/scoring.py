@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -61,7 +62,7 @@ class ScoringPlan:
         root: Folder or URL of the images.
         out: Folder or URL of the output.
         num_listed: Images below the root.
-        shards: Those of them that are new or changed.
+        shards: Those of them that are new or changed, in random order.
         has_outdated: Some image has more rows in the output than one.
     """
 
@@ -103,7 +104,8 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
         Shard(shard_key(digest, root, {file.uri: file.version for file in files}), tuple(files))
         for files in cut_shards(new)
     )
-    return ScoringPlan(bundle, digest, root, out, len(listed), shards, has_outdated)
+    in_turns = tuple(random.sample(shards, len(shards)))  # runs side by side rarely meet
+    return ScoringPlan(bundle, digest, root, out, len(listed), in_turns, has_outdated)
 
 
 def cut_shards(files: Iterable[ListedFile]) -> Iterator[list[ListedFile]]:
@@ -209,6 +211,24 @@ def remove_outdated(plan: ScoringPlan) -> int:
         except FileNotFoundError:
             logger.info("Another run has just replaced %s of %s", key, parts.location)
     return sum(map(len, outdated.values()))
+
+
+def summarize(plan: ScoringPlan, statuses: Mapping[str, int]) -> dict[str, str]:
+    """Return in words what a run has done, by what it is.
+
+    Args:
+        plan: What there was to do.
+        statuses: How many images this run gave which status.
+    """
+    scored = sum(statuses.values())
+    reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(statuses.items()))
+    by_others = plan.num_new - scored
+    return {
+        "listed": f"{plan.num_listed:,} images in {plan.root}",
+        "scored": f"{scored:,} new or changed" + (f" ({reasons})" if reasons else ""),
+        **({"by other runs": f"{by_others:,} meanwhile"} if by_others else {}),
+        "scores": ScoreParts(plan.out, plan.digest).location,
+    }
 
 
 class _ListedReader:

@@ -96,8 +96,8 @@ class Aliases:
             there = [*self.names(), PREVIOUS] if self.current(PREVIOUS) else self.names()
             known = f"those it has: {', '.join(there)}" if there else "it has none"
             raise StoreError(
-                f"The store {self.root} has no alias {name} ({known}). `python flows/promote.py` "
-                f"gives one; a folder of that name is written ./{name}."
+                f"The store {self.root} has no alias {name} ({known}), and there is no folder of "
+                "that name. `python flows/promote.py` gives an alias to a bundle."
             )
         return self.place_of(found)
 
@@ -197,16 +197,21 @@ class Aliases:
 
 
 def find_bundle(bundle: str, root: str) -> str:
-    """Return the place of a bundle that is given by its place or by an alias.
+    """Return the place of a bundle that is given by an alias or by its place.
 
     Args:
-        bundle: An alias, which is one word of lower-case letters, or a folder, zip archive or URL.
+        bundle: An alias of the store, or a folder, zip archive or URL. A folder that has the name
+            of an alias is written with ./ before it.
         root: Folder or URL of the store that keeps the aliases.
 
     Raises:
-        StoreError: The store has no such alias.
+        StoreError: It is a word that is neither an alias nor a folder.
     """
-    return Aliases(root).find(bundle) if NAME.fullmatch(bundle) else bundle
+    if not NAME.fullmatch(bundle):
+        return bundle
+    aliases = Aliases(root)
+    is_folder = aliases.current(bundle) is None and Path(bundle).exists()
+    return bundle if is_folder else aliases.find(bundle)
 
 
 def _file(name: str) -> str:
