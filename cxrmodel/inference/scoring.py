@@ -96,7 +96,7 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
     """
     root = absolute(normal_place(root), Path.cwd())
     digest = read_bundle(bundle).digest
-    listed = _list_images(root)
+    listed = list_images(root)
     parts = ScoreParts(out, digest)
     versions, has_outdated = _scored(parts, root)
     new = [file for file in listed if file.version not in versions[file.uri]]
@@ -160,7 +160,7 @@ def score_shard(
     model = load(plan.bundle, device=device)
     if model.bundle.digest != plan.digest:
         raise DamagedArtifactError(f"{plan.bundle} was replaced meanwhile. Run again.")
-    reader = _ListedReader(plan.root, shard.files)
+    reader = ListedReader(plan.root, shard.files)
     tables = [model.empty_table]
     for images in model.read_files(reader.names, read=reader.read, num_workers=reader.num_workers):
         tables.append(model.score_read(images))
@@ -198,7 +198,7 @@ def remove_outdated(plan: ScoringPlan) -> int:
     repeated = {name: found for name, found in holders.items() if len(found) > 1}
     if not repeated:
         return 0
-    now = {file.uri: file.version for file in _list_images(plan.root)}
+    now = {file.uri: file.version for file in list_images(plan.root)}
     outdated: defaultdict[str, set[str]] = defaultdict(set)
     for name, found in repeated.items():
         kept = next((key for scored, key in found if scored == now.get(name)), found[0][1])
@@ -231,8 +231,17 @@ def summarize(plan: ScoringPlan, statuses: Mapping[str, int]) -> dict[str, str]:
     }
 
 
-class _ListedReader:
-    """Reads the listed images of a root by the names that their rows have."""
+class ListedReader:
+    """Reads listed images of a root by the names that their rows have.
+
+    Args:
+        root: Folder or URL.
+        files: Images, as listed.
+
+    Attributes:
+        names: Their names, in the same order.
+        num_workers: Threads that read and decode best.
+    """
 
     def __init__(self, root: str, files: Iterable[ListedFile]) -> None:
         self._root = Root(root)
@@ -255,7 +264,12 @@ class _ListedReader:
         return data
 
 
-def _list_images(place: str) -> list[ListedFile]:
+def list_images(place: str) -> list[ListedFile]:
+    """Return the images of a folder or URL, sorted, in one listing.
+
+    Raises:
+        DataError: There is none, or access is denied.
+    """
     root = Root(place)
     images = [file for file in root.files() if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
     if not images:
