@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
 from prefect import Flow
@@ -45,7 +45,7 @@ def read_flags(model: type[Settings], program: str, arguments: list[str]) -> Set
 
 
 def run_command(
-    flow: Flow[[Settings], Mapping[str, str]], model: type[Settings], program: str
+    flow: Flow[[Settings], dict[str, str]], model: type[Settings], program: str
 ) -> None:
     """Run a flow with the settings that this process's flags say, print what it did, and exit."""
     with terminal.command("stopped; the same command goes on from here") as endings:

@@ -1,10 +1,10 @@
 """Whether a challenger is better than the champion, judged on the same images of the same patients.
 
-The gain is the difference in macro AUROC, challenger less champion; both are resampled with the same
-patients, so the interval is that of the difference. A challenger is promoted where the lower bound
-of the 95 % interval is above the margin: with a margin of 0 an equal one is promoted in about 2.5 %
-of the cases. A guarded label has to be shown not to fall by more than the tolerance (non-inferiority:
-G. Piaggio et al., CONSORT extension for noninferiority trials, JAMA 2012).
+The gain is the difference in macro AUROC, challenger less champion; both are resampled with the
+same patients, so the interval is that of the difference. A challenger is promoted where the lower
+bound of the 95 % interval is above the margin: with a margin of 0 an equal one is promoted in about
+2.5 % of the cases. A guarded label has to be shown not to fall by more than the tolerance. Source:
+G. Piaggio et al., Reporting of noninferiority and equivalence randomized trials, JAMA 308 (2012).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _guarded(label: str, gain: Estimate, tolerance: float) -> tuple[bool, str]:
 
 
 def _shown(estimate: Estimate) -> str:
-    assert estimate.value is not None and estimate.interval is not None  # noqa: S101, PT018
+    assert estimate.value is not None and estimate.interval is not None  # noqa: S101
     low, high = estimate.interval
     return f"{estimate.value:+.4f} ({low:+.4f} to {high:+.4f})"
 

@@ -262,9 +262,7 @@ def _expit(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def read_labels(
-    path: Path, labels: tuple[str, ...], content: bytes | None = None
-) -> pd.DataFrame:
+def read_labels(path: Path, labels: tuple[str, ...], content: bytes | None = None) -> pd.DataFrame:
     """Return a table of local labels.
 
     Args:

@@ -78,7 +78,7 @@ def read_held_out(
         for reason, members in of_train.items():
             _mark(reasons, here.index[members], reason)
     kept = reasons[reasons == ""].index
-    left_out = dict(Counter(reasons[reasons != ""]))
+    left_out = dict(Counter(map(str, reasons[reasons != ""])))
     if not len(kept):
         counts = ", ".join(f"{name} {count:,}" for name, count in left_out.items())
         raise DataError(

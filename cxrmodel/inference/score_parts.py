@@ -1,8 +1,8 @@
 """The scores of one bundle as Parquet parts: `<out>/<bundle>/<key>.parquet`.
 
-A part holds the rows of up to some two thousand images. Its key is a digest of the images' names and
-versions and one of its content: written twice, by two scorers or after a kill, it is the same file,
-or another one, never a mixture. Beside the parts, where readers of Parquet do not look,
+A part holds the rows of up to some two thousand images. Its key is a digest of the images' names
+and versions and one of its content: written twice, by two scorers or after a kill, it is the same
+file, or another one, never a mixture. Beside the parts, where readers of Parquet do not look,
 `_manifests/<key>.json` tells what each holds and how it was made. The manifest is written first and
 the part last: a part that is there is whole, and known.
 """
@@ -112,9 +112,7 @@ class ScoreParts:
         for _ in range(NUM_LOOKS):  # another scorer may remove a part while this one looks
             found = self._files.find()
             sizes = {
-                name.removesuffix(PART): size
-                for name, size in found.items()
-                if name.endswith(PART)
+                name.removesuffix(PART): size for name, size in found.items() if name.endswith(PART)
             }
             strangers = [key for key in sizes if _manifest(key) not in found]
             if strangers:
@@ -125,7 +123,11 @@ class ScoreParts:
             except FileNotFoundError:
                 continue
             return sizes, {new[name]: content for name, content in contents.items()}
-        what = f"{strangers[0]}{PART} has no manifest" if strangers else "its parts change all the time"
+        what = (
+            f"{strangers[0]}{PART} has no manifest"
+            if strangers
+            else "its parts change all the time"
+        )
         raise DamagedArtifactError(
             f"{self.location}: {what}. A part that this package did not write has to be moved "
             "away; then run again."

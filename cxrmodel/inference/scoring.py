@@ -167,8 +167,8 @@ def score_shard(
         done = sum(map(len, tables))
         report(Progress("score", done, len(shard.files), unit="images"))
     rows = pd.concat(tables, ignore_index=True)
-    rows.insert(1, "version", pd.array([file.version for file in shard.files], dtype="str"))
-    rows["bundle"] = pd.array([plan.digest] * len(rows), dtype="str")
+    rows.insert(1, "version", pd.Series([file.version for file in shard.files], dtype="str"))
+    rows["bundle"] = pd.Series(plan.digest, index=rows.index, dtype="str")
     parts.write(
         rows,
         {file.uri: file.version for file in shard.files},

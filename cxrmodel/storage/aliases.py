@@ -79,11 +79,16 @@ class Aliases:
         Raises:
             DamagedArtifactError: The file is no alias.
         """
-        history = self.history(CHAMPION if name == PREVIOUS else name)
-        if name != PREVIOUS:
-            return history[-1] if history else None
-        others = [change for change in history if change.digest != history[-1].digest]
-        return others[-1] if others else None
+        if name == PREVIOUS:
+            return _before(self.history(CHAMPION))
+        history = self.history(name)
+        return history[-1] if history else None
+
+    def in_use(self) -> list[str]:
+        """Return the places of all bundles that have a name, or would get it back."""
+        histories = [self.history(name) for name in self.names()]
+        latest = [change for history in histories for change in (history[-1], _before(history))]
+        return [change.bundle for change in latest if change is not None]
 
     def find(self, name: str) -> str:
         """Return the place of the bundle that has a name.
@@ -155,13 +160,13 @@ class Aliases:
             AliasChangedError: It was changed at the same time.
         """
         history = self.history(name)
-        others = [change for change in history if change.digest != history[-1].digest]
-        if not others:
+        back = _before(history)
+        if back is None:
             raise StoreError(
                 f"{name} of {self.root} cannot be rolled back: "
                 f"{'only one bundle has ever had it' if history else 'no bundle has it'}."
             )
-        back, now = others[-1], history[-1]
+        now = history[-1]
         return self.give(
             name,
             self.place_of(back),
@@ -179,8 +184,8 @@ class Aliases:
         content, version = found
         try:
             text = json.loads(content)
-            if text["format"] != FORMAT:
-                raise ValueError(f"its format is {text['format']!r}")
+            if text["format"] != FORMAT or not text["history"]:
+                raise ValueError(f"it is no {FORMAT} with a history")
             return tuple(Change(**entry) for entry in text["history"]), version
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedArtifactError(
@@ -212,6 +217,12 @@ def find_bundle(bundle: str, root: str) -> str:
     aliases = Aliases(root)
     is_folder = aliases.current(bundle) is None and Path(bundle).exists()
     return bundle if is_folder else aliases.find(bundle)
+
+
+def _before(history: tuple[Change, ...]) -> Change | None:
+    """Return the last change to another bundle than the present one."""
+    others = [change for change in history if change.digest != history[-1].digest]
+    return others[-1] if others else None
 
 
 def _file(name: str) -> str:

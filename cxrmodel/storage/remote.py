@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,8 @@ class RemoteFiles:
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is as good."""
-        try:
+        with suppress(FileNotFoundError):
             self._ask("Deleting", path, lambda: self._fs.rm_file(path))
-        except FileNotFoundError:
-            pass
 
     def fetch(self, path: str, local: Path, is_intact: Callable[[Path], bool]) -> None:
         """Copy a file to a local path, and again if it arrives damaged.

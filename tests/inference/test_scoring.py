@@ -117,10 +117,12 @@ def test_only_new_images_are_read_from_a_bucket(bundle, run, tmp_path, monkeypat
         assert sorted(rows["image"]) == [f"{root}/{path.name}" for path in paths]
         proxy.add("reply", "GET /films/in/", status=403, code="AccessDenied")
         client.put_object(Bucket="films", Key="in/more.png", Body=paths[0].read_bytes())
-        with pytest.raises(PermissionError, match=r"s3:GetObject on s3://films/in/more.png was ref"):
+        with pytest.raises(
+            PermissionError, match=r"s3:GetObject on s3://films/in/more.png was ref"
+        ):
             score(bundle, root, out)
         proxy.add("reply", "LIST /films", status=403, code="AccessDenied")
-        with pytest.raises(DataError, match="Cannot list s3://films/in: access is denied"):
+        with pytest.raises(DataError, match=r"Cannot list s3://films/in: access is denied"):
             score(bundle, root, out)
         proxy.stop()
     S3FileSystem.clear_instance_cache()
@@ -150,9 +152,7 @@ def test_an_image_replaced_between_listing_and_reading_is_scored_by_the_next_run
     assert list(scores(tmp_path / "out")["status"] == "replaced") == 40 * [False]
 
 
-def test_two_scorers_that_saw_different_listings_end_with_a_row_per_image(
-    bundle, images, tmp_path
-):
+def test_two_scorers_that_saw_different_listings_end_with_a_row_per_image(bundle, images, tmp_path):
     late = sorted(images.iterdir())[5]
     late.rename(tmp_path / late.name)
     one = plan_scoring(str(bundle), str(images), str(tmp_path / "out"))
@@ -232,35 +232,35 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(bundle, images, tmp_
 
 def test_bad_input_is_a_sentence_with_the_remedy(bundle, images, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(DamagedArtifactError, match="There is nothing at|is not a whole bundle"):
+    with pytest.raises(DamagedArtifactError, match=r"There is nothing at|is not a whole bundle"):
         score(tmp_path / "nowhere", images, out)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"There are no images in .*Set data.root to"):
         score(bundle, tmp_path / "empty", out)
-    with pytest.raises(DataError, match="Cannot list"):
+    with pytest.raises(DataError, match=r"Cannot list"):
         score(bundle, tmp_path / "nowhere", out)
     score(bundle, images, out)
     (folder,) = out.iterdir()
-    with pytest.raises(StoreError, match="holds the scores of one bundle itself. Give the folder"):
+    with pytest.raises(StoreError, match=r"holds the scores of one bundle itself. Give the folder"):
         score(bundle, images, folder)
     part = next(folder.glob("*.parquet"))
     shutil.copy(part, folder / "mine.parquet")
-    with pytest.raises(DamagedArtifactError, match="mine.parquet has no manifest"):
+    with pytest.raises(DamagedArtifactError, match=r"mine.parquet has no manifest"):
         score(bundle, images, out)
     (folder / "mine.parquet").unlink()
     content = part.read_bytes()
     part.write_bytes(content[:99])
-    with pytest.raises(DamagedArtifactError, match="has 99 bytes instead of .* Delete it"):
+    with pytest.raises(DamagedArtifactError, match=r"has 99 bytes instead of .* Delete it"):
         score(bundle, images, out)
     part.unlink()
     assert score(bundle, images, out) > 0
     assert part.read_bytes() == content
     manifest = next((folder / "_manifests").iterdir())
     manifest.write_text(manifest.read_text().replace('"bundle": "', '"bundle": "0000'))
-    with pytest.raises(StoreError, match="holds scores of bundle 0000"):
+    with pytest.raises(StoreError, match=r"holds scores of bundle 0000"):
         score(bundle, images, out)
     manifest.write_text("{")
-    with pytest.raises(DamagedArtifactError, match="cannot be read: .* Delete it and"):
+    with pytest.raises(DamagedArtifactError, match=r"cannot be read: .* Delete it and"):
         score(bundle, images, out)
 
 
