@@ -92,7 +92,11 @@ def test_a_copied_store_keeps_its_aliases(tmp_path):
 def test_a_bundle_elsewhere_is_named_by_its_whole_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     aliases = Aliases(str(tmp_path / "store"))
-    for name, place in (("here", "models/a"), ("there", "s3://models/a"), ("zipped", "zip::/a.zip")):
+    for name, place in (
+        ("here", "models/a"),
+        ("there", "s3://models/a"),
+        ("zipped", "zip::/a.zip"),
+    ):
         aliases.give(name, place, "a", who="ann", why="first", instead_of=None)
     assert aliases.find("here") == str(tmp_path / "models/a")
     assert aliases.find("there") == "s3://models/a"
