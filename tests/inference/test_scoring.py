@@ -93,19 +93,19 @@ def test_nothing_new_is_nothing_to_do(bundle, images, tmp_path):
 
 def test_only_new_images_are_read_from_a_bucket(bundle, run, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "MEAN_SHARD", 64)
-    paths = sorted((run.root / "images").glob("*.png"))[:120]
+    paths = sorted((run.root / "images").glob("*.png"))[:70]
     with s3_server() as env:
         client = client_of(env)
         client.create_bucket(Bucket="films")
-        for path in paths[:100]:
+        for path in paths[:50]:
             client.put_object(Bucket="films", Key=f"in/{path.name}", Body=path.read_bytes())
         proxy = FaultProxy(env["AWS_ENDPOINT_URL"])
         for name, value in {**env, "AWS_ENDPOINT_URL": proxy.endpoint}.items():
             monkeypatch.setenv(name, value)
         S3FileSystem.clear_instance_cache()
         root, out = "s3://films/in", "s3://films/out"
-        assert score(bundle, root, out) == 100
-        for path in paths[100:]:
+        assert score(bundle, root, out) == 50
+        for path in paths[50:]:
             client.put_object(Bucket="films", Key=f"in/{path.name}", Body=path.read_bytes())
         proxy.reset_counts()
         assert score(bundle, root, out) == 20
@@ -218,7 +218,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(bundle, images, tmp_
     score(bundle, images, tmp_path / "whole")
     kills = 0
     while True:
-        arguments = (bundle, images, tmp_path / "killed", kill_every + 9 * kills)
+        arguments = (bundle, images, tmp_path / "killed", kill_every + 14 * kills)
         process = FORKS.Process(target=score_and_die, args=arguments)
         process.start()
         process.join(120)
