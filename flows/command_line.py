@@ -82,7 +82,7 @@ class Request(NamedTuple):
 
 
 Result = tuple[Artifact, Artifact]  # of the report and of the bundle
-Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Result]
+Pipeline = Flow[..., Result]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

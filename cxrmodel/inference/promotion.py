@@ -27,7 +27,7 @@ class Contest:
         challenger: Place of the challenger.
         challenger_digest: Its identity.
         champion_digest: Identity of the bundle that has the alias; None where none has.
-        judgement: What the images say; None where there is no champion to compare with.
+        judgement: What the images say; None where there is no other champion to compare with.
         left_out: Test images that were left out, by reason.
         test: The table of the test images.
     """
@@ -43,14 +43,18 @@ class Contest:
     @property
     def is_won(self) -> bool:
         """Whether the challenger may have the alias."""
-        return self.judgement is None or self.judgement.is_better
+        if self.judgement is None:
+            return self.champion_digest is None
+        return self.judgement.is_better
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Sentences that say why."""
-        if self.judgement is None:
+        if self.judgement is not None:
+            return self.judgement.reasons
+        if self.champion_digest is None:
             return (f"No bundle has the alias {self.alias} yet.",)
-        return self.judgement.reasons
+        return (f"It has the alias {self.alias} already.",)
 
     def evidence(self) -> dict[str, Any]:
         """Return what the decision rests on, as JSON."""
@@ -66,17 +70,15 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
         report: Told of the progress.
 
     Raises:
-        ValueError: The challenger has the alias already, or there is no table of test images.
+        ValueError: There is no table of test images, or the champion is no longer what it was.
         CxrModelError: A bundle, the table or an alias cannot be used.
     """
     aliases = Aliases(config.store.root)
     place = find_bundle(str(config.challenger), config.store.root)
     challenger = load(place, device=config.device)
     digest, now = challenger.bundle.digest, aliases.current(config.alias)
-    if now is None:
-        return Contest(config.alias, place, digest, None, None, {}, None)
-    if now.digest == digest:
-        raise ValueError(f"{place} has the alias {config.alias} already, since {now.at}.")
+    if now is None or now.digest == digest:
+        return Contest(config.alias, place, digest, now.digest if now else None, None, {}, None)
     if config.test is None:
         raise ValueError(
             "Give test, a table of labelled test images to judge by, such as "

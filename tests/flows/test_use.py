@@ -26,10 +26,12 @@ from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.command_line import main as cxrmodel
 from cxrmodel.inference.use_config import PromoteConfig, ScoreConfig
 from cxrmodel.storage.aliases import Aliases
-from flows import promote
+from flows import command_line, promote
 from flows.flags import read_flags
+from flows.main import train_pipeline
 from flows.promote import promote_bundle
 from flows.score import score_images
+from tasks.engine.records import records_beside
 from tests.servers.prefect_server import wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -95,6 +97,19 @@ def test_an_equal_challenger_is_refused(contest, champion):
     assert done["refused"] == contest["challenger"]
     assert done["why"].startswith("The gain in macro AUROC, +0.0000")
     assert Aliases(contest["store"]["root"]).find("champion") == str(champion)
+
+
+def test_training_ends_with_a_promotion_where_asked(finished, tmp_path):
+    pipeline, _ = finished
+    shutil.copytree(pipeline.store, tmp_path / "store")
+    flags = pipeline.command()[2:]
+    flags += [f"--store.root={tmp_path / 'store'}", f"--store.scratch={tmp_path / 'scratch'}"]
+    config = command_line.parse(flags).config
+    for _ in range(2):  # the second time it is champion already
+        with records_beside(config.store):
+            _, bundle = train_pipeline(config, promote=True)
+        history = Aliases(config.store.root).history("champion")
+        assert [change.bundle for change in history] == [f"bundle/{bundle.key}"]
 
 
 def test_a_person_approves_in_the_page_or_declines(contest, monkeypatch, champion):
