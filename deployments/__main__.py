@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from cxrmodel.config import PipelineConfig
+from cxrmodel.errors import CxrModelError
 from cxrmodel.places import is_folder
 from cxrmodel.settings import problems_of
 from deployments import garbage, local, reconcile
@@ -151,7 +152,7 @@ def main(arguments: list[str]) -> None:
             deploy(arguments)
     except ValidationError as error:
         terminal.fail(_explain(error), EXIT_BAD_SETTINGS)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, CxrModelError) as error:
         terminal.fail(str(error), EXIT_BAD_SETTINGS)
     except PrefectHTTPStatusError as error:
         terminal.fail(f"the server answers {error.response.status_code}: {error.response.text}")

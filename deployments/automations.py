@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
@@ -21,6 +22,8 @@ from prefect.exceptions import ObjectNotFound
 from deployments.definitions import HEARTBEAT_S
 from deployments.target import Target
 from flows.main import train_pipeline
+from flows.promote import promote_bundle
+from flows.score import score_images
 
 # A server that is down for some minutes must not end a healthy run. Prefect's client doubles its
 # wait after each failed request, so heartbeats may pause for twice as long as the server was down.
@@ -28,19 +31,25 @@ DEAD_AFTER = timedelta(seconds=10 * HEARTBEAT_S)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Scheduled")
 NO_BLOCK = UUID(int=0)
+EVERY_FLOW = (train_pipeline, score_images, promote_bundle)
 DEAD_RUNS, FAILURES, REPORTS = "cxrmodel-dead-runs", "cxrmodel-failures", "cxrmodel-reports"
 
 
-def _runs_of_this_flow() -> ResourceSpecification:
+def _runs_of(*flows: Flow[..., Any]) -> ResourceSpecification:
     return ResourceSpecification(
-        {"prefect.resource.role": "flow", "prefect.resource.name": train_pipeline.name}
+        {
+            "prefect.resource.role": "flow",
+            "prefect.resource.name": [flow.name for flow in flows],
+        }
     )
 
 
-def _trigger(posture: Posture, expect: set[str], **fields: Any) -> EventTrigger:
+def _trigger(
+    posture: Posture, expect: set[str], *flows: Flow[..., Any], **fields: Any
+) -> EventTrigger:
     return EventTrigger(
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        match_related=_runs_of_this_flow(),
+        match_related=_runs_of(*flows),
         for_each={"prefect.resource.id"},
         posture=posture,
         expect=expect,
@@ -54,6 +63,7 @@ def dead_runs(after: timedelta = DEAD_AFTER) -> AutomationCore:
     trigger = _trigger(
         Posture.Proactive,
         {HEARTBEAT, *(f"prefect.flow-run.{state}" for state in ENDED)},
+        *EVERY_FLOW,
         after={HEARTBEAT},
         within=after,
     )
@@ -72,12 +82,14 @@ def dead_runs(after: timedelta = DEAD_AFTER) -> AutomationCore:
 def notices(block: UUID) -> list[AutomationCore]:
     """Tell of failures and of finished reports through a saved notification block."""
     return [
-        _notice(FAILURES, {"Failed", "Crashed"}, "A training run failed", block),
-        _notice(REPORTS, {"Completed"}, "A report is ready", block),
+        _notice(FAILURES, {"Failed", "Crashed"}, "A run failed", block, *EVERY_FLOW),
+        _notice(REPORTS, {"Completed"}, "A report is ready", block, train_pipeline),
     ]
 
 
-def _notice(name: str, states: set[str], subject: str, block: UUID) -> AutomationCore:
+def _notice(
+    name: str, states: set[str], subject: str, block: UUID, *flows: Flow[..., Any]
+) -> AutomationCore:
     body = (
         "Flow run {{ flow_run.name }} of {{ deployment.name }} is {{ flow_run.state.name }}: "
         "{{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
@@ -86,7 +98,9 @@ def _notice(name: str, states: set[str], subject: str, block: UUID) -> Automatio
     return AutomationCore(
         name=name,
         description=subject,
-        trigger=_trigger(Posture.Reactive, {f"prefect.flow-run.{state}" for state in states}),
+        trigger=_trigger(
+            Posture.Reactive, {f"prefect.flow-run.{state}" for state in states}, *flows
+        ),
         actions=[action],
     )
 

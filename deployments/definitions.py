@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 from typing import Any, get_args
 
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.responses import DeploymentResponse
@@ -24,14 +25,19 @@ from cxrmodel.config import (
     Stage,
     VAEConfig,
 )
+from cxrmodel.inference.use_config import ImageRoot, PromoteConfig, ScoreConfig
 from deployments.pools import records_environment
 from deployments.reconcile import found
 from deployments.target import Target
 from flows.main import train_pipeline
+from flows.promote import promote_bundle
+from flows.score import score_images
 
-ENTRYPOINT = "flows/main.py:train_pipeline"
-WEEKLY = "weekly"
-SUNDAY_NIGHT = CronSchedule(cron="0 2 * * 0", timezone="UTC")
+WEEKLY, HOURLY = "weekly", "hourly"
+SCHEDULES = {
+    WEEKLY: CronSchedule(cron="0 2 * * 0", timezone="UTC"),  # Sunday night
+    HOURLY: CronSchedule(cron="0 * * * *", timezone="UTC"),
+}
 HEARTBEAT_S = 60
 CLIENT_RETRIES = (
     8  # 2 + 4 + 8 + … + 256 s: a change of state outlives some minutes without a server
@@ -87,35 +93,39 @@ def weekly_config(config: PipelineConfig) -> PipelineConfig:
 
 
 class Deployment:
-    """One deployment of the pipeline's flow.
+    """One deployment of a flow.
 
     Args:
         name: Its name below the flow's; the target's suffix is added.
-        config: The settings it starts from.
+        flow: The flow.
+        config: The settings of the training whose store and data it shares.
         target: Where it runs.
         description: One sentence on what it is for.
+        parameters: What the flow starts from.
         tags: Tags of its runs.
-        refresh: Stages that run again even where their result is cached.
-        schedule: When it runs by itself, once somebody has switched the schedule on.
+        schedule: When it runs by itself, once somebody has switched the schedule on: a key of
+            `SCHEDULES`.
+        without_gpu: It needs none.
     """
 
     def __init__(
         self,
         name: str,
+        flow: Flow[..., Any],
         config: PipelineConfig,
         target: Target,
         description: str,
         *,
+        parameters: dict[str, Any],
         tags: tuple[str, ...],
-        refresh: tuple[Stage, ...] = (),
-        schedule: CronSchedule | None = None,
+        schedule: str | None = None,
         without_gpu: bool = False,
     ) -> None:
         self._name = f"{name}-{target.suffix}" if target.suffix else name
-        self.label = f"deployment {train_pipeline.name}/{self._name}"
-        self._target, self._schedule = target, schedule
+        self.label = f"deployment {flow.name}/{self._name}"
+        self._flow, self._target, self._schedule = flow, target, schedule
         self._description, self._tags = description, tags
-        self._parameters = {"config": config.model_dump(mode="json"), "refresh": list(refresh)}
+        self._parameters = parameters
         self._job_variables: dict[str, Any] = {
             "env": job_environment(config, target),
             # Not in the pool: two versions may wait in one pool, for one GPU.
@@ -125,19 +135,19 @@ class Deployment:
 
     def wanted(self) -> dict[str, Any]:
         """Return the fields as they should be."""
-        step = {"directory": str(self._target.directory)}
+        module, step = self._flow.fn.__module__, {"directory": str(self._target.directory)}
         return {
             "version": version(),
-            "description": f"{self._description}\n\n{inspect.getdoc(train_pipeline.fn)}",
+            "description": f"{self._description}\n\n{inspect.getdoc(self._flow.fn)}",
             "tags": ["cxrmodel", *self._tags],
             "work_pool_name": self._target.pool,
             "parameters": self._parameters,
             "job_variables": self._job_variables,
-            "entrypoint": ENTRYPOINT,
+            "entrypoint": f"{module.replace('.', '/')}.py:{self._flow.fn.__name__}",
             "pull_steps": [{"prefect.deployments.steps.set_working_directory": step}],
-            "parameter_openapi_schema": parameter_schema(train_pipeline).model_dump(mode="json"),
+            "parameter_openapi_schema": parameter_schema(self._flow).model_dump(mode="json"),
             "enforce_parameter_schema": True,
-            "schedules": [self._schedule.cron] if self._schedule else [],
+            "schedules": [SCHEDULES[self._schedule].cron] if self._schedule else [],
         }
 
     def current(self, client: SyncPrefectClient) -> dict[str, Any] | None:
@@ -152,7 +162,7 @@ class Deployment:
         """Create or update the deployment; what somebody paused or switched on stays so."""
         deployment = self._read(client)
         client.create_deployment(
-            flow_id=client.create_flow_from_name(train_pipeline.name),
+            flow_id=client.create_flow_from_name(self._flow.name),
             name=self._name,
             paused=deployment.paused if deployment else False,
             **{**self.wanted(), "schedules": self._schedules(deployment)},
@@ -165,14 +175,15 @@ class Deployment:
             client.delete_deployment(deployment.id)
 
     def _read(self, client: SyncPrefectClient) -> DeploymentResponse | None:
-        name = f"{train_pipeline.name}/{self._name}"
+        name = f"{self._flow.name}/{self._name}"
         return found(lambda: client.read_deployment_by_name(name))
 
     def _schedules(self, deployment: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
         if self._schedule is None:
             return []
         active = deployment is not None and any(entry.active for entry in deployment.schedules)
-        return [DeploymentScheduleCreate(schedule=self._schedule, active=active, slug=WEEKLY)]
+        schedule = SCHEDULES[self._schedule]
+        return [DeploymentScheduleCreate(schedule=schedule, active=active, slug=self._schedule)]
 
 
 def _cron(entry: Any) -> str | None:
@@ -180,26 +191,41 @@ def _cron(entry: Any) -> str | None:
 
 
 def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
-    """Return every deployment of the pipeline on a target."""
+    """Return every deployment of a target: training, and what is done with the model."""
+    training = {"config": config.model_dump(mode="json"), "refresh": []}
+    weekly = {**training, "config": weekly_config(config).model_dump(mode="json")}
+    smoke = {"config": smoke_config(config).model_dump(mode="json"), "refresh": [*get_args(Stage)]}
+    device, store = config.runtime.device_here, config.store
+    images = ImageRoot(root=config.data.root)
+    scoring = ScoreConfig(data=images, device=device, store=store).model_dump(mode="json")
+    rollback = PromoteConfig(data=images, device=device, store=store, rollback=True)
+    promotion = {**rollback.model_dump(mode="json"), "rollback": False}  # a run has to choose
     return [
-        Deployment("train", config, target, "Trains on demand.", tags=("gpu",)),
         Deployment(
-            "train-weekly",
-            weekly_config(config),
-            target,
+            "train", train_pipeline, config, target, "Trains on demand.",
+            parameters=training, tags=("gpu",),
+        ),
+        Deployment(
+            "train-weekly", train_pipeline, config, target,
             "Trains every Sunday at 02:00 UTC, once its schedule is switched on; a run whose data "
             "and settings have not changed is served from the cache. No patient moves to another "
             "part when the data grows: split.method is hash in place of patient.",
-            tags=("gpu", WEEKLY),
-            schedule=SUNDAY_NIGHT,
+            parameters=weekly, tags=("gpu", WEEKLY), schedule=WEEKLY,
         ),
         Deployment(
-            "smoke",
-            smoke_config(config),
-            target,
+            "smoke", train_pipeline, config, target,
             "Runs every stage on synthetic images on the CPU, never from the cache, in minutes.",
-            tags=("cpu",),
-            refresh=get_args(Stage),
-            without_gpu=True,
+            parameters=smoke, tags=("cpu",), without_gpu=True,
         ),
-    ]
+        Deployment(
+            "score", score_images, config, target,
+            "Scores what is new every hour, once its schedule is switched on and a bundle has the "
+            "alias champion.",
+            parameters={"config": scoring}, tags=("gpu", HOURLY), schedule=HOURLY,
+        ),
+        Deployment(
+            "promote", promote_bundle, config, target,
+            "Compares a challenger with the champion, and gives it the alias or not.",
+            parameters={"config": promotion}, tags=("gpu",),
+        ),
+    ]  # fmt: skip

@@ -1,6 +1,7 @@
 """`python -m deployments gc`: remove what no cache record of a store refers to.
 
-An artifact is kept as long as the key of its folder occurs in a record. Records are read as JSON;
+An artifact is kept as long as the key of its folder occurs in a record, or it is a bundle that an
+alias names, or would name after a rollback. Records are read as JSON;
 nothing in them is ever run. A record that cannot be read stops everything before the first removal.
 """
 
@@ -28,6 +29,7 @@ from cxrmodel.config import (
     Stage,
 )
 from cxrmodel.settings import explain
+from cxrmodel.storage.aliases import Aliases
 from cxrmodel.storage.layout import MANIFEST_FILE
 from cxrmodel.storage.store import DIGEST_CHARS
 from flows.command_line import Parser
@@ -73,6 +75,7 @@ class Garbage:
 
     def __init__(self, root: str, older_than: timedelta) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(root)
+        self._aliases = Aliases(root)
         self._cutoff = datetime.now(UTC) - older_than
 
     def find(self, forgotten: Iterable[Entry] = ()) -> list[Entry]:
@@ -134,12 +137,13 @@ class Garbage:
             )
         paths = [entry.path for entry in records if entry.path not in forgotten]
         contents = self._fs.cat(paths, on_error="return") if paths else {}
-        return {
+        recorded = {
             key
             for path, content in contents.items()
             if not isinstance(content, FileNotFoundError)  # removed since it was listed
             for key in _keys_in(path, content)
         }
+        return recorded | {bundle.rpartition("/")[2] for bundle in self._aliases.in_use()}
 
 
 def _entry(path: str, key: str | None, infos: list[dict[str, Any]]) -> Entry:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar, get_args
 
 from prefect import Flow
 from prefect.runtime import flow_run
@@ -25,7 +25,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from cxrmodel.config import PipelineConfig, Stage
+from cxrmodel.config import PipelineConfig, Stage, StoreConfig
 from cxrmodel.settings import did_you_mean, explain, not_one_of, problems_of, setting_names
 from cxrmodel.storage.layout import REPORT_FILE
 from cxrmodel.storage.store import Artifact, Store
@@ -36,6 +36,8 @@ from flows.own_server import own_server
 from flows.settings_file import SettingsFile, SettingsFileError, read_settings_file
 from tasks.engine.records import records_beside
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
@@ -81,7 +83,7 @@ class Request(NamedTuple):
 
 
 Result = tuple[Artifact, Artifact]  # of the report and of the bundle
-Pipeline = Flow[[PipelineConfig, tuple[Stage, ...]], Result]
+Pipeline = Flow[..., Result]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -250,10 +252,10 @@ def run(pipeline: Pipeline, stages: Stages) -> None:
             terminal.fail(str(error), EXIT_BAD_SETTINGS)
     if request.dry_run:
         with terminal.command("stopped; nothing was written"):
-            print(_attempt(lambda: describe_run(request.config, request.refresh, stages)))
+            print(attempt(lambda: describe_run(request.config, request.refresh, stages)))
         return
     with terminal.command("stopped; the same command goes on from here") as endings:
-        report, bundle = _attempt(lambda: _run(pipeline, request, endings))
+        report, bundle = attempt(lambda: _run(pipeline, request, endings))
         _print_result(
             report, bundle, Store(request.config.store.root, request.config.store.scratch)
         )
@@ -262,20 +264,27 @@ def run(pipeline: Pipeline, stages: Stages) -> None:
 def _run(
     pipeline: Pipeline, request: Request, endings: terminal.Endings
 ) -> tuple[Artifact, Artifact]:
+    run_pipeline = served(pipeline, request.config.store, endings)
+    return run_pipeline(request.config, request.refresh)
+
+
+def served(flow: Flow[P, R], store: StoreConfig, endings: terminal.Endings) -> Flow[P, R]:
+    """Return a flow that a signal stops, with a server and a place for records until the exit."""
+
     def stop_on_signals(flow: object, flow_run: object, state: object) -> None:
         endings.handle()
 
     context = ExitStack()
     context.enter_context(temporary_settings(updates={PREFECT_SERVER_ANALYTICS_ENABLED: False}))
-    context.enter_context(own_server(Path(request.config.store.scratch)))
-    context.enter_context(records_beside(request.config.store))
+    context.enter_context(own_server(Path(store.scratch)))
+    context.enter_context(records_beside(store))
     # Prefect sends its last logs and events when the interpreter ends, and before this is called.
     atexit.register(context.close)
-    run_pipeline = pipeline.with_options(on_running=[stop_on_signals])
-    return run_pipeline(request.config, request.refresh)
+    return flow.with_options(on_running=[stop_on_signals])
 
 
-def _attempt(work: Callable[[], T]) -> T:
+def attempt(work: Callable[[], T]) -> T:
+    """Return what work returns; where it fails, say why and exit."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - the trace is in Prefect's log above

@@ -12,6 +12,7 @@ from prefect import flow
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
 from cxrmodel.data.split_file import SplitTable
+from cxrmodel.inference.use_config import ImageRoot, PromoteConfig
 from cxrmodel.storage.layout import (
     BOXES_FILE,
     CLASSIFIER_WEIGHTS_FILE,
@@ -25,11 +26,13 @@ from cxrmodel.storage.layout import (
     NOTES_FILE,
     PREDICTIONS_FILE,
     SPLIT_FILE,
+    TEST_PREDICTIONS_FILE,
     VAE_WEIGHTS_FILE,
 )
 from cxrmodel.storage.store import Artifact, Store
 from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
+from flows.promote import promote_bundle
 from tasks.baselines import fit_pca_baseline
 from tasks.bundle import bundle_model
 from tasks.classifier import train_classifier
@@ -49,12 +52,14 @@ from tasks.vae import train_vae
 def train_pipeline(
     config: PipelineConfig = PipelineConfig(),  # noqa: B008 - it is frozen
     refresh: tuple[Stage, ...] = (),
+    promote: bool = False,
 ) -> tuple[Artifact, Artifact]:
     """Learn from a folder or bucket of chest X-rays and report honestly.
 
     Args:
         config: Every setting; each stage is cached by its own section and its inputs' content.
         refresh: Stages to run again even where their result is cached.
+        promote: Then give the alias `champion` to the bundle if it is better than the present one.
 
     Returns:
         References of the report and of the bundle, which is the model to use.
@@ -68,6 +73,16 @@ def train_pipeline(
     report, bundle = stages["report"], stages["bundle"]
     excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
     show_results(report, bundle, excluding, store)
+    if promote:
+        promote_bundle(
+            PromoteConfig(
+                challenger=store.uri(bundle),
+                test=store.uri(report, TEST_PREDICTIONS_FILE),
+                data=ImageRoot(root=source.root),
+                device=config.runtime.device_here,
+                store=config.store,
+            )
+        )
     return report, bundle
 
 

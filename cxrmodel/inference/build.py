@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +25,7 @@ from cxrmodel.inference.bundle import (
     REFERENCE,
     TRAIN,
     mahalanobis,
+    patient_hash,
     save_weights,
     write_checksums,
 )
@@ -234,11 +233,7 @@ def _title(data: dict[str, Any]) -> str:
 
 
 def _train_table(train: pd.DataFrame, salt: str) -> pd.DataFrame:
-    key = salt.encode()
-    hashes = {
-        patient: hmac.new(key, str(patient).encode(), hashlib.sha256).hexdigest()
-        for patient in train["patient_id"].unique()
-    }
+    hashes = {patient: patient_hash(salt, patient) for patient in train["patient_id"].unique()}
     table = {"crc32": train["crc32"].to_numpy(), "patient": train["patient_id"].map(hashes)}
     return pd.DataFrame(table).sort_values(["patient", "crc32"], ignore_index=True)
 

@@ -10,6 +10,7 @@ Nothing in it is code, and nothing is unpickled.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import json
 import posixpath
@@ -115,6 +116,11 @@ def read_train_table(bundle: Bundle) -> pd.DataFrame:
     content = read_file(bundle, TRAIN)
     with _refused(_BundleFiles(bundle.location), TRAIN):
         return _read_parquet(content)
+
+
+def patient_hash(salt: str, patient: object) -> str:
+    """Return what `train.parquet` has for a patient: the id's HMAC-SHA256 under the salt."""
+    return hmac.new(salt.encode(), str(patient).encode(), hashlib.sha256).hexdigest()
 
 
 def read_file(bundle: Bundle, name: str) -> bytes:

@@ -260,20 +260,23 @@ def _expit(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
+def read_labels(path: Path, labels: tuple[str, ...], content: bytes | None = None) -> pd.DataFrame:
     """Return a table of local labels.
 
     Args:
         path: CSV or Parquet with a column `image`, paths relative to the table's folder, a column
-            `patient_id`, and a column of 1, 0 or nothing per label; labels may be absent.
+            `patient_id`, and per label a column of its name, or `y_<label>`, with 1, 0 or nothing;
+            labels may be absent.
         labels: What the bundle tells.
+        content: Of the file, where it was read already.
 
     Raises:
         DataError: A column is missing, no label is there, or a label is something else.
     """
     if not labels:
         raise DataError("This model classifies nothing, so there is nothing to recalibrate.")
-    table = _read_table(path)
+    table = _read_table(path, path.read_bytes() if content is None else content)
+    table = table.rename(columns={f"y_{label}": label for label in labels})
     present = [label for label in labels if label in table.columns]
     missing = [name for name in ("image", "patient_id") if name not in table.columns]
     if missing or not present:
@@ -297,12 +300,12 @@ def read_labels(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(read)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, content: bytes) -> pd.DataFrame:
     try:
         if path.suffix.casefold() == ".parquet":
-            table = pd.read_parquet(path)
+            table = pd.read_parquet(io.BytesIO(content))
         else:
-            text = decode_table(path.read_bytes(), str(path))
+            text = decode_table(content, str(path))
             columns = {name: (name,) for name in ("image", "patient_id")}
             separator = separator_of(text, columns)
             table = pd.read_csv(

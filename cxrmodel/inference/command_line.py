@@ -25,6 +25,7 @@ from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
 from cxrmodel.inference.score_files import open_score_file
+from cxrmodel.storage.aliases import find_bundle
 from cxrmodel.storage.layout import OK
 from cxrmodel.threads import use_threads
 
@@ -58,15 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_predict(commands.add_parser("predict", help="score images"))
     info = commands.add_parser("info", help="say what a bundle is and how good")
-    info.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    _add_bundle(info)
     info.set_defaults(run=_info)
     export = commands.add_parser("export", help="write the networks as an ONNX file")
-    export.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    _add_bundle(export)
     export.add_argument("--onnx", type=_local, required=True, metavar="FILE")
     export.add_argument("--reconstruction", action="store_true", help="the decoder too")
     export.set_defaults(run=_export)
     local = commands.add_parser("recalibrate", help="fit thresholds and calibration to a site")
-    local.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    _add_bundle(local)
     local.add_argument(
         "table", type=Path, help="CSV or Parquet: image, patient_id, and 1 or 0 per label"
     )
@@ -76,9 +77,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "bundle", help="folder, zip archive or URL of a bundle; with --store also an alias"
+    )
+    parser.add_argument(
+        "--store", metavar="ROOT", help="the store whose aliases count, such as champion"
+    )
+
+
+def _place(options: argparse.Namespace) -> str:
+    """Return the place of the bundle that is meant."""
+    return find_bundle(options.bundle, options.store) if options.store else str(options.bundle)
+
+
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_predict)
-    parser.add_argument("bundle", help="folder, zip archive or URL of a bundle")
+    _add_bundle(parser)
     parser.add_argument(
         "images", nargs="+", help="files, folders or URLs; - reads a list, a line each"
     )
@@ -107,7 +122,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = load(options.bundle, device=options.device, calibrate=options.calibrated)
+    model = load(_place(options), device=options.device, calibrate=options.calibrated)
     points = _choose_thresholds(model, options)
     use_threads()
     about = {
@@ -207,7 +222,7 @@ class _Progress:
 
 
 def _info(options: argparse.Namespace) -> None:
-    model = load(options.bundle, device="cpu")
+    model = load(_place(options), device="cpu")
     about = model.bundle.description
     data, images = about["data"], about["images"]
     lines = [
@@ -238,7 +253,7 @@ def _export(options: argparse.Namespace) -> None:
     from cxrmodel.inference.onnx import export_onnx  # noqa: PLC0415 - an optional extra
 
     _make_folder(options.onnx.parent, "--onnx")
-    model = load(options.bundle, device="cpu")
+    model = load(_place(options), device="cpu")
     found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
     largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
     print(f"{options.onnx}: largest differences from the model are {largest}")
@@ -246,7 +261,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _recalibrate(options: argparse.Namespace) -> None:
     check_is_new(options.out)
-    model = load(options.bundle, device=options.device)
+    model = load(_place(options), device=options.device)
     local = read_labels(options.table, model.labels)
     # File by file: a folder would be many rows, and the labels would go to other images.
     scores = model.predict_files(

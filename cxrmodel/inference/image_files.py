@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ OK = "ok"
 SQUEEZED = "squeezed"
 PIXEL_SHAPE_TAGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
 MAX_LOG_RATIO = 0.02  # one side is 2 % longer than the other
+
+ReadBytes = Callable[[str, float], bytes]
+"""Returns an image's bytes, given its name and the most megapixels it may have; raises an
+ImageError for what costs this image alone."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def read_images(
     num_workers: int | None = None,
     *,
     gate: bool = True,
+    read: ReadBytes | None = None,
 ) -> Iterator[ReadImage]:
     """Read and decode images on all cores, in the given order, a bounded number ahead.
 
@@ -124,13 +129,14 @@ def read_images(
         preprocessing: How files become pixels.
         num_workers: Threads; by default one per core.
         gate: Refuse a DICOM file whose tags state a lateral view or pixels that are not square.
+        read: How to get an image's bytes; by default from its path or URL.
     """
     workers = num_workers or usable_cores()
     waiting: deque[Future[ReadImage]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             for image in images:
-                waiting.append(pool.submit(read_image, image, preprocessing, gate=gate))
+                waiting.append(pool.submit(read_image, image, preprocessing, gate=gate, read=read))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -139,10 +145,16 @@ def read_images(
             pool.shutdown(cancel_futures=True)
 
 
-def read_image(image: str, preprocessing: BundlePreprocessing, *, gate: bool = True) -> ReadImage:
+def read_image(
+    image: str,
+    preprocessing: BundlePreprocessing,
+    *,
+    gate: bool = True,
+    read: ReadBytes | None = None,
+) -> ReadImage:
     """Read and decode one image; see `read_images`."""
     try:
-        data = _read(image, preprocessing.max_megapixels)
+        data = (read or _read)(image, preprocessing.max_megapixels)
         decoded = decode_image(data, preprocessing)
         check_square(decoded.pixels, preprocessing.size)
         check_contrast(decoded.num_levels)

@@ -18,7 +18,13 @@ from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import Bundle, mahalanobis, read_bundle
 from cxrmodel.inference.calibration import calibrated
 from cxrmodel.inference.gate import MEANINGS, Gate
-from cxrmodel.inference.image_files import BundlePreprocessing, ReadImage, expand, read_images
+from cxrmodel.inference.image_files import (
+    BundlePreprocessing,
+    ReadBytes,
+    ReadImage,
+    expand,
+    read_images,
+)
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.devices import keeping_memory, resolve_device
@@ -116,8 +122,7 @@ class Model:
         self, images: Iterable[str], *, batch_size: int = BATCH_SIZE, gate: bool = True
     ) -> pd.DataFrame:
         """Return what `predict` does, with exactly one row per path: a folder is no image."""
-        batches = self._batches(images, batch_size=batch_size, gate=gate)
-        read = keeping_memory(batches, self._device)
+        read = self.read_files(images, batch_size=batch_size, gate=gate)
         return pd.concat([self.empty_table, *map(self.score_read, read)], ignore_index=True)
 
     def stream(
@@ -140,15 +145,35 @@ class Model:
     ) -> Iterator[list[ReadImage]]:
         """Return batches of decoded images; one that is refused has no pixels, and a reason."""
         paths = [images] if isinstance(images, str | Path) else images
-        batches = self._batches(expand(paths), batch_size=batch_size, gate=gate)
-        return keeping_memory(batches, self._device)
+        return self.read_files(expand(paths), batch_size=batch_size, gate=gate)
 
-    def _batches(
-        self, images: Iterable[str], *, batch_size: int, gate: bool
+    def read_files(
+        self,
+        images: Iterable[str],
+        *,
+        batch_size: int = BATCH_SIZE,
+        gate: bool = True,
+        read: ReadBytes | None = None,
+        num_workers: int | None = None,
     ) -> Iterator[list[ReadImage]]:
+        """Return what `read` does, of files alone: a folder is no image.
+
+        Args:
+            images: Names of files.
+            batch_size: Images that go through the network together.
+            gate: As for `predict`.
+            read: How to get a file's bytes by its name; by default that is its path or URL.
+            num_workers: Threads that read and decode; by default one per core.
+        """
         _check_batch_size(batch_size)
+        files = read_images(images, self.preprocessing, num_workers, gate=gate, read=read)
+        return keeping_memory(self._in_batches(files, batch_size, gate=gate), self._device)
+
+    def _in_batches(
+        self, images: Iterable[ReadImage], batch_size: int, *, gate: bool
+    ) -> Iterator[list[ReadImage]]:
         batch: list[ReadImage] = []
-        for image in read_images(images, self.preprocessing, gate=gate):
+        for image in images:
             batch.append(image)
             if len(batch) == batch_size:
                 yield self._checked(batch, gate=gate)

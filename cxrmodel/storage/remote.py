@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,36 @@ class RemoteFiles:
         folder = path.rsplit("/", 1)[0]
         self._ask("Writing", folder, lambda: self._fs.makedirs(folder, exist_ok=True))
         self._ask("Writing", path, lambda: self._fs.put_file(str(local), path))
+
+    def details(self, path: str) -> dict[str, Any]:
+        """Return the details of one file, asked for anew."""
+        self._fs.invalidate_cache()
+        found: dict[str, Any] = self._ask("Looking at", path, lambda: self._fs.info(path))
+        return found
+
+    def read(self, paths: list[str]) -> dict[str, bytes]:
+        """Return the contents of small files, by path."""
+        if not paths:
+            return {}
+        found = self._ask("Reading", paths[0], lambda: self._fs.cat(paths))
+        return dict(found) if isinstance(found, dict) else {paths[0]: bytes(found)}
+
+    def write(self, path: str, content: bytes, **condition: str) -> None:
+        """Write a small file, which appears whole or not at all.
+
+        Args:
+            path: Where.
+            content: All of it.
+            condition: What must hold for the store to accept it, as the file system names it.
+        """
+        folder = path.rsplit("/", 1)[0]
+        self._ask("Writing", folder, lambda: self._fs.makedirs(folder, exist_ok=True))
+        self._ask("Writing", path, lambda: self._fs.pipe_file(path, content, **condition))
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is gone already is as good."""
+        with suppress(FileNotFoundError):
+            self._ask("Deleting", path, lambda: self._fs.rm_file(path))
 
     def fetch(self, path: str, local: Path, is_intact: Callable[[Path], bool]) -> None:
         """Copy a file to a local path, and again if it arrives damaged.

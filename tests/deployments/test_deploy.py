@@ -21,6 +21,8 @@ MADE = [
     "deployment cxrmodel/train",
     "deployment cxrmodel/train-weekly",
     "deployment cxrmodel/smoke",
+    "deployment cxrmodel-score/score",
+    "deployment cxrmodel-promote/promote",
     "automation cxrmodel-dead-runs",
 ]
 

@@ -11,6 +11,8 @@ from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.storage.aliases import Aliases
 from cxrmodel.storage.store import Store
 from deployments import garbage
 from deployments.__main__ import main
@@ -80,6 +82,21 @@ def test_the_young_stay_for_a_run_may_be_about_to_record_them(store, folders):
     assert folders[1].exists()
     collect(store, "--older-than-days=10")
     assert not folders[1].exists()
+
+
+def test_a_bundle_that_an_alias_names_or_would_get_back_stays(store):
+    bundles = [publish(store, content, "bundle") for content in ("first", "second", "third")]
+    aliases, last = Aliases(store.root), None
+    for bundle in bundles:
+        aliases.give("champion", store.uri(bundle), bundle.key, who="ann", why="", instead_of=last)
+        last = bundle.key
+    record(Path(store.root), publish(store, "live"))
+    age(Path(store.root))
+    assert collect(store)[0].startswith(f"removed {store.uri(bundles[0])}")
+    assert [Path(store.uri(bundle)).exists() for bundle in bundles] == [False, True, True]
+    (Path(store.root) / "_aliases/champion.json").write_text("{")
+    with pytest.raises(DamagedArtifactError, match="is not an alias that this version reads"):
+        collect(store)
 
 
 def test_a_folder_with_one_young_file_stays(store, folders):

@@ -9,10 +9,12 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from cxrmodel.storage.aliases import Aliases
 from cxrmodel.storage.store import Store
 
 POLICIES = Path(__file__).parents[2] / "deployments" / "iam"
 RECORD = "cxr-store/cxr/_results/vae-1"
+ALIAS = "cxr-store/cxr/_aliases/candidate.json"
 REPORT = "cxr-store/cxr/report/1/report.html"
 ROLES = ("worker", "reader", "collector")
 
@@ -30,7 +32,7 @@ def roles():
     for bucket in ("cxr-data", "cxr-store"):
         s3.create_bucket(Bucket=bucket)
     s3.put_object(Bucket="cxr-data", Key="nih/Data_Entry_2017.csv", Body=b"x")
-    for path in (RECORD, REPORT):
+    for path in (RECORD, REPORT, ALIAS):
         s3.put_object(Bucket="cxr-store", Key=path.removeprefix("cxr-store/"), Body=b"x")
     environments = {}
     for role in ROLES:
@@ -74,7 +76,7 @@ def acting(roles, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_a_worker_reads_data_and_publishes_and_deletes_nothing_but_checkpoints(acting, tmp_path):
+def test_a_worker_reads_and_publishes_and_deletes_checkpoints_and_scores_alone(acting, tmp_path):
     files = acting("worker")
     assert files.cat_file("cxr-data/nih/Data_Entry_2017.csv") == b"x"
     store = Store("s3://cxr-store/cxr", tmp_path)
@@ -85,6 +87,11 @@ def test_a_worker_reads_data_and_publishes_and_deletes_nothing_but_checkpoints(a
     assert (store.directory(artifact) / "vae.safetensors").read_bytes() == b"weights"
     files.pipe_file("cxr-store/cxr/_checkpoints/vae-1/step-1", b"x")
     files.rm_file("cxr-store/cxr/_checkpoints/vae-1/step-1")
+    files.pipe_file("cxr-store/cxr/_scores/1/part.parquet", b"x")
+    files.rm_file("cxr-store/cxr/_scores/1/part.parquet")
+    Aliases(store.root).give("champion", "bundle/1", "1", who="", why="", instead_of=None)
+    with pytest.raises(PermissionError):
+        files.rm_file("cxr-store/cxr/_aliases/champion.json")
     for path in (REPORT, RECORD, "cxr-data/nih/Data_Entry_2017.csv"):
         with pytest.raises(PermissionError):
             files.rm_file(path)
@@ -102,9 +109,10 @@ def test_a_reader_reads_reports_and_neither_records_nor_data(acting):
         files.pipe_file(RECORD, b"forged")
 
 
-def test_a_collector_reads_records_and_writes_nothing(acting):
+def test_a_collector_reads_records_and_aliases_and_writes_nothing(acting):
     files = acting("collector")
     assert files.cat_file(RECORD) == b"x"
+    assert files.cat_file(ALIAS) == b"x"
     with pytest.raises(PermissionError):
         files.cat_file(REPORT)
     with pytest.raises(PermissionError):

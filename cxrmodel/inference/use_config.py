@@ -1,0 +1,111 @@
+"""Settings of what is done with a trained model; those of training are in `cxrmodel.config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cxrmodel.config import DEVICE, MAX_SEED, StoreConfig
+from cxrmodel.places import normal_place, normal_store
+from cxrmodel.settings import Section
+from cxrmodel.storage.aliases import CHAMPION
+
+SCORES_FOLDER = "_scores"
+
+Place = Annotated[str, AfterValidator(normal_place)]
+
+
+def _place_or_nothing(text: str) -> str:
+    return normal_place(text) if text else text
+
+
+class ImageRoot(Section):
+    """Where the images are."""
+
+    root: Annotated[str, AfterValidator(_place_or_nothing)] = ""
+    """Folder or fsspec URL of the images; those at any depth below it count."""
+
+
+class ScoreConfig(Section):
+    """Score the images of a folder or bucket that are new, or have changed, since the last time."""
+
+    bundle: str = CHAMPION
+    """Folder, zip archive or URL of a bundle, or an alias in the store, such as `champion`."""
+
+    data: ImageRoot = ImageRoot()
+
+    out: Annotated[str, AfterValidator(normal_store)] | None = None
+    """Folder or URL for the scores: Parquet files in a folder per bundle. Empty: the folder
+    `_scores` of the store."""
+
+    device: str = Field("auto", pattern=DEVICE)
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if not self.data.root:
+            raise ValueError("Give data.root, the folder or URL of the images.")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the scores go."""
+        return self.out or f"{self.store.root}/{SCORES_FOLDER}"
+
+
+class PromoteConfig(Section):
+    """Give an alias to a bundle that is better on held-out images, or give it back."""
+
+    challenger: str | None = None
+    """Folder, zip archive or URL of the bundle that may become champion, or an alias."""
+
+    alias: str = CHAMPION
+    """The alias that it may get; the bundle that has it now is what it is compared with."""
+
+    test: Place | None = None
+    """Labelled test images: a CSV or Parquet file with `image`, `patient_id` and a column of 1, 0
+    or nothing per label, such as `test_predictions.parquet` of a run's report. The images are
+    below `data.root`, or beside the table where that is empty."""
+
+    data: ImageRoot = ImageRoot()
+
+    margin: float = Field(0.0, ge=0, lt=0.5)
+    """By how much the lower bound of the gain in macro AUROC has to exceed 0."""
+
+    guard: tuple[str, ...] = ()
+    """Labels whose AUROC must not fall: the lower bound of its change is above `-tolerance`."""
+
+    tolerance: float = Field(0.02, ge=0, lt=0.5)
+    """Fall in AUROC of a guarded label that is accepted."""
+
+    require_approval: bool = False
+    """Wait for a person in Prefect's page before the alias changes."""
+
+    rollback: bool = False
+    """Give the alias back to the bundle that had it before."""
+
+    who: str | None = None
+    """Who does it, for the alias's history; empty: this user."""
+
+    why: str | None = None
+    """Why, for the alias's history; empty: the numbers say it."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the bootstrap."""
+
+    device: str = Field("auto", pattern=DEVICE)
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _has_a_challenger_or_rolls_back(self) -> Self:
+        if self.rollback == (self.challenger is not None):
+            raise ValueError(
+                "Give either challenger, a bundle that may become champion, or rollback, and not "
+                "both."
+            )
+        return self

@@ -1,0 +1,213 @@
+"""Scoring and promotion as a user runs them, on a bundle of a finished run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_UI_URL,
+    temporary_settings,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from cxrmodel.errors import StoreError
+from cxrmodel.inference.bundle import write_checksums
+from cxrmodel.inference.command_line import main as cxrmodel
+from cxrmodel.inference.use_config import PromoteConfig, ScoreConfig
+from cxrmodel.storage.aliases import Aliases
+from flows import command_line, promote
+from flows.flags import read_flags
+from flows.main import train_pipeline
+from flows.promote import promote_bundle
+from flows.score import score_images
+from tasks.engine.records import records_beside
+from tests.servers.prefect_server import wait_until
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def within_server(prefect_env):
+    settings = {PREFECT_API_URL: prefect_env["PREFECT_API_URL"]}
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def champion(finished) -> Path:
+    return next((finished[0].store / "bundle").iterdir())
+
+
+@pytest.fixture
+def challenger(champion, tmp_path) -> Path:
+    """Another bundle with the same predictions."""
+    other = shutil.copytree(champion, tmp_path / "challenger")
+    (other / "README.md").write_text("another card")
+    write_checksums(other)
+    return other
+
+
+@pytest.fixture
+def settings(finished, tmp_path):
+    """Settings of a store of the test's own."""
+    return {
+        "device": "cpu",
+        "store": {"root": str(tmp_path / "store"), "scratch": str(tmp_path / "scratch")},
+        "data": {"root": finished[0].data},
+    }
+
+
+@pytest.fixture
+def contest(settings, finished, champion, challenger):
+    """Settings of a contest; the champion is there already."""
+    promote_bundle(PromoteConfig(**settings, challenger=str(champion)))
+    test = str(finished[1].report.parent / "test_predictions.parquet")
+    return {**settings, "challenger": str(challenger), "test": test}
+
+
+def test_the_champion_scores_what_is_new(settings, champion, tmp_path):
+    config = ScoreConfig(**settings)
+    with pytest.raises(Exception, match="has no alias champion"):
+        score_images(config)
+    promote_bundle(PromoteConfig(**settings, challenger=str(champion)))
+    done = score_images(config)
+    assert done["listed"].startswith("90 images in ")
+    assert done["scored"].startswith("90 new or changed (")
+    assert score_images(config)["scored"] == "0 new or changed"
+    assert len(pd.read_parquet(done["scores"])) == 90
+    out = tmp_path / "scores.csv"
+    root = settings["store"]["root"]
+    cxrmodel(["predict", "champion", settings["data"]["root"], "--store", root, f"--out={out}"])
+    assert len(pd.read_csv(out)) == 90
+
+
+def test_an_equal_challenger_is_refused(contest, champion):
+    done = promote_bundle(PromoteConfig(**contest))
+    assert done["refused"] == contest["challenger"]
+    assert done["why"].startswith("The gain in macro AUROC, +0.0000")
+    assert Aliases(contest["store"]["root"]).find("champion") == str(champion)
+
+
+def test_training_ends_with_a_promotion_where_asked(finished, tmp_path):
+    pipeline, _ = finished
+    shutil.copytree(pipeline.store, tmp_path / "store")
+    flags = pipeline.command()[2:]
+    flags += [f"--store.root={tmp_path / 'store'}", f"--store.scratch={tmp_path / 'scratch'}"]
+    config = command_line.parse(flags).config
+    for _ in range(2):  # the second time it is champion already
+        with records_beside(config.store):
+            _, bundle = train_pipeline(config, promote=True)
+        history = Aliases(config.store.root).history("champion")
+        assert [change.bundle for change in history] == [f"bundle/{bundle.key}"]
+
+
+def test_a_person_approves_in_the_page_or_declines(contest, monkeypatch, champion):
+    monkeypatch.setattr("cxrmodel.inference.promotion.Contest.is_won", True)
+    monkeypatch.setattr(promote, "POLL_S", 1)
+    config = PromoteConfig(**contest, require_approval=True)
+    with temporary_settings({PREFECT_UI_URL: ""}), pytest.raises(ValueError, match="without one"):
+        promote_bundle(config)
+    aliases = Aliases(contest["store"]["root"])
+    declined = answered(config, {"approve": False, "who": "ann", "why": "not before Friday"})
+    assert declined["why"] == "ann declined: not before Friday"
+    assert aliases.find("champion") == str(champion)
+    assert "promoted" in answered(config, {"approve": True, "who": "ann", "why": "looks good"})
+    change = aliases.current("champion")
+    assert (change.who, change.why) == ("ann", "looks good")
+    assert change.evidence["num_images"] > 0
+    rollback = PromoteConfig(store=config.store, rollback=True, why="too many alerts")
+    assert promote_bundle(rollback) == {"rolled back": f"{champion} has the alias champion again"}
+
+
+def answered(config: PromoteConfig, answer: dict) -> dict[str, str]:
+    """Run a promotion, and answer as a person does once it is paused."""
+    done = {}
+    api = PREFECT_API_URL.value()
+
+    def run():
+        with temporary_settings({PREFECT_API_URL: api}):
+            done.update(promote_bundle(config))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with get_client(sync_client=True) as client:
+        paused = FlowRunFilter(state={"name": {"any_": ["Paused"]}})
+        wait_until(lambda: client.read_flow_runs(flow_run_filter=paused), "it waits")
+        (found,) = client.read_flow_runs(flow_run_filter=paused)
+        client.resume_flow_run(found.id, run_input=answer)
+    thread.join(60)
+    return done
+
+
+@pytest.mark.parametrize(
+    "model, flags, message",
+    [
+        (ScoreConfig, [], "Give data.root, the folder or URL of the images."),
+        (ScoreConfig, ["--bundel=x"], "--bundel: there is no such flag; did you mean --bundle?"),
+        (ScoreConfig, ["--data.root=x", "--device=gpu"], "--device: "),
+        (PromoteConfig, [], "Give either challenger, a bundle that may become champion, or"),
+        (PromoteConfig, ["--rollback", "--margin=2"], "--margin: Input should be less than 0.5"),
+    ],
+)
+def test_a_bad_flag_is_named(model, flags, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        read_flags(model, "python flows/x.py", flags)
+
+
+def test_the_command_line_prints_what_was_done(settings, champion, prefect_env, tmp_path):
+    flags = [f"--bundle={champion}", f"--data.root={settings['data']['root']}"]
+    flags += [f"--out={tmp_path / 'out'}", f"--store.root={settings['store']['root']}"]
+    flags += [f"--store.scratch={settings['store']['scratch']}"]
+    done = subprocess.run(
+        [sys.executable, PROJECT / "flows/score.py", *flags],
+        env={**os.environ, **prefect_env, "PYTHONPATH": str(PROJECT)},
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines()[-3:])
+    assert list(lines) == ["listed", "scored", "scores"]
+    assert len(pd.read_parquet(lines["scores"].strip())) == 90
+
+
+def test_the_commands_of_the_page_run(contest, champion, tmp_path):
+    """Those of docs/operate.md, as they stand there."""
+    text = (PROJECT / "docs/operate.md").read_text("utf-8")
+    section = text.partition("## Score every night")[2].partition("\n## ")[0]
+    (commands,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    store = tmp_path / "page"
+    words = {
+        "NEW_BUNDLE": contest["challenger"],
+        "BUNDLE": str(champion),
+        "REPORT/test_predictions.parquet": contest["test"],
+        "s3://images/new": contest["data"]["root"],
+        "s3://models/cxr": str(store),
+        "images/": contest["data"]["root"],
+        "scores.parquet": str(tmp_path / "scores.parquet"),
+    }
+    done = []
+    for line in commands.splitlines():
+        given = [words.get(word, word) for word in shlex.split(line, comments=True)]
+        if given[0] == "cxrmodel":
+            cxrmodel(given[1:])
+        elif "--rollback" in given:  # the challenger is equal, so there is no way back
+            with pytest.raises(StoreError, match="only one bundle has ever had it"):
+                promote_bundle(read_flags(PromoteConfig, given[1], given[2:]))
+        elif given[1] == "flows/score.py":
+            done.append(score_images(read_flags(ScoreConfig, given[1], given[2:])))
+        else:
+            done.append(promote_bundle(read_flags(PromoteConfig, given[1], given[2:])))
+    assert [next(iter(each)) for each in done] == ["promoted", "listed", "refused"]
+    assert len(pd.read_parquet(next((store / "_scores").iterdir()))) == 90
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 90
