@@ -13,6 +13,7 @@ from cxrmodel.inference.promotion import (
     settle_contest,
 )
 from cxrmodel.inference.use_config import PromoteConfig
+from cxrmodel.threads import use_threads
 from tasks.engine.progress import progress_reporter
 from tasks.engine.stage import RETRIES
 
@@ -20,6 +21,7 @@ from tasks.engine.stage import RETRIES
 @task(name="contest", task_run_name="contest", persist_result=False, **RETRIES)
 def compare_with_champion(config: PromoteConfig) -> Contest:
     """Judge the challenger on held-out images, and show in Prefect's page what was found."""
+    use_threads()
     with progress_reporter("contest") as report:
         contest = hold_contest(config, report=report)
     create_markdown_artifact(

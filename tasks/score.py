@@ -15,6 +15,7 @@ from cxrmodel.inference.scoring import (
 )
 from cxrmodel.storage.aliases import find_bundle
 from cxrmodel.storage.store import Store
+from cxrmodel.threads import use_threads
 from tasks.engine.progress import progress_reporter
 from tasks.engine.stage import RETRIES
 
@@ -28,6 +29,7 @@ def find_new_images(bundle: str, root: str, out: str, store: Store) -> ScoringPl
 @task(name="score-shard", task_run_name="score-{shard.key}", persist_result=False, **RETRIES)
 def score_one_shard(plan: ScoringPlan, shard: Shard, device: str) -> dict[str, int]:
     """Score the images of a shard, unless another run has; count them by status."""
+    use_threads()
     with progress_reporter("score") as report:
         return score_shard(plan, shard, device=device, report=report)
 
