@@ -65,7 +65,7 @@ def _known_device(name: str) -> str:
 
 
 class ColumnsConfig(Section):
-    """Which column of a table says what, where data.dataset is `table`; empty: guessed."""
+    """Which column of a table says what (data.dataset `table`); empty: guessed."""
 
     image: str = ""
     """Name of the image's file, or its path."""

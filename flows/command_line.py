@@ -43,6 +43,7 @@ T = TypeVar("T")
 USAGE = "%(prog)s [--config FILE] [--dry-run] [--SETTING VALUE ...]"
 PROGRAM = "python flows/main.py"
 EXIT_BAD_SETTINGS = 2
+MAX_CHOICES_CHARS = 50  # of a flag that names its values; others list them in their help
 SETTINGS = setting_names(PipelineConfig)
 SECTIONS = {name.rpartition(".")[0] for name in SETTINGS if "." in name}
 COMMANDS = ("config", "refresh", "dry-run", "help")
@@ -95,6 +96,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def add_argument(self, action: argparse.Action) -> None:
         if action.dest == "refresh":
             action.metavar = "STAGE"
+        values = str(action.metavar)
+        if values.startswith("{") and len(values) > MAX_CHOICES_CHARS:
+            action.metavar = "NAME"
+            action.help = f"{action.help} One of {values.strip('{}').replace(',', ', ')}."
         super().add_argument(action)
 
 
