@@ -160,8 +160,11 @@ def test_a_driver_without_a_gpu_can_plan_for_a_cluster_that_has_some(monkeypatch
 def test_memory_is_near_what_the_benchmark_measured():
     vae = VAEConfig(batch_size=8, precision="bfloat16")
     needs = training(PipelineConfig(vae=vae, runtime=RuntimeConfig(device="cpu")))
-    for measured in json.loads(MEASURED.read_text())["processors"].values():
-        peak_gib = measured["training"]["peak_memory_gib_batch_8"]
+    processors = json.loads(MEASURED.read_text())["processors"].values()
+    trained = [measured["training"] for measured in processors if "training" in measured]
+    assert trained
+    for training_figures in trained:
+        peak_gib = training_figures["peak_memory_gib_batch_8"]
         assert needs.bytes / 2**30 == pytest.approx(peak_gib, rel=0.25)
     weights = 4 * sum(weight.numel() for weight in VAE(1024, 64).parameters())
     assert needs.checkpoint_bytes == 10 * weights
