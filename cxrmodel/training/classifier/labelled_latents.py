@@ -90,5 +90,7 @@ def _left_out(names: tuple[str, ...], train_labels: NDArray[np.float64]) -> dict
             known = column[~np.isnan(column)]
             kind = "negative" if known.any() else "positive" if len(known) else "labelled"
             found[name] = f"no {kind} image in train"
-            logger.warning("%s is left out of the classifier: %s", name, found[name])
+    if found:
+        listed = ", ".join(f"{name} ({reason})" for name, reason in found.items())
+        logger.warning("Left out of the classifier, since they cannot be learned: %s", listed)
     return found
