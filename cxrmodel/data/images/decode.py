@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrmodel.data.images.formats import check_size, format_of, require_pydicom
-from cxrmodel.data.images.grey import count_codes, spread, used_levels
+from cxrmodel.data.images.grey import count_codes, spread_most, used_levels
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
@@ -78,9 +78,9 @@ def decode_image(data: bytes, config: Preprocessing) -> DecodedImage:
     Colour becomes luminance (for NIH's RGBA copies, whose channels are equal, the grey value),
     alpha is dropped, an animation becomes its still image, and an image that lies on its side by
     its EXIF tags is put upright. 16-bit grey, in a PNG seldom more than the 10 to 14 bits of a
-    detector, is spread from the least to the greatest value of the image, like a DICOM image
-    without a window: see `grey.spread`. An image of config.size squared passes every fit
-    unchanged. Thread-safe; leaves Pillow's global settings alone.
+    detector, is spread from the 0.1th to the 99.9th percentile of the pixels: see
+    `grey.spread_most`. An image of config.size squared passes every fit unchanged. Thread-safe;
+    leaves Pillow's global settings alone.
 
     Args:
         data: The whole file.
@@ -186,13 +186,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return _spread(np.asarray(image))
+        return _from_deep(np.asarray(image))
     image.info.pop("transparency", None)  # or Pillow warns that "L" has none
     return image.convert("L")
 
 
-def _spread(deep: NDArray[np.uint16]) -> Image.Image:
-    table = spread(np.arange(2**16, dtype=np.float64), count_codes(deep))
+def _from_deep(deep: NDArray[np.uint16]) -> Image.Image:
+    table = spread_most(np.arange(2**16, dtype=np.float64), count_codes(deep))
     return Image.fromarray(table[deep])
 
 
