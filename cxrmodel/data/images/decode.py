@@ -263,7 +263,8 @@ def _to_square(grey: Grey, config: Preprocessing) -> Image.Image:
     if (grey.width, grey.height) == (size, size):
         return grey.image
     left, top, right, bottom = _part_used(grey.width, grey.height, config)
-    part = grey.image.crop(tuple(edge // grey.scale for edge in (left, top, right, bottom)))
+    scale = grey.scale
+    part = grey.image.crop((left // scale, top // scale, right // scale, bottom // scale))
     if config.fit == "pad":
         return _padded(part, (right - left, bottom - top), size)
     return part.resize((size, size), FILTER)
