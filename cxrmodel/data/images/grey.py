@@ -14,6 +14,7 @@ MIN_SHARE_BETWEEN = 0.02
 MIN_RANGE = 16
 BLOCK_PIXELS = 1 << 20
 OUTLIERS = 100  # one in 100 values, at each end
+OUTLIER_SHARE = 0.001  # of the pixels, at each end: from the 0.1th to the 99.9th percentile
 
 Counts = NDArray[np.int64]
 Table = NDArray[np.uint8]
@@ -54,6 +55,27 @@ def spread(values: NDArray[np.float64], counts: Counts) -> Table:
         if within is not None and shows(within, counts):
             return within
     return grey
+
+
+def spread_most(values: NDArray[np.float64], counts: Counts) -> Table:
+    """Return the grey of each code, from black to white over 99.8 % of the pixels.
+
+    Black is the 0.1th percentile of the pixels, white the 99.9th: a few hot or dead pixels then
+    cost the others no grey levels. Where this range does not show the image, it is spread over all
+    its values: see `spread`.
+
+    Args:
+        values: (V,) value of each code, in ascending order.
+        counts: (V,) pixels of each code.
+
+    Raises:
+        ValueError: The values leave no finite range.
+    """
+    up_to = np.cumsum(counts)
+    ends = up_to[-1] * np.array([OUTLIER_SHARE, 1 - OUTLIER_SHARE])
+    black, white = values[np.searchsorted(up_to, ends)]
+    grey = scaled(values, black, white) if white > black else None
+    return grey if grey is not None and shows(grey, counts) else spread(values, counts)
 
 
 def scaled(values: NDArray[np.float64], black: float, white: float) -> Table | None:

@@ -94,6 +94,15 @@ class TestDepth:
         assert (grey[:, :6] == 255).all()
         assert len(np.unique(grey[:, 6:])) > 128
 
+    def test_a_hot_pixel_leaves_the_rest_its_contrast(self):
+        deep = (shades() * 4095).astype(np.uint16)
+        plain = pixels_of(encode(deep)).astype(int)
+        deep[20, 30] = 16_383  # of a detector of 14 bits, where the rest is within 12
+        hot = pixels_of(encode(deep))
+        assert hot[20, 30] == 255
+        assert np.abs(np.delete(hot - plain, 20 * 64 + 30)).max() <= 1
+        assert len(np.unique(hot)) > 240
+
     def test_one_bit_becomes_black_and_white(self):
         np.testing.assert_array_equal(pixels_of(encode(GREY > 127)), np.where(GREY > 127, 255, 0))
 

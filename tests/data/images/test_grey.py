@@ -12,6 +12,7 @@ from cxrmodel.data.images.grey import (
     scaled,
     shows,
     spread,
+    spread_most,
     used_levels,
 )
 from cxrmodel.errors import ImageError
@@ -55,6 +56,39 @@ class TestSpread:
         assert scaled(values, 0, np.inf) is None
         with pytest.raises(ValueError, match="no finite range"):
             spread(values, np.array([1, 1]))
+
+
+class TestSpreadMost:
+    """10,000 pixels: ten of them are the 0.1 % that may be left out at an end."""
+
+    BODY = np.resize(np.arange(1000, 3000), 10_000)
+
+    def grey_of(self, *far):
+        codes = self.BODY.copy()
+        codes[: len(far)] = far
+        return spread_most(CODES, count_codes(codes.astype(np.uint16)))
+
+    def test_the_ends_are_percentiles_of_the_pixels(self):
+        # Each value has five pixels: the tenth from below has 1001, the tenth from above 2997.
+        grey = self.grey_of()
+        assert grey[[1000, 1001, 1999, 2997, 2999]].tolist() == [0, 0, 128, 255, 255]
+
+    @pytest.mark.parametrize("hot", [4000, 10_000, 65_535])
+    def test_hot_and_dead_pixels_change_hardly_anything(self, hot):
+        difference = self.grey_of(hot, hot, 0)[1000:3000].astype(int) - self.grey_of()[1000:3000]
+        assert np.abs(difference).max() <= 1
+
+    def test_pixels_that_are_more_than_a_few_stay_within_the_range(self):
+        assert self.grey_of(*[5000] * 20)[[2999, 5000]].tolist() == [127, 255]
+
+    def test_what_shows_in_few_pixels_only_is_not_lost(self):
+        codes = np.full(10_000, 700)
+        codes[:8] = np.arange(0, 1600, 200)
+        grey = spread_most(CODES, count_codes(codes.astype(np.uint16)))
+        assert grey[[0, 700, 1400]].tolist() == [0, 128, 255]
+
+    def test_of_one_value_is_black(self):
+        assert spread_most(CODES, count_codes(np.full(9, 700, np.uint16)))[700] == 0
 
 
 class TestShows:

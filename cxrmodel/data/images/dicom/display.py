@@ -23,7 +23,13 @@ from pydicom.pixels.processing import (
 )
 from pydicom.pixels.utils import pixel_array
 
-from cxrmodel.data.images.dicom.header import GREY_BITS, MONOCHROME, PALETTE, read_header
+from cxrmodel.data.images.dicom.header import (
+    GREY_BITS,
+    MONOCHROME,
+    PALETTE,
+    plugin_for,
+    read_header,
+)
 from cxrmodel.data.images.dicom.stored import Stored, looks_signed, read_stored
 from cxrmodel.data.images.dicom.tags import PARSE_ERRORS, damaged, real_numbers, text
 from cxrmodel.data.images.grey import (
@@ -82,7 +88,12 @@ def _decoded(dataset: Dataset) -> NDArray[np.integer]:
     """
     try:
         # Frames in excess of those stated would change the shape.
-        pixels = pixel_array(dataset, allow_excess_frames=False, correct_unused_bits=False)
+        pixels = pixel_array(
+            dataset,
+            decoding_plugin=plugin_for(dataset),
+            allow_excess_frames=False,
+            correct_unused_bits=False,
+        )
     except PARSE_ERRORS as error:
         raise damaged("its pixels cannot be decoded as its header says") from error
     except Image.DecompressionBombError as error:

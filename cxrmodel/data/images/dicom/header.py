@@ -30,6 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxrmodel.data.images.dicom import codecs
 from cxrmodel.data.images.dicom.tags import (
     PARSE_ERRORS,
     damaged,
@@ -79,6 +80,9 @@ JPEG_START, JPEG_SEGMENT = b"\xff\xd8", 0xFF
 JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0 to 15, SOF55
 JPEG_SCAN = 0xDA
 NO_RUN = 128  # as a control byte: below it, bytes as they are; above it, one byte repeated
+
+for _syntax in codecs.SYNTAXES:
+    get_decoder(_syntax).add_plugin(codecs.PLUGIN, (codecs.__name__, "decode_frame"))
 
 
 class Frame(NamedTuple):
@@ -201,12 +205,33 @@ def _check_pixel_data(dataset: Dataset, syntax: UID) -> None:
     if frame is None:
         raise damaged("its compressed image has no header that can be read")
     _check_frame(dataset, frame)
-    is_deep = frame.bits > GREY_BITS and (syntax == JPEGExtended12Bit or frame.samples > 1)
-    if is_deep and plugins == ("pillow",):
-        raise _undecodable(syntax, f" with {frame.bits} bits per sample")
-    if syntax in PILLOW_SYNTAXES:
-        _check_as_pillow_reads_it(data, frame)
     _follow_frame(dataset, frame)
+    if _is_beyond(("pillow",), dataset, syntax):
+        if _is_beyond(plugins, dataset, syntax):
+            raise _undecodable(syntax, f" with {frame.bits} bits per sample")
+    elif "pillow" in plugins:
+        _check_as_pillow_reads_it(data, frame)
+
+
+def plugin_for(dataset: Dataset) -> str:
+    """Return the plugin that decodes an image, empty for the first of pydicom's that can.
+
+    Pillow wherever it can: what else is installed must not change the pixels.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    plugins = _decoder_plugins(syntax)
+    if "pillow" in plugins and not _is_beyond(("pillow",), dataset, syntax):
+        return "pillow"
+    return codecs.PLUGIN if codecs.PLUGIN in plugins else ""
+
+
+def _is_beyond(plugins: tuple[str, ...], dataset: Dataset, syntax: UID) -> bool:
+    """Tell whether none of the plugins decodes as many bits per sample as an image has."""
+    if dataset.BitsAllocated <= GREY_BITS:
+        return False
+    if syntax == JPEGExtended12Bit:
+        return set(plugins) <= {"gdcm", "pillow"}
+    return dataset.SamplesPerPixel > 1 and set(plugins) <= {"pillow"}
 
 
 def _decoder_plugins(syntax: UID) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
 from cxrmodel.config import ImagesConfig
 from cxrmodel.data.images.decode import decode_image
@@ -56,6 +58,16 @@ IMAGES = {
     "liver_1frame.dcm": (512, 512),
     "liver_expb_1frame.dcm": (512, 512),
 }
+BY_IMAGECODECS = {
+    "JPEG-lossy.dcm": ((1024, 256), JPEGExtended12Bit),
+    "JPGExtended.dcm": ((1024, 256), JPEGExtended12Bit),
+    "JPEGLSNearLossless_08.dcm": ((45, 10), JPEGLSNearLossless),
+    "JPEGLSNearLossless_16.dcm": ((50, 10), JPEGLSNearLossless),
+    "MR_small_jpeg_ls_lossless.dcm": ((64, 64), JPEGLSLossless),
+    "SC_rgb_jls_lossy_line.dcm": ((100, 100), JPEGLSNearLossless),
+    "SC_rgb_jls_lossy_sample.dcm": ((100, 100), JPEGLSNearLossless),
+    "SC_rgb_jpeg_gdcm.dcm": ((100, 100), JPEGLosslessSV1),
+}
 NO_DECODER = "unsupported_image: no decoder for the transfer syntax "
 CUT = "damaged_image: it ends before it says how many rows and columns it has"
 NO_IMAGE = "unsupported_image: it holds no image"
@@ -70,14 +82,6 @@ REFUSED = {
     "MR_truncated.dcm": "damaged_image: its pixels take 8,130 bytes, and should take 8,192",
     "badVR.dcm": "damaged_image: its NumberOfFrames is no whole number",
     "meta_missing_tsyntax.dcm": "damaged_image: it names no transfer syntax",
-    "JPEG-lossy.dcm": f"{NO_DECODER}JPEG Extended (Process 2 and 4)",
-    "JPGExtended.dcm": f"{NO_DECODER}JPEG Extended (Process 2 and 4)",
-    "JPEGLSNearLossless_08.dcm": f"{NO_DECODER}JPEG-LS Lossy",
-    "JPEGLSNearLossless_16.dcm": f"{NO_DECODER}JPEG-LS Lossy",
-    "MR_small_jpeg_ls_lossless.dcm": f"{NO_DECODER}JPEG-LS Lossless",
-    "SC_rgb_jls_lossy_line.dcm": f"{NO_DECODER}JPEG-LS Lossy",
-    "SC_rgb_jls_lossy_sample.dcm": f"{NO_DECODER}JPEG-LS Lossy",
-    "SC_rgb_jpeg_gdcm.dcm": f"{NO_DECODER}JPEG Lossless, Non-Hierarchical",
     "image_dfl.dcm": f"{NO_DECODER}Deflated Explicit VR Little Endian",
     "SC_rgb_rle_16bit_2frame.dcm": "unsupported_image: 2 frames, and a chest X-ray has one",
     "SC_rgb_rle_2frame.dcm": "unsupported_image: 2 frames, and a chest X-ray has one",
@@ -127,6 +131,28 @@ def test_anything_else_has_a_reason(name):
     with pytest.raises(ImageError) as caught:
         decode_image(image_of(name), ImagesConfig(size=64))
     assert str(caught.value).startswith(REFUSED[name])
+
+
+@pytest.mark.parametrize("name", BY_IMAGECODECS)
+def test_a_compression_that_imagecodecs_reads(name):
+    pytest.importorskip("imagecodecs", reason="needs the extra dicom")
+    grey = grey_of(name)
+    assert grey.shape == BY_IMAGECODECS[name][0]
+    assert grey.min() < grey.max()
+
+
+@pytest.mark.parametrize("name", BY_IMAGECODECS)
+def test_without_imagecodecs_the_compression_is_named(name, monkeypatch):
+    _, syntax = BY_IMAGECODECS[name]
+    monkeypatch.delitem(get_decoder(syntax)._available, "imagecodecs", raising=False)
+    with pytest.raises(ImageError) as caught:
+        decode_image(image_of(name), ImagesConfig(size=64))
+    assert str(caught.value).startswith(f"{NO_DECODER}{syntax.name}")
+
+
+def test_jpeg_ls_is_the_same_image_too():
+    pytest.importorskip("imagecodecs", reason="needs the extra dicom")
+    np.testing.assert_array_equal(grey_of("MR_small_jpeg_ls_lossless.dcm"), grey_of("MR_small.dcm"))
 
 
 @pytest.mark.parametrize("other", ["RLE", "bigendian", "expb", "implicit", "jp2klossless"])
