@@ -76,7 +76,10 @@ def _mixed(config: DataConfig, source: Source) -> IndexedSource:
         _with_labels(_named(part.index, name), part.labels, common, labels)
         for name, part in zip(names, parts, strict=True)
     ]
-    overlaps = _overlaps([part.image_set.name for part in parts])
+    overlaps = [
+        *_shared_ids([part.index["patient_id"] for part in parts]),
+        *_overlaps([part.image_set.name for part in parts]),
+    ]
     for note in overlaps:
         logger.warning("%s", note)
     notes = [f"{name}: {x}" for name, part in zip(names, parts, strict=True) for x in part.notes]
@@ -119,6 +122,19 @@ def _with_labels(
         empty = pd.Series(None, index=index.index, dtype=LABEL_DTYPE)
         columns[label] = index[same].max(axis=1).astype(LABEL_DTYPE) if same else empty
     return pd.concat([index[list(INDEX_COLUMNS)], pd.DataFrame(columns, index.index)], axis=1)
+
+
+def _shared_ids(patients: Sequence[pd.Series]) -> list[str]:
+    """Say how many patient ids occur in several data sets of the mix."""
+    ids = pd.Series([each for own in patients for each in own.unique()], dtype="str")
+    count = int(ids[ids.duplicated()].nunique())
+    if not count:
+        return []
+    return [
+        f"{count:,} patient ids occur in more than one of the data sets and count as those of "
+        "different patients. Where they are the same people, these may be in train and in test: "
+        "put the images below one root, with one table."
+    ]
 
 
 def _overlaps(names: Sequence[str]) -> list[str]:

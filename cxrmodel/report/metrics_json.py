@@ -196,6 +196,7 @@ def _audit(audit: Audit) -> dict[str, Any]:
         "subgroups": _plain(audit.subgroups),
         "worse_off": worse_off(audit.subgroups),
         "anomaly": _plain(audit.anomaly),
+        "sources": _plain(audit.sources),
         "reconstruction": {
             name: {"num_images": group.num_images} | _plain(group.quality)
             for name, group in audit.reconstruction.items()

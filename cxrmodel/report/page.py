@@ -104,6 +104,7 @@ def _shared(run: Run, results: Results) -> dict[str, Any]:
         "record": record,
         "results": results,
         "about": about(record.dataset),
+        "label_limits": prose.label_limits(record.dataset),
         "settings": {"size": "?", "fit": "?"} | record.config.get("images", {}),
         "loss": record.config.get("classifier", {}).get("loss", "bce"),
         "verdict": prose.nothing_classified(run) or prose.verdict(results),

@@ -12,7 +12,12 @@ from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.report.comparison.finished_run import write_parts, write_test_predictions
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.figures.reconstructions import reconstruct_selected, select_images
-from cxrmodel.report.figures.registry import draw_latents, draw_numbers, write_reconstructions
+from cxrmodel.report.figures.registry import (
+    draw_data,
+    draw_latents,
+    draw_numbers,
+    write_reconstructions,
+)
 from cxrmodel.report.measure import measure
 from cxrmodel.report.metrics_json import build_document, headline
 from cxrmodel.report.page import render_cards, render_page
@@ -72,6 +77,7 @@ def write_report(
     write_parts(run, directory / SPLIT_FILE)
     begin("figures of the metrics")
     gallery = Gallery(directory / "figures")
+    draw_data(config, run, pixels, gallery)
     draw_numbers(run, results, gallery)
     begin("reconstructions")
     vae = load_vae(inputs.vae)

@@ -18,6 +18,7 @@ FIGURES = {
     "traversals.png",
     "auroc.png",
     "f1.png",
+    "grey_levels.png",
     "kl_per_dimension.png",
     "latent_space.png",
     "precision_recall.png",

@@ -50,6 +50,7 @@ def read_brax(texts: pd.DataFrame, config: DataConfig) -> Entries:
 
 BRAX = DataSet(
     name="brax",
+    mined=True,
     title="BRAX",
     url="https://physionet.org/content/brax/",
     citation="E. P. Reis et al., *BRAX, Brazilian labeled chest x-ray dataset*, Scientific Data 9, "

@@ -84,6 +84,7 @@ def _patient_id(text: str) -> str:
 
 CHEXPERT = DataSet(
     name="chexpert",
+    mined=True,
     title="CheXpert",
     url="https://stanfordmlgroup.github.io/competitions/chexpert/",
     citation="J. Irvin et al., *CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels "

@@ -44,6 +44,7 @@ def read_chexpert_plus(texts: pd.DataFrame, config: DataConfig) -> Entries:
 
 CHEXPERT_PLUS = DataSet(
     name="chexpert-plus",
+    mined=True,
     title="CheXpert Plus",
     url="https://aimi.stanford.edu/datasets/chexpert-plus",
     citation="P. Chambon et al., *CheXpert Plus: Augmenting a Large Chest X-ray Dataset with Text "

@@ -127,6 +127,7 @@ class ImageSet:
         ending_counts: Whether the ending of a file belongs to the name of its image; otherwise
             copies in another format have the same names.
         images_of: Data sets that the images were taken from.
+        mined: Whether the labels were mined from the text of radiology reports.
     """
 
     name: str
@@ -136,6 +137,7 @@ class ImageSet:
     name_parts: int = 1
     ending_counts: bool = True
     images_of: tuple[str, ...] = ()
+    mined: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,7 @@ def _ages(texts: pd.DataFrame) -> pd.Series:
 
 MIMIC_CXR = DataSet(
     name="mimic-cxr",
+    mined=True,
     title="MIMIC-CXR-JPG",
     url="https://physionet.org/content/mimic-cxr-jpg/",
     citation="A. E. W. Johnson et al., *MIMIC-CXR-JPG, a large publicly available database of "

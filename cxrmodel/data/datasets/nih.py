@@ -55,6 +55,7 @@ def read_nih(texts: pd.DataFrame, config: DataConfig) -> Entries:
 
 NIH = DataSet(
     name="nih",
+    mined=True,
     title="NIH ChestX-ray14",
     url="https://nihcc.app.box.com/v/ChestXray-NIHCC",
     citation="X. Wang et al., *ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on "

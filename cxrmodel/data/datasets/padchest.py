@@ -137,6 +137,7 @@ def _ages(texts: pd.DataFrame) -> pd.Series:
 
 PADCHEST = DataSet(
     name="padchest",
+    mined=True,
     title="PadChest",
     url="https://bimcv.cipf.es/bimcv-projects/padchest/",
     citation="A. Bustos et al., *PadChest: A large chest x-ray image dataset with multi-label "

@@ -145,6 +145,12 @@ def _from_names(texts: pd.Series, column: str, separator: str, name: str) -> Fin
     reasons = pd.Series("", texts.index, dtype="str").mask(is_odd, str(Reason.CONTRADICTORY_LABELS))
     between = f"with {separator!r} between them" if separator else "one in each row"
     said = f"{len(labels)} labels from the names in {column!r}, {between}"
+    num_unlabelled = int(texts.map({text: not names for text, names in folded.items()}).sum())
+    if num_unlabelled and labels:
+        said += (
+            f"; {num_unlabelled:,} of {len(texts):,} rows have no name there and count as not "
+            "labelled, where `No Finding` would say that nothing was found"
+        )
     return Findings(frame, reasons, texts.where(is_odd, ""), said)
 
 

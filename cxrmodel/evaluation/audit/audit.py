@@ -13,6 +13,7 @@ from cxrmodel.data.label_columns import ANY_ABNORMAL, label_values
 from cxrmodel.evaluation.audit.duplicates import Duplicates, find_duplicates
 from cxrmodel.evaluation.audit.latents import probe_latents, score_anomaly
 from cxrmodel.evaluation.audit.shortcuts import Shortcut, measure_shortcut
+from cxrmodel.evaluation.audit.sources import SourceScores, evaluate_sources
 from cxrmodel.evaluation.audit.subgroups import (
     Strata,
     Subgroup,
@@ -45,6 +46,7 @@ class Audit:
         subgroups: By name.
         anomaly: AUROC of unusualness for any listed finding.
         reconstruction: By view and finding.
+        sources: By data set; empty where the run has only one.
     """
 
     duplicates: Duplicates
@@ -54,6 +56,7 @@ class Audit:
     subgroups: dict[str, Subgroup]
     anomaly: dict[str, Estimate]
     reconstruction: dict[str, GroupReconstruction]
+    sources: dict[str, SourceScores]
 
 
 def audit_run(
@@ -68,7 +71,7 @@ def audit_run(
 
     Args:
         images: N rows with `image`, `split`, `crc32`, `age`, `sex`, `view`, `follow_up`,
-            `any_abnormal` and the pathologies.
+            `source`, `any_abnormal` and the pathologies.
         hashes: (N, 64), perceptual fingerprints.
         latents: N rows of `latents.parquet`.
         predictions: Of the classifier, by part, in the order of the rows.
@@ -80,6 +83,9 @@ def audit_run(
     of_val, of_test = ((images["split"] == part).to_numpy() for part in ("val", "test"))
     threshold = balanced_threshold(predictions["val"], abnormal[of_val])
     strata = strata_of(images)
+    names = list(images["source"].unique())
+    if len(names) > 1:  # which data set an image is of may give its label away
+        strata["source"] = images["source"].to_numpy(dtype=object)
     in_test = {kind: values[of_test] for kind, values in strata.items()}
     rates = _train_rates(images, abnormal, strata)
     return Audit(
@@ -93,6 +99,13 @@ def audit_run(
         evaluate_subgroups(test, abnormal[of_test], subgroups(in_test), threshold, bootstrap),
         score_anomaly(latents, images, abnormal, bootstrap),
         reconstruction_by_group(latents, images, test.pathologies, bootstrap),
+        evaluate_sources(
+            predictions["val"],
+            test,
+            {name: in_test["source"] == name for name in names if len(names) > 1},
+            latents.loc[of_test, "l1"].to_numpy(dtype=np.float64),
+            bootstrap,
+        ),
     )
 
 

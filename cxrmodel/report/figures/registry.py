@@ -19,6 +19,7 @@ from cxrmodel.evaluation.autoencoder import latent_columns
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.gallery import Gallery
+from cxrmodel.report.figures.grey_levels import MAX_READ, count_grey_levels, draw_grey_levels
 from cxrmodel.report.figures.latent_images import (
     draw_image_grid,
     neighbour_rows,
@@ -54,6 +55,24 @@ BY = {
     "By age": "by age",
 }
 BOTH_MODELS = "classifier beside PCA with logistic regression"
+
+
+def draw_data(config: ReportConfig, run: Run, pixels: Pixels, gallery: Gallery) -> None:
+    """Draw how bright the images are, per data set where there are several."""
+    shares = count_grey_levels(run.images, pixels, seed=config.seed)
+    each, tell_apart = "", ""
+    if len(shares) > 1:
+        each = " of each data set"
+        tell_apart = " Where lines differ, an image shows which data set it is of."
+    gallery.add(
+        "grey_levels",
+        partial(draw_grey_levels, shares),
+        section="data",
+        alt=f"Share of the pixels by grey level{each}.",
+        caption=f"Grey levels of the images as the network sees them, in steps of four; up to "
+        f"{MAX_READ} images{each}, drawn at random. A peak at an end is black or white without "
+        f"detail.{tell_apart}",
+    )
 
 
 def draw_numbers(run: Run, results: Results, gallery: Gallery) -> None:

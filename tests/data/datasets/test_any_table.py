@@ -129,6 +129,14 @@ def test_names_in_one_column_become_labels(cells, names, labels):
     assert entries.reasons.tolist() == ["", "", ""]
 
 
+def test_rows_without_a_name_are_counted_in_the_note():
+    table = pd.DataFrame({"image": IMAGES[:3], "patient": [1, 2, 3], "dx": ["['Mass']", "[]", ""]})
+    _, entries = read(table, columns={"labels": ("dx",)})
+    assert "2 of 3 rows have no name there and count as not labelled" in entries.notes[0]
+    _, entries = read(table.assign(dx=["Mass", "No Finding", "Mass"]), columns={"labels": ("dx",)})
+    assert "not labelled" not in entries.notes[0]
+
+
 def test_a_given_separator_splits_names_and_nothing_else_does():
     table = pd.DataFrame({"image": IMAGES[:1], "patient": [1], "dx": ["Mass, left/Nodule"]})
     _, entries = read(table, columns={"labels": ("dx",), "separator": "/"})

@@ -58,6 +58,7 @@ def make(rng, *, skill=1.0, by_view=0.0, by_sex=0.0):
             "sex": sex,
             "view": view,
             "follow_up": pd.array(rng.integers(0, 9, COUNT), dtype="Int32"),
+            "source": "nih",
             "any_abnormal": labels.max(axis=1),
             **dict(zip(NAMES, labels.T, strict=True)),
         }
