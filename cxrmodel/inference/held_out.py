@@ -59,8 +59,9 @@ def read_held_out(
     labels = tuple(label for label in challenger.labels if label in champion.labels)
     if not labels:
         raise ValueError(
-            f"The two bundles have no label in common: {', '.join(champion.labels)}; and "
-            f"{', '.join(challenger.labels)}. Compare bundles of the same labels."
+            f"The two bundles have no label in common. The champion's: {_listed(champion.labels)}; "
+            f"the challenger's: {_listed(challenger.labels)}. Compare bundles of the same labels, "
+            "or give the challenger an alias of its own."
         )
     truth = read_labels(Path(table), labels, read_location(table))
     place = root or table.rpartition("/")[0] or "."
@@ -89,6 +90,10 @@ def read_held_out(
     patients = pd.factorize(truth["patient_id"][kept])[0].astype(np.int64)
     values = truth.loc[kept, list(labels)].to_numpy(np.float64, na_value=np.nan)
     return HeldOut(labels, values, champions, challengers, patients), left_out
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels) or "none"
 
 
 def _find(names: pd.Series, listed: Sequence[ListedFile]) -> pd.Series:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.evaluation.promotion import Judgement, Rules, judge
+from cxrmodel.inference.bundle import Bundle, read_bundle
 from cxrmodel.inference.held_out import read_held_out
 from cxrmodel.inference.predictor import load
 from cxrmodel.inference.use_config import PromoteConfig
@@ -85,11 +87,7 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
             "test_predictions.parquet of the challenger's report, and data.root, their folder."
         )
     champion = load(aliases.place_of(now), device=config.device)
-    if champion.bundle.digest != now.digest:
-        raise ValueError(
-            f"{aliases.place_of(now)} is not the bundle that got the alias {config.alias} on "
-            f"{now.at}: it was replaced. Restore it, or give the alias anew after removing it."
-        )
+    _check_unchanged(champion.bundle, now, config.alias)
     images, left_out = read_held_out(
         champion, challenger, config.test, config.data.root, report=report
     )
@@ -126,15 +124,33 @@ def roll_back(config: PromoteConfig) -> Change:
 
     Raises:
         StoreError: No other bundle has ever had it.
+        DamagedArtifactError: That bundle is gone or damaged.
+        ValueError: It was replaced.
     """
-    return Aliases(config.store.root).roll_back(
+    aliases = Aliases(config.store.root)
+    back = aliases.before(config.alias)
+    if back is not None:
+        _check_unchanged(read_bundle(aliases.place_of(back)), back, config.alias)
+    return aliases.roll_back(
         config.alias, who=config.who or this_user(), why=config.why or "rolled back"
     )
 
 
+def _check_unchanged(found: Bundle, change: Change, alias: str) -> None:
+    if found.digest != change.digest:
+        raise ValueError(
+            f"{found.location} is not the bundle that got the alias {alias} on {change.at}: it was "
+            "replaced. Restore it, or give the alias anew after removing it."
+        )
+
+
 def this_user() -> str:
     """Name who runs this process, and where."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def contest_text(contest: Contest) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.data.files.fsspec_files import archive_hint
-from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile
+from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, is_image
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.images.reader import REMOTE_WORKERS_PER_CORE
@@ -271,13 +271,14 @@ def list_images(place: str) -> list[ListedFile]:
         DataError: There is none, or access is denied.
     """
     root = Root(place)
-    images = [file for file in root.files() if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
+    # By name, for names that are not UTF-8 may look the same; none of them can be read.
+    images = list({file.uri: file for file in root.files() if is_image(file.uri)}.values())
     if not images:
-        oddities = "".join(f" {sentence}" for sentence in root.oddities.sentences(place))
+        oddities = "".join(f" {sentence}" for sentence in root.oddities.sentences(root.root))
         advice = archive_hint(place) or " Set data.root to the folder or URL that holds the images."
         raise DataError(
-            f"There are no images in {place}: no file below it, at any depth, ends in "
-            f"{', '.join(IMAGE_SUFFIXES)}.{oddities}{advice}"
+            f"There are no images in {root.root}: no file below it, at any depth, ends in "
+            f"{', '.join(IMAGE_SUFFIXES)}, or has no ending and is DICOM.{oddities}{advice}"
         )
     return images
 
