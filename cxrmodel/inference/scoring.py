@@ -30,8 +30,9 @@ from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.inference.predictor import load
 from cxrmodel.inference.score_parts import ScoreParts, image_name, shard_key
 from cxrmodel.machine import usable_cores
-from cxrmodel.places import absolute, normal_place
+from cxrmodel.places import absolute, is_folder, normal_place
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.storage.disk import check_writable
 
 MIN_SHARD, MEAN_SHARD, MAX_SHARD = 512, 1024, 2048
 """Images of a shard; the last one may have fewer."""
@@ -90,10 +91,13 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
 
     Raises:
         DamagedArtifactError: The bundle or the output is damaged.
-        ValueError: The bundle has a format that this version does not read.
+        ValueError: The bundle has a format that this version does not read, or the output is a
+            folder that cannot be written to.
         DataError: There is no image, or access is denied.
         StoreError: The output holds parts of another bundle, or cannot be opened.
     """
+    if is_folder(out):
+        check_writable(out=Path(out))
     root = absolute(normal_place(root), Path.cwd())
     digest = read_bundle(bundle).digest
     listed = list_images(root)

@@ -119,6 +119,10 @@ class Aliases:
         is_absolute = change.bundle.startswith("/") or ":" in change.bundle
         return change.bundle if is_absolute else f"{self.root}/{change.bundle}"
 
+    def place_of_alias(self, name: str) -> str:
+        """Return the place of the file that keeps a name."""
+        return f"{self.root}/{ALIASES_FOLDER}/{_file(name)}"
+
     def give(
         self,
         name: str,
@@ -200,8 +204,8 @@ class Aliases:
             return history, version
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedArtifactError(
-                f"{self.root}/{ALIASES_FOLDER}/{_file(name)} is not an alias that this version "
-                f"reads: {error}. Restore it from a backup, or delete it and give the name again."
+                f"{self.place_of_alias(name)} is not an alias that this version reads: {error}. "
+                "Restore it from a backup, or delete it and give the name again."
             ) from error
 
     def _relative(self, bundle: str) -> str:

@@ -240,6 +240,9 @@ def test_bad_input_is_a_sentence_with_the_remedy(bundle, images, tmp_path):
         score(bundle, tmp_path / "empty", out)
     with pytest.raises(DataError, match=r"Cannot list"):
         score(bundle, tmp_path / "nowhere", out)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"out: cannot write in .*/file: File exists. Choose"):
+        score(bundle, images, tmp_path / "file")
     score(bundle, images, out)
     (folder,) = out.iterdir()
     with pytest.raises(StoreError, match=r"holds the scores of one bundle itself. Give the folder"):
