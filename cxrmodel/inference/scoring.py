@@ -255,9 +255,15 @@ class ListedReader:
         self.num_workers = cores if self._root.is_local else REMOTE_WORKERS_PER_CORE * cores
 
     def read(self, name: str, max_megapixels: float) -> bytes:
-        """Return the bytes of an image in the version that was listed, in one request."""
+        """Return the bytes of an image in the version that was listed, tried twice."""
         file = self._files[name]
         check_bytes(file.bytes, max_megapixels)
+        try:
+            return self._read(file)
+        except ImageError:
+            return self._read(file)  # a transfer may cut what the store holds whole
+
+    def _read(self, file: ListedFile) -> bytes:
         if not file.bytes:
             return b""
         data = self._root.read_image(file.uri, file.bytes + 1, version=file.version)

@@ -14,6 +14,7 @@ import torch
 from s3fs import S3FileSystem
 
 from cxrmodel.data.files.listing import ListedFile
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DamagedArtifactError, DataError, StoreError
 from cxrmodel.inference import scoring
 from cxrmodel.inference.bundle import write_checksums
@@ -282,6 +283,22 @@ def test_dicom_without_an_ending_is_scored_and_names_that_look_the_same_have_one
     assert list(rows.index) == [f"{images}/IM0001", f"{images}/caf\ufffd.png"]
     assert rows["status"].iloc[1] == "unreadable"
     assert score(bundle, images, tmp_path / "out") == 0
+
+
+def test_an_image_that_comes_cut_once_is_scored(bundle, images, tmp_path, monkeypatch):
+    read, cut = Root.read_image, []
+
+    def read_image(self, uri, limit, *, version=""):
+        data = read(self, uri, limit, version=version)
+        if uri not in cut:
+            cut.append(uri)
+            return data[:-9]
+        return data
+
+    monkeypatch.setattr(Root, "read_image", read_image)
+    assert score(bundle, images, tmp_path / "out") == 40
+    assert len(cut) == 40
+    assert set(scores(tmp_path / "out")["status"]) <= {"ok", "inverted", "not_a_chest_image"}
 
 
 def test_an_image_that_cannot_be_scored_has_its_row(bundle, images, tmp_path):
