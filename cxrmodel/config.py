@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cxrmodel.places import lies_in, normal_folder, normal_place, normal_store
+from cxrmodel.places import ALIASES_FOLDER, lies_in, normal_folder, normal_place, normal_store
 from cxrmodel.settings import KEY_EXEMPT, Section, not_one_of
 
 Stage = Literal[
@@ -34,7 +34,10 @@ DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
 RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
-STORE_FOLDERS = (*get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER)
+SCORES_FOLDER = "_scores"
+STORE_FOLDERS = (
+    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER
+)  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 
 SCRATCH_FOLDERS = ("artifacts", "drafts", "images", "ray", "sources", "work")

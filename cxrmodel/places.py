@@ -11,6 +11,7 @@ from fsspec import available_protocols
 
 from cxrmodel.settings import did_you_mean
 
+ALIASES_FOLDER = "_aliases"  # below the store's root; here, as using a bundle needs no settings
 CHAIN = "::"  # as in zip::s3://bucket/images.zip, the outermost first
 LOCAL = ("file", "local")
 WEB = ("http", "https")

@@ -196,10 +196,13 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
     weekly = {**training, "config": weekly_config(config).model_dump(mode="json")}
     smoke = {"config": smoke_config(config).model_dump(mode="json"), "refresh": [*get_args(Stage)]}
     device, store = config.runtime.device_here, config.store
-    images = ImageRoot(root=config.data.root)
-    scoring = ScoreConfig(data=images, device=device, store=store).model_dump(mode="json")
-    rollback = PromoteConfig(data=images, device=device, store=store, rollback=True)
-    promotion = {**rollback.model_dump(mode="json"), "rollback": False}  # a run has to choose
+    # Synthetic images and several data sets are no one place: a run has to name its own.
+    one_place = not config.data.is_synthetic and not config.data.sources
+    images = {"root": config.data.root if one_place else ""}
+    rollback = PromoteConfig(device=device, store=store, rollback=True)
+    promotion = {**rollback.model_dump(mode="json"), "data": images, "rollback": False}
+    anywhere = ScoreConfig(data=ImageRoot(root="."), device=device, store=store)
+    scoring = {**anywhere.model_dump(mode="json"), "data": images}
     return [
         Deployment(
             "train", train_pipeline, config, target, "Trains on demand.",

@@ -274,7 +274,7 @@ def read_labels(path: Path, labels: tuple[str, ...], content: bytes | None = Non
         DataError: A column is missing, no label is there, or a label is something else.
     """
     if not labels:
-        raise DataError("This model classifies nothing, so there is nothing to recalibrate.")
+        raise DataError("The model classifies nothing, so labels say nothing about it.")
     table = _read_table(path, path.read_bytes() if content is None else content)
     table = table.rename(columns={f"y_{label}": label for label in labels})
     present = [label for label in labels if label in table.columns]
@@ -284,6 +284,12 @@ def read_labels(path: Path, labels: tuple[str, ...], content: bytes | None = Non
             f"{path} has no column {', '.join(missing) or 'of a label'}. It needs image, "
             f"patient_id and one of {', '.join(labels)}; its columns are "
             f"{', '.join(table.columns)}."
+        )
+    wanted = ["image", "patient_id", *present]
+    if twice := [name for name in wanted if list(table.columns).count(name) > 1]:
+        raise DataError(
+            f"{path} has two columns for {twice[0]}. Remove one of them; a label's column may be "
+            "called by its name or y_<label>, and not both."
         )
     for name in ("image", "patient_id"):
         if (empty := table[name].isna()).any():
@@ -314,7 +320,8 @@ def _read_table(path: Path, content: bytes) -> pd.DataFrame:
             if not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
                 raise ValueError("its rows have more fields than its header")
     except (ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}.") from error
+        text = str(error).rstrip(".")
+        raise DataError(f"{path} cannot be read as a table: {text}.") from error
     return table.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
 
 

@@ -25,7 +25,8 @@ from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
 from cxrmodel.inference.score_files import open_score_file
-from cxrmodel.storage.aliases import find_bundle
+from cxrmodel.places import normal_store
+from cxrmodel.storage.aliases import NAME, find_bundle
 from cxrmodel.storage.layout import OK
 from cxrmodel.threads import use_threads
 
@@ -82,13 +83,24 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
         "bundle", help="folder, zip archive or URL of a bundle; with --store also an alias"
     )
     parser.add_argument(
-        "--store", metavar="ROOT", help="the store whose aliases count, such as champion"
+        "--store",
+        type=_store,
+        metavar="ROOT",
+        help="the store whose aliases count, such as champion",
     )
 
 
 def _place(options: argparse.Namespace) -> str:
     """Return the place of the bundle that is meant."""
-    return find_bundle(options.bundle, options.store) if options.store else str(options.bundle)
+    bundle = str(options.bundle)
+    if options.store:
+        return find_bundle(bundle, options.store)
+    if NAME.fullmatch(bundle) and not Path(bundle).exists():
+        raise ValueError(
+            f"There is no folder {bundle}. If it is an alias, say of which store: "
+            "--store s3://bucket/cxr"
+        )
+    return bundle
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -299,6 +311,13 @@ def _local(text: str) -> Path:
             f"{text!r} is a URL, and has to be a path of this machine. Copy the result from there."
         )
     return Path(text).expanduser()
+
+
+def _store(text: str) -> str:
+    try:
+        return normal_store(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _share(text: str) -> float:

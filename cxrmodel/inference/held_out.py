@@ -45,7 +45,7 @@ def read_held_out(
         champion: One model.
         challenger: The other one.
         table: CSV or Parquet file, or its URL, as for `read_labels`; an image may also be named by
-            the end of its path.
+            its place below the root, or by the end of its path.
         root: Folder or URL of the images; the table's folder without.
         report: Told of the progress.
 
@@ -59,12 +59,14 @@ def read_held_out(
     labels = tuple(label for label in challenger.labels if label in champion.labels)
     if not labels:
         raise ValueError(
-            f"The two bundles have no label in common: {', '.join(champion.labels)}; and "
-            f"{', '.join(challenger.labels)}. Compare bundles of the same labels."
+            f"The two bundles have no label in common. The champion's: {_listed(champion.labels)}; "
+            f"the challenger's: {_listed(challenger.labels)}. Compare bundles of the same labels, "
+            "or give the challenger an alias of its own."
         )
     truth = read_labels(Path(table), labels, read_location(table))
     place = root or table.rpartition("/")[0] or "."
-    files = _find(truth["image"], list_images(place))
+    names = truth["image"].str.removeprefix(f"{place.rstrip('/')}/")
+    files = _find(names, list_images(place))
     reasons = pd.Series(np.where(files.isna(), NOT_FOUND, ""), index=truth.index)
     _mark(reasons, files.index[files.notna() & files.duplicated()], NAMED_TWICE)
     here = truth[reasons == ""]
@@ -80,7 +82,7 @@ def read_held_out(
     kept = reasons[reasons == ""].index
     left_out = dict(Counter(map(str, reasons[reasons != ""])))
     if not len(kept):
-        counts = ", ".join(f"{name} {count:,}" for name, count in left_out.items())
+        counts = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "no rows"
         raise DataError(
             f"No image of {table} is left to judge by ({counts}). Give images of patients that "
             "neither bundle was trained on, and in data.root the folder or URL that holds them."
@@ -89,6 +91,10 @@ def read_held_out(
     patients = pd.factorize(truth["patient_id"][kept])[0].astype(np.int64)
     values = truth.loc[kept, list(labels)].to_numpy(np.float64, na_value=np.nan)
     return HeldOut(labels, values, champions, challengers, patients), left_out
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels) or "none"
 
 
 def _find(names: pd.Series, listed: Sequence[ListedFile]) -> pd.Series:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
+from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.evaluation.promotion import Judgement, Rules, judge
+from cxrmodel.inference.bundle import Bundle, read_bundle
 from cxrmodel.inference.held_out import read_held_out
-from cxrmodel.inference.predictor import load
+from cxrmodel.inference.predictor import Model, load
 from cxrmodel.inference.use_config import PromoteConfig
 from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.storage.aliases import Aliases, Change, find_bundle
@@ -84,12 +87,7 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
             "Give test, a table of labelled test images to judge by, such as "
             "test_predictions.parquet of the challenger's report, and data.root, their folder."
         )
-    champion = load(aliases.place_of(now), device=config.device)
-    if champion.bundle.digest != now.digest:
-        raise ValueError(
-            f"{aliases.place_of(now)} is not the bundle that got the alias {config.alias} on "
-            f"{now.at}: it was replaced. Restore it, or give the alias anew after removing it."
-        )
+    champion = Model(_read_unchanged(aliases, config.alias, now), config.device)
     images, left_out = read_held_out(
         champion, challenger, config.test, config.data.root, report=report
     )
@@ -126,15 +124,43 @@ def roll_back(config: PromoteConfig) -> Change:
 
     Raises:
         StoreError: No other bundle has ever had it.
+        DamagedArtifactError: That bundle is gone or damaged.
+        ValueError: It was replaced.
     """
-    return Aliases(config.store.root).roll_back(
+    aliases = Aliases(config.store.root)
+    back = aliases.before(config.alias)
+    if back is not None:
+        _read_unchanged(aliases, config.alias, back)
+    return aliases.roll_back(
         config.alias, who=config.who or this_user(), why=config.why or "rolled back"
     )
 
 
+def _read_unchanged(aliases: Aliases, alias: str, change: Change) -> Bundle:
+    """Return the bundle that a change names, if it is still that one."""
+    place = aliases.place_of(change)
+    advice = f"Restore it, or remove {aliases.place_of_alias(alias)} and give the alias anew."
+    try:
+        bundle = read_bundle(place)
+    except DamagedArtifactError as error:
+        raise DamagedArtifactError(
+            f"The bundle that got the alias {alias} on {change.at} cannot be used. {error} {advice}"
+        ) from error
+    if bundle.digest != change.digest:
+        raise ValueError(
+            f"{place} is not the bundle that got the alias {alias} on {change.at}: it was "
+            f"replaced. {advice}"
+        )
+    return bundle
+
+
 def this_user() -> str:
     """Name who runs this process, and where."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def contest_text(contest: Contest) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrmodel.data.files.fsspec_files import archive_hint
-from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile
+from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, is_image
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.formats import check_bytes
 from cxrmodel.data.images.reader import REMOTE_WORKERS_PER_CORE
@@ -30,8 +30,9 @@ from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.inference.predictor import load
 from cxrmodel.inference.score_parts import ScoreParts, image_name, shard_key
 from cxrmodel.machine import usable_cores
-from cxrmodel.places import absolute, normal_place
+from cxrmodel.places import absolute, is_folder, normal_place
 from cxrmodel.progress import Progress, ReportProgress, silent
+from cxrmodel.storage.disk import check_writable
 
 MIN_SHARD, MEAN_SHARD, MAX_SHARD = 512, 1024, 2048
 """Images of a shard; the last one may have fewer."""
@@ -90,10 +91,13 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
 
     Raises:
         DamagedArtifactError: The bundle or the output is damaged.
-        ValueError: The bundle has a format that this version does not read.
+        ValueError: The bundle has a format that this version does not read, or the output is a
+            folder that cannot be written to.
         DataError: There is no image, or access is denied.
         StoreError: The output holds parts of another bundle, or cannot be opened.
     """
+    if is_folder(out):
+        check_writable(out=Path(out))
     root = absolute(normal_place(root), Path.cwd())
     digest = read_bundle(bundle).digest
     listed = list_images(root)
@@ -251,9 +255,15 @@ class ListedReader:
         self.num_workers = cores if self._root.is_local else REMOTE_WORKERS_PER_CORE * cores
 
     def read(self, name: str, max_megapixels: float) -> bytes:
-        """Return the bytes of an image in the version that was listed, in one request."""
+        """Return the bytes of an image in the version that was listed, tried twice."""
         file = self._files[name]
         check_bytes(file.bytes, max_megapixels)
+        try:
+            return self._read(file)
+        except ImageError:
+            return self._read(file)  # a transfer may cut what the store holds whole
+
+    def _read(self, file: ListedFile) -> bytes:
         if not file.bytes:
             return b""
         data = self._root.read_image(file.uri, file.bytes + 1, version=file.version)
@@ -271,13 +281,14 @@ def list_images(place: str) -> list[ListedFile]:
         DataError: There is none, or access is denied.
     """
     root = Root(place)
-    images = [file for file in root.files() if file.uri.casefold().endswith(IMAGE_SUFFIXES)]
+    # By name, for names that are not UTF-8 may look the same; none of them can be read.
+    images = list({file.uri: file for file in root.files() if is_image(file.uri)}.values())
     if not images:
-        oddities = "".join(f" {sentence}" for sentence in root.oddities.sentences(place))
+        oddities = "".join(f" {sentence}" for sentence in root.oddities.sentences(root.root))
         advice = archive_hint(place) or " Set data.root to the folder or URL that holds the images."
         raise DataError(
-            f"There are no images in {place}: no file below it, at any depth, ends in "
-            f"{', '.join(IMAGE_SUFFIXES)}.{oddities}{advice}"
+            f"There are no images in {root.root}: no file below it, at any depth, ends in "
+            f"{', '.join(IMAGE_SUFFIXES)}, or has no ending and is DICOM.{oddities}{advice}"
         )
     return images
 

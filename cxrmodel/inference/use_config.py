@@ -6,24 +6,29 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cxrmodel.config import DEVICE, MAX_SEED, StoreConfig
+from cxrmodel.config import DEVICE, MAX_SEED, PHANTOM_ROOT, SCORES_FOLDER, StoreConfig
+from cxrmodel.data.files.root import is_joint
 from cxrmodel.places import normal_place, normal_store
 from cxrmodel.settings import Section
 from cxrmodel.storage.aliases import CHAMPION
 
-SCORES_FOLDER = "_scores"
-
 Place = Annotated[str, AfterValidator(normal_place)]
 
 
-def _place_or_nothing(text: str) -> str:
-    return normal_place(text) if text else text
+def _place_of_images(text: str) -> str:
+    if text == PHANTOM_ROOT:
+        raise ValueError(
+            f"`{PHANTOM_ROOT}` stands for synthetic images in a training alone. Give the folder "
+            f"that it drew them in, <store.scratch>/{PHANTOM_ROOT}/<data.phantom_images>."
+        )
+    # A training on several data sets promotes by a joint root, which has its one form already.
+    return text if not text or is_joint(text) else normal_place(text)
 
 
 class ImageRoot(Section):
     """Where the images are."""
 
-    root: Annotated[str, AfterValidator(_place_or_nothing)] = ""
+    root: Annotated[str, AfterValidator(_place_of_images)] = ""
     """Folder or fsspec URL of the images; those at any depth below it count."""
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrmodel.errors import DamagedArtifactError, StoreError
+from cxrmodel.places import ALIASES_FOLDER
 from cxrmodel.storage.small_files import open_small_files
 
-ALIASES_FOLDER = "_aliases"
 CHAMPION, PREVIOUS = "champion", "previous"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 FORMAT = "cxrmodel-alias"
@@ -80,14 +80,22 @@ class Aliases:
             DamagedArtifactError: The file is no alias.
         """
         if name == PREVIOUS:
-            return _before(self.history(CHAMPION))
+            return self.before(CHAMPION)
         history = self.history(name)
         return history[-1] if history else None
+
+    def before(self, name: str) -> Change | None:
+        """Return the last change of a name to another bundle than the present one.
+
+        Raises:
+            DamagedArtifactError: The file is no alias.
+        """
+        return _before(self.history(name))
 
     def in_use(self) -> list[str]:
         """Return the places of all bundles that have a name, or would get it back."""
         histories = [self.history(name) for name in self.names()]
-        latest = [change for history in histories for change in (history[-1], _before(history))]
+        latest = [x for history in histories if history for x in (history[-1], _before(history))]
         return [change.bundle for change in latest if change is not None]
 
     def find(self, name: str) -> str:
@@ -110,6 +118,10 @@ class Aliases:
         """Return the place of a change's bundle, as other commands take it."""
         is_absolute = change.bundle.startswith("/") or ":" in change.bundle
         return change.bundle if is_absolute else f"{self.root}/{change.bundle}"
+
+    def place_of_alias(self, name: str) -> str:
+        """Return the place of the file that keeps a name."""
+        return f"{self.root}/{ALIASES_FOLDER}/{_file(name)}"
 
     def give(
         self,
@@ -186,11 +198,14 @@ class Aliases:
             text = json.loads(content)
             if text["format"] != FORMAT or not text["history"]:
                 raise ValueError(f"it is no {FORMAT} with a history")
-            return tuple(Change(**entry) for entry in text["history"]), version
-        except (ValueError, KeyError, TypeError) as error:
+            history = tuple(Change(**entry) for entry in text["history"])
+            if not all(map(_is_whole, history)):
+                raise ValueError("an entry of its history has a field of another type")
+            return history, version
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedArtifactError(
-                f"{self.root}/{ALIASES_FOLDER}/{_file(name)} is not an alias that this version "
-                f"reads: {error}. Restore it from a backup, or delete it and give the name again."
+                f"{self.place_of_alias(name)} is not an alias that this version reads: {error}. "
+                "Restore it from a backup, or delete it and give the name again."
             ) from error
 
     def _relative(self, bundle: str) -> str:
@@ -217,6 +232,11 @@ def find_bundle(bundle: str, root: str) -> str:
     aliases = Aliases(root)
     is_folder = aliases.current(bundle) is None and Path(bundle).exists()
     return bundle if is_folder else aliases.find(bundle)
+
+
+def _is_whole(change: Change) -> bool:
+    texts = (change.bundle, change.digest, change.at, change.who, change.why)
+    return all(isinstance(text, str) for text in texts) and isinstance(change.evidence, dict)
 
 
 def _before(history: tuple[Change, ...]) -> Change | None:

@@ -59,11 +59,28 @@ def test_a_table_of_parts_is_one_of_the_machine_that_runs_the_job():
 def test_no_patient_moves_in_a_deployment_that_sees_the_data_grow(given, weekly):
     config = placed(PipelineConfig(split={"method": given, "seed": 7}), PROCESS)
     found = {
-        made.label: made.wanted()["parameters"]["config"]["split"]
-        for made in deployments(config, PROCESS)
+        made.label: made.wanted()["parameters"]["config"] for made in deployments(config, PROCESS)
     }
-    assert found["deployment cxrmodel/train-weekly"] == {"method": weekly, "file": None, "seed": 7}
-    assert found["deployment cxrmodel/train"]["method"] == given
+    split = {"method": weekly, "file": None, "seed": 7}
+    assert found["deployment cxrmodel/train-weekly"]["split"] == split
+    assert found["deployment cxrmodel/train"]["split"]["method"] == given
+
+
+@pytest.mark.parametrize(
+    "data, root",
+    [
+        ({"root": "/data/nih"}, "/data/nih"),
+        ({"root": "phantom"}, ""),
+        ({"sources": [{"root": "/data/nih"}, {"root": "/data/chexpert"}]}, ""),
+    ],
+)
+def test_scoring_starts_from_the_images_of_a_training_that_has_one_folder(data, root):
+    found = {
+        made.label: made.wanted()["parameters"]["config"]
+        for made in deployments(placed(PipelineConfig(data=data), PROCESS), PROCESS)
+    }
+    assert found["deployment cxrmodel-score/score"]["data"] == {"root": root}
+    assert found["deployment cxrmodel-promote/promote"]["data"] == {"root": root}
 
 
 def test_what_is_no_folder_stays_as_it_is():

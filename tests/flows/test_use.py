@@ -154,6 +154,11 @@ def answered(config: PromoteConfig, answer: dict) -> dict[str, str]:
     "model, flags, message",
     [
         (ScoreConfig, [], "Give data.root, the folder or URL of the images."),
+        (
+            ScoreConfig,
+            ["--data.root=phantom"],
+            "`phantom` stands for synthetic images in a training",
+        ),
         (ScoreConfig, ["--bundel=x"], "--bundel: there is no such flag; did you mean --bundle?"),
         (ScoreConfig, ["--data.root=x", "--device=gpu"], "--device: "),
         (PromoteConfig, [], "Give either challenger, a bundle that may become champion, or"),

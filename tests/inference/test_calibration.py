@@ -112,6 +112,8 @@ def test_a_written_bundle_is_read_as_it_was(bundle, scored, tmp_path):
         ("image,patient_id,Effusion\n,1,1\n", "row 1, has no image"),
         ("image,patient_id,Effusion\na.png,1,1\nb.png,,1\n", "row 2, has no patient_id"),
         ("image,patient_id,Effusion\na.png,1,1\na.png,1,0\n", "names the image a.png twice"),
+        ("image,patient_id,Mass,y_Mass\na.png,1,1,0\n", "has two columns for Mass"),
+        ("image,image ,patient_id,Mass\na.png,b.png,1,1\n", "has two columns for image"),
         ("", "cannot be read as a table"),
         ("image,patient_id,Effusion\na.png,1,1,1,1\n", "cannot be read as a table"),
     ],

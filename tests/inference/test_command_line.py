@@ -168,6 +168,16 @@ def test_a_missing_bundle_is_said(tmp_path, capsys):
     assert "is not a whole bundle: it has no SHA256SUMS" in text
 
 
+def test_an_alias_needs_its_store(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "There is no folder champion. If it is an alias" in refused(capsys, "info", "champion")
+    assert "has no alias champion" in refused(capsys, "info", "champion", "--store", tmp_path)
+    for store, message in (("", "It is empty"), ("https://x/y", "It is on a web server")):
+        with pytest.raises(SystemExit):
+            main(["info", "champion", "--store", store])
+        assert message in capsys.readouterr().err
+
+
 def test_a_folder_in_the_place_of_the_file_is_said_before_scoring(bundle, tmp_path, capsys):
     (tmp_path / "s.csv").mkdir()
     text = refused(capsys, "predict", bundle, "a.png", "--out", tmp_path / "s.csv")

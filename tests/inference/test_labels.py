@@ -151,7 +151,7 @@ def test_without_labels_a_model_gives_latents_and_how_unusual_an_image_is(none, 
     assert "It classifies nothing" in capsys.readouterr().out
     pytest.importorskip("onnxruntime")
     assert set(export_onnx(none.model, tmp_path / "none.onnx")) == {"mu", "logvar"}
-    with pytest.raises(DataError, match="classifies nothing, so there is nothing to recalibrate"):
+    with pytest.raises(DataError, match="classifies nothing, so labels say"):
         read_labels(tmp_path / "labels.csv", none.model.labels)
     with pytest.raises(ValueError, match="'Mass' is no label; the labels are none"):
         operating_points(none.model.bundle, thresholds={"Mass": 0.5})

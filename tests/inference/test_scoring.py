@@ -14,11 +14,13 @@ import torch
 from s3fs import S3FileSystem
 
 from cxrmodel.data.files.listing import ListedFile
+from cxrmodel.data.files.root import Root
 from cxrmodel.errors import DamagedArtifactError, DataError, StoreError
 from cxrmodel.inference import scoring
 from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.predictor import load
 from cxrmodel.inference.scoring import cut_shards, plan_scoring, remove_outdated, score_shard
+from tests.data.images.image_bytes import dicom
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import client_of, s3_server
 
@@ -239,6 +241,9 @@ def test_bad_input_is_a_sentence_with_the_remedy(bundle, images, tmp_path):
         score(bundle, tmp_path / "empty", out)
     with pytest.raises(DataError, match=r"Cannot list"):
         score(bundle, tmp_path / "nowhere", out)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"out: cannot write in .*/file: File exists. Choose"):
+        score(bundle, images, tmp_path / "file")
     score(bundle, images, out)
     (folder,) = out.iterdir()
     with pytest.raises(StoreError, match=r"holds the scores of one bundle itself. Give the folder"):
@@ -262,6 +267,38 @@ def test_bad_input_is_a_sentence_with_the_remedy(bundle, images, tmp_path):
     manifest.write_text("{")
     with pytest.raises(DamagedArtifactError, match=r"cannot be read: .* Delete it and"):
         score(bundle, images, out)
+
+
+def test_dicom_without_an_ending_is_scored_and_names_that_look_the_same_have_one_row(
+    bundle, images, tmp_path
+):
+    shutil.rmtree(images)
+    images.mkdir()
+    (images / "IM0001").write_bytes(dicom(np.arange(4096, dtype=np.uint8).reshape(64, 64)))
+    (images / "NOTES").write_bytes(b"no image")
+    for byte in (b"\xe4", b"\xf6"):
+        Path(os.fsdecode(os.fsencode(images) + b"/caf" + byte + b".png")).write_bytes(b"x")
+    assert score(bundle, images, tmp_path / "out") == 2
+    rows = scores(tmp_path / "out").set_index("image")
+    assert list(rows.index) == [f"{images}/IM0001", f"{images}/caf\ufffd.png"]
+    assert rows["status"].iloc[1] == "unreadable"
+    assert score(bundle, images, tmp_path / "out") == 0
+
+
+def test_an_image_that_comes_cut_once_is_scored(bundle, images, tmp_path, monkeypatch):
+    read, cut = Root.read_image, []
+
+    def read_image(self, uri, limit, *, version=""):
+        data = read(self, uri, limit, version=version)
+        if uri not in cut:
+            cut.append(uri)
+            return data[:-9]
+        return data
+
+    monkeypatch.setattr(Root, "read_image", read_image)
+    assert score(bundle, images, tmp_path / "out") == 40
+    assert len(cut) == 40
+    assert set(scores(tmp_path / "out")["status"]) <= {"ok", "inverted", "not_a_chest_image"}
 
 
 def test_an_image_that_cannot_be_scored_has_its_row(bundle, images, tmp_path):

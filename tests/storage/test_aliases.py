@@ -134,7 +134,15 @@ def test_bad_input_is_a_sentence(tmp_path):
     give(root, "a", None)
     with pytest.raises(StoreError, match="only one bundle has ever had it"):
         Aliases(root).roll_back(who="ann", why="")
-    for text in ("{", '{"format": "cxrmodel-alias", "history": []}', "[]"):
+    whole = (tmp_path / "_aliases/champion.json").read_text()
+    for text in (
+        "{",
+        "[" * 100_000,
+        '{"format": "cxrmodel-alias", "history": []}',
+        "[]",
+        whole.replace('"digest": "a"', '"digest": 7'),
+        whole.replace('"evidence": {}', '"evidence": []'),
+    ):
         (tmp_path / "_aliases/champion.json").write_text(text)
         with pytest.raises(DamagedArtifactError, match=r"is not an alias that this version reads"):
             Aliases(root).find("champion")

@@ -115,9 +115,14 @@ def joint_root(roots: Mapping[str, str]) -> str:
     return json.dumps(dict(roots))
 
 
+def is_joint(root: str) -> bool:
+    """Say whether a root is one of `joint_root`."""
+    return root.startswith("{")
+
+
 def _roots_in(root: str) -> dict[str, str]:
     """Return the roots that a joint one holds; none of any other."""
-    roots: dict[str, str] = json.loads(root) if root.startswith("{") else {}
+    roots: dict[str, str] = json.loads(root) if is_joint(root) else {}
     return roots
 
 
