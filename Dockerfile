@@ -13,7 +13,7 @@ WORKDIR /build
 # until the lock changes. The code is found by PYTHONPATH below.
 COPY pyproject.toml constraints.txt ./
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt ".[pipeline]" \
+        --constraint constraints.txt ".[dicom,pipeline]" \
     && /opt/venv/bin/pip uninstall --yes --quiet pip
 
 FROM python:3.11-slim
