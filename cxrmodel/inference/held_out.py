@@ -98,13 +98,23 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _find(names: pd.Series, listed: Sequence[ListedFile]) -> pd.Series:
-    """Return the file of each image, None where none or several are called so."""
+    """Return the file of each image, None where none or several are called so.
+
+    An image is named by the end of its path; one of several data sets, each below a folder of its
+    own, by that folder and the end of its path there.
+    """
     by_end: dict[str, ListedFile | None] = {}
-    for depth in {name.count("/") + 1 for name in names}:
+    by_folder: dict[str, ListedFile | None] = {}
+    for depth in {name.removeprefix("./").count("/") for name in names}:
         for file in listed:
-            end = "/".join(file.uri.split("/")[-depth:])
+            folder, *parts = file.uri.split("/")
+            end = "/".join([folder, *parts][-depth - 1 :])
             by_end[end] = None if end in by_end else file
-    return names.map(lambda name: by_end.get(name.removeprefix("./"))).astype("object")
+            if 0 < depth < len(parts):
+                end = "/".join([folder, *parts[-depth:]])
+                by_folder[end] = None if end in by_folder else file
+    found = {**by_folder, **by_end}
+    return names.map(lambda name: found.get(name.removeprefix("./"))).astype("object")
 
 
 def _score(

@@ -51,9 +51,11 @@ def test_test_images_are_found_in_one_place_or_several(
 ):
     if named == "the whole path":
         table = table.assign(image=[f"{run.root}/images/{name}" for name in table["image"]])
-    table.to_csv(tmp_path / "test.csv", index=False)
     (tmp_path / "other").mkdir()
-    roots = {"": str(run.root), "more": str(tmp_path / "other")}
+    roots = {"nih": str(run.root), "nih 2": str(tmp_path / "other")}
+    if places == "several":  # as a run on several data sets names them
+        table = table.assign(image=[f"nih/{name}" for name in table["image"]])
+    table.to_csv(tmp_path / "test.csv", index=False)
     root = joint_root(roots) if places == "several" else str(run.root)
     challenger = another(bundle, tmp_path / "second")
     contest = hold_contest(
