@@ -38,6 +38,7 @@ CLAIMS = {"higher": "beats", "unclear": "cannot be told apart from", "lower": "i
 PLAUSIBLE_AUROC = 0.85
 PLAUSIBLE_F1 = 0.31
 FEW_ACTIVE = 0.1
+MAX_NAMES = 14
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -73,8 +74,9 @@ def duration(seconds: float) -> str:
 
 
 def names_of(names: list[str]) -> str:
-    """List pathologies as prose."""
-    return ", ".join(name.replace("_", " ") for name in names)
+    """List pathologies as prose, as many of them as a sentence can hold."""
+    listed = ", ".join(name.replace("_", " ") for name in names[:MAX_NAMES])
+    return listed if len(names) <= MAX_NAMES else f"{listed} and {len(names) - MAX_NAMES} more"
 
 
 def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | None]]:
@@ -126,6 +128,8 @@ def verdict(results: Results) -> str:
     for name, called in RIVALS.items():
         if name == "patient_memory" and not results.leaking_test_fraction:
             continue  # it is chance where patients are apart
+        if name == "metadata" and not _knows_metadata(results):
+            continue
         difference = results.differences.get(name, {}).get("auroc")
         if difference is not None and difference.value is not None:
             groups[difference.verdict].append(f"{called} ({_difference(difference)})")
@@ -134,6 +138,12 @@ def verdict(results: Results) -> str:
         f"The classifier on the latents (macro AUROC {number(ours)}) {'; it '.join(claims)}. "
         "In brackets: differences in macro AUROC with 95 % intervals."
     )
+
+
+def _knows_metadata(results: Results) -> bool:
+    """Tell whether age, sex or view of any test image is known."""
+    found = results.audit.shortcuts
+    return any(found[kind].pooled.value is not None for kind in ("age", "sex", "view"))
 
 
 def _difference(difference: Estimate) -> str:

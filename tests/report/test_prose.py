@@ -6,9 +6,12 @@ import pytest
 from cxrmodel.evaluation.audit.duplicates import Duplicates
 from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.report.prose import (
+    MAX_NAMES,
     duration,
     further_verdicts,
     interval,
+    label_limits,
+    names_of,
     number,
     percent,
     plural,
@@ -58,6 +61,47 @@ def test_the_verdict_names_each_baseline_once_under_its_claim(results):
     assert "memory" not in sentence  # it is chance where patients are apart
     leaking = dataclasses.replace(results, leaking_test_fraction=0.8)
     assert "a memory of the patient's other labels (" in verdict(leaking)
+
+
+def test_the_verdict_leaves_out_age_sex_and_view_where_they_are_not_known(results):
+    nothing = Estimate.undefined("no image")
+    blind = {
+        name: dataclasses.replace(one, pooled=nothing)
+        for name, one in results.audit.shortcuts.items()
+    }
+    audit = dataclasses.replace(results.audit, shortcuts=blind)
+    assert "age, sex and view" not in verdict(dataclasses.replace(results, audit=audit))
+
+
+def test_many_names_are_counted():
+    names = [f"Finding_{number}" for number in range(MAX_NAMES + 2)]
+    assert names_of(names).endswith(f"Finding {MAX_NAMES - 1} and 2 more")
+    assert names_of(names[:2]) == "Finding 0, Finding 1"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("nih", "Labels were mined from radiology reports"),
+        ("table", "Labels are as the data set gives them"),
+        ("vindr-cxr", "Labels are as the data set gives them"),
+        ("nih+table+chexpert", "Labels of NIH ChestX-ray14 and CheXpert were mined"),
+    ],
+)
+def test_what_labels_are_worth_is_said_of_each_data_set(dataset, expected):
+    assert label_limits(dataset).startswith(expected)
+
+
+def test_published_scores_are_those_of_nih_alone(results, run):
+    macro = {
+        name: dataclasses.replace(x, value=0.9) for name, x in results.classifier.macro.items()
+    }
+    good = dataclasses.replace(
+        results, classifier=dataclasses.replace(results.classifier, macro=macro)
+    )
+    own = dataclasses.replace(run, record=dataclasses.replace(run.record, dataset="table"))
+    assert sum("published" in worry for worry in worries(good, run)) == 2
+    assert not any("published" in worry for worry in worries(good, own))
 
 
 def test_the_verdict_on_nothing_says_so(results):

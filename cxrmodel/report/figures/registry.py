@@ -274,9 +274,10 @@ def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
         return
     drawn = run.images.iloc[found.rows]
     colourings = _colourings(drawn)
-    by = [BY[title] for title in colourings]
+    by = [BY[title] for title in colourings if title in BY]
+    coloured = f", coloured {' and '.join([', '.join(by[:-1]), *by[-1:]]).removeprefix(' and ')}"
     alt = (
-        f"t-SNE of {len(drawn):,} latents, coloured {', '.join(by[:-1])} and {by[-1]}; perplexity "
+        f"t-SNE of {len(drawn):,} latents{coloured if by else ''}; perplexity "
         f"{found.perplexity:.3g}, trustworthiness {found.trustworthiness:.3f} among 10 neighbours."
     )
     caption = (
@@ -285,7 +286,7 @@ def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
         "where that is less. A t-SNE keeps neighbours together: distances between clusters, their "
         "sizes and their number mean little."
     )
-    if not run.record.is_synthetic:
+    if "By view" in colourings and not run.record.is_synthetic:
         caption += (
             " AP images are taken of sicker patients, so latents that encode the view look as if "
             "they encoded disease."
@@ -297,21 +298,20 @@ def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
 def _colourings(drawn: pd.DataFrame) -> dict[str, dict[str, NDArray[np.bool_]]]:
     """Return the groups of each panel of the map; what is not known is its own group.
 
-    There is no panel of findings where none is known of any image.
+    There is no panel of what is known of no image, and one without groups if that leaves none.
     """
     abnormal = label_values(drawn, [ANY_ABNORMAL])[:, 0]
     strata = strata_of(drawn)
-    found = {}
-    if not np.isnan(abnormal).all():
-        groups = {"no listed finding": abnormal == 0, "any listed finding": abnormal == 1}
-        found["By finding"] = groups
+    groups = {"no listed finding": abnormal == 0, "any listed finding": abnormal == 1}
+    found = {"By finding": groups}
     for kind, levels in (("view", ("PA", "AP")), ("sex", ("F", "M"))):
         found[f"By {kind}"] = {level: np.asarray(strata[kind] == level) for level in levels}
     ages = strata["age"]
     old, known = np.asarray(ages == AGE_NAMES[-1]), np.asarray(drawn["age"].notna(), dtype=bool)
     found["By age"] = {f"under {AGE_BANDS[-1]}": known & ~old, AGE_NAMES[-1]: old}
+    found = {title: groups for title, groups in found.items() if np.any(list(groups.values()))}
     for title, groups in found.items():
         rest = ~np.logical_or.reduce(list(groups.values()))
         if rest.any():
             groups[f"{title.removeprefix('By ')} unknown"] = rest
-    return found
+    return found or {"All images": {"images": np.ones(len(drawn), dtype=bool)}}
