@@ -274,8 +274,8 @@ def _cause_of_empty(frame: pd.DataFrame, config: SplitConfig) -> str:
         return (
             "split.method = official takes the data set's own parts, and these name no usable "
             f"image there. NIH ChestX-ray14 gives them in {TRAIN_VAL_LIST} and {TEST_LIST}: put "
-            "both anywhere below data.root, beside the CSV for example, or set split.method to "
-            "patient."
+            "both anywhere below data.root, beside the CSV for example. A table of your own gives "
+            "them in a column `split`. Or set split.method to patient."
         )
     if config.method == "file":
         return (

@@ -115,6 +115,20 @@ def test_a_planted_shortcut_is_found_and_named(pixels):
     assert view.alone.value > 0.6
 
 
+def test_of_several_data_sets_each_is_judged_and_may_be_a_shortcut(clean, pixels):
+    images, latents, predictions = make(np.random.default_rng(1), skill=0, by_view=1.0)
+    images["source"] = np.where(images["view"] == "AP", "nih", "chexpert")
+    found = audit((images, latents, predictions), pixels)
+    assert found.shortcuts["source"].is_notable
+    assert sum(one.num_images for one in found.sources.values()) == COUNT // 3
+    of_nih = (images["split"] == "test") & (images["source"] == "nih")
+    nih = found.sources["nih"]
+    assert nih.l1.value == pytest.approx(latents.loc[of_nih, "l1"].mean())
+    assert nih.auroc.value == pytest.approx(found.shortcuts["source"].by_stratum["nih"].value)
+    assert clean.sources == {}
+    assert "source" not in clean.shortcuts
+
+
 def test_permuted_labels_give_intervals_around_one_half(pixels):
     images, latents, predictions = make(np.random.default_rng(2), skill=2.0)
     order = np.random.default_rng(3).permutation(COUNT // 3)
