@@ -36,6 +36,7 @@ from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.storage.layout import INDEX_FILE, LATENTS_FILE, SPLIT_FILE
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
+from cxrmodel.training.vae.objective import OBJECTIVES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RESULTS = Path(__file__).with_name("ablation.json")
@@ -105,6 +106,7 @@ class Prepared:
 
 def main() -> None:
     """Train what is not in `ablation.json` yet, one recipe and seed after the other."""
+    OBJECTIVES.update(VARIANTS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("--data.root", dest="root", required=True, help="local data set")
     parser.add_argument("--work", type=Path, default=Path("outputs/ablation"), help="scratch")

@@ -17,7 +17,6 @@ from cxrmodel.models.posterior import kl_by_dimension
 from cxrmodel.models.similarity import structural_similarity
 from cxrmodel.models.vae import VAEOutput
 from cxrmodel.training.vae.l1_kl import L1KL
-from cxrmodel.training.vae.objective import OBJECTIVES
 
 FREE_NATS = 0.5  # per dimension
 WARM_UP_STEPS = 288  # a fifth of 40 epochs of 283 images, 8 per step
@@ -105,7 +104,6 @@ VARIANTS: dict[str, type[L1KL]] = {
     "plus gradients": WithDifferences,
     "KL warm-up": KLWarmUp,
 }
-OBJECTIVES.update(VARIANTS)
 AVERAGED = "averaged weights"
 
 

@@ -150,9 +150,8 @@ def test_the_image_is_the_deployments_own_so_that_two_versions_share_a_pool():
         for deployment in deployments(BUCKET, target):
             assert deployment.wanted()["job_variables"]["image"] == target.image
             names.append(deployment.label.partition("/")[2])
-    assert names == [
-        "train", "train-weekly", "smoke", "train-old", "train-weekly-old", "smoke-old"
-    ]  # fmt: skip
+    own = ["train", "train-weekly", "smoke", "score", "promote"]
+    assert names == [*own, *(f"{name}-old" for name in own)]
 
 
 def test_volumes_are_added_to_those_of_the_outputs(container):
