@@ -79,6 +79,7 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
     aliases = Aliases(config.store.root)
     place = find_bundle(str(config.challenger), config.store.root)
     challenger = load(place, device=config.device)
+    _check_guard(config.guard, challenger.labels)
     digest, now = challenger.bundle.digest, aliases.current(config.alias)
     if now is None or now.digest == digest:
         return Contest(config.alias, place, digest, now.digest if now else None, None, {}, None)
@@ -94,6 +95,14 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
     rules = Rules(config.margin, config.guard, config.tolerance)
     judgement = judge(images, rules, seed=config.seed)
     return Contest(config.alias, place, digest, now.digest, judgement, left_out, config.test)
+
+
+def _check_guard(guard: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    """Refuse a misspelt label now, and not only once there is a champion to compare with."""
+    for label in guard:
+        if label not in labels:
+            known = ", ".join(labels) or "none"
+            raise ValueError(f"guard names {label!r}, and the challenger's labels are {known}.")
 
 
 def settle_contest(contest: Contest, config: PromoteConfig, who: str = "", why: str = "") -> Change:

@@ -22,14 +22,11 @@ import pandas as pd
 from cxrmodel.data.files.fsspec_files import archive_hint
 from cxrmodel.data.files.listing import IMAGE_SUFFIXES, ListedFile, is_image
 from cxrmodel.data.files.root import Root
-from cxrmodel.data.images.formats import check_bytes
-from cxrmodel.data.images.reader import REMOTE_WORKERS_PER_CORE
-from cxrmodel.data.ledger import Reason
+from cxrmodel.data.images.reader import best_num_workers, read_listed
 from cxrmodel.errors import DamagedArtifactError, DataError, ImageError
 from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.inference.predictor import load
 from cxrmodel.inference.score_parts import ScoreParts, image_name, shard_key
-from cxrmodel.machine import usable_cores
 from cxrmodel.places import absolute, is_folder, normal_place
 from cxrmodel.progress import Progress, ReportProgress, silent
 from cxrmodel.storage.disk import check_writable
@@ -251,27 +248,15 @@ class ListedReader:
         self._root = Root(root)
         self._files = {image_name(root, file.uri): file for file in files}
         self.names = list(self._files)
-        cores = usable_cores()
-        self.num_workers = cores if self._root.is_local else REMOTE_WORKERS_PER_CORE * cores
+        self.num_workers = best_num_workers(self._root)
 
     def read(self, name: str, max_megapixels: float) -> bytes:
         """Return the bytes of an image in the version that was listed, tried twice."""
         file = self._files[name]
-        check_bytes(file.bytes, max_megapixels)
         try:
-            return self._read(file)
-        except ImageError:
-            return self._read(file)  # a transfer may cut what the store holds whole
-
-    def _read(self, file: ListedFile) -> bytes:
-        if not file.bytes:
-            return b""
-        data = self._root.read_image(file.uri, file.bytes + 1, version=file.version)
-        if len(data) != file.bytes:
-            raise ImageError(
-                Reason.UNREADABLE, f"it has not the {file.bytes:,} bytes that were listed"
-            )
-        return data
+            return read_listed(self._root, file, max_megapixels)
+        except ImageError:  # a transfer may cut what the store holds whole
+            return read_listed(self._root, file, max_megapixels)
 
 
 def list_images(place: str) -> list[ListedFile]:

@@ -115,3 +115,11 @@ def test_a_user_without_a_name_has_a_number(monkeypatch):
     monkeypatch.setattr(promotion.getpass, "getuser", nobody)
     monkeypatch.setattr(promotion.os, "getuid", lambda: 4711)
     assert this_user().startswith("user 4711@")
+
+
+def test_a_misspelt_guard_is_told_while_there_is_no_champion(bundle, tmp_path):
+    config = PromoteConfig(
+        challenger=str(bundle), guard=("Efusion",), store={"root": str(tmp_path)}, device="cpu"
+    )
+    with pytest.raises(ValueError, match="guard names 'Efusion', and the challenger's labels are"):
+        hold_contest(config)

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.files.listing import ListedFile
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.batches import map_ahead
 from cxrmodel.data.images.decode import DecodedImage, check_square, decode_image
@@ -104,14 +105,10 @@ class ImageReader:
         listing = pd.read_parquet(index / LISTING_FILE)
         self.config = config
         self.names: list[str] = listing["image"].tolist()
-        self._uris: list[str] = listing["uri"].tolist()
-        self._bytes: list[int] = listing["bytes"].tolist()
-        self._versions: list[str] = listing["version"].tolist()
+        columns = (listing[name].tolist() for name in ("uri", "bytes", "version"))
+        self._files = [ListedFile(*each) for each in zip(*columns, strict=True)]
         self._root = Root(root)
-        self.num_workers = num_workers or self._default_workers()
-
-    def _default_workers(self) -> int:
-        return usable_cores() * (1 if self._root.is_local else REMOTE_WORKERS_PER_CORE)
+        self.num_workers = num_workers or best_num_workers(self._root)
 
     def decode(self, row: int) -> Decoded:
         """Read and decode one image; one that fails is read a second time.
@@ -130,15 +127,7 @@ class ImageReader:
         return Decoded(row, OK, crc32, "", image.pixels, image.width, image.height)
 
     def _image(self, row: int) -> DecodedImage:
-        expected = self._bytes[row]
-        check_bytes(expected, self.config.max_megapixels)
-        uri, version = self._uris[row], self._versions[row]
-        data = self._root.read_image(uri, expected + 1, version=version) if expected else b""
-        if len(data) != expected:
-            found = f"{len(data):,}" if len(data) < expected else f"more than {expected:,}"
-            raise ImageError(
-                Reason.UNREADABLE, f"{found} bytes, and {expected:,} when it was listed"
-            )
+        data = read_listed(self._root, self._files[row], self.config.max_megapixels)
         image = decode_image(data, self.config)
         check_square(image.pixels, self.config.size)
         check_contrast(image.num_levels)
@@ -151,6 +140,28 @@ class ImageReader:
         return map_ahead(
             self.decode, rows, num_workers=self.num_workers, limit=limit, name="decode"
         )
+
+
+def best_num_workers(root: Root) -> int:
+    """Return how many threads read and decode best: more than one per core over a network."""
+    return usable_cores() * (1 if root.is_local else REMOTE_WORKERS_PER_CORE)
+
+
+def read_listed(root: Root, file: ListedFile, max_megapixels: float) -> bytes:
+    """Return the bytes of an image in the version that was listed, in one request.
+
+    Raises:
+        ImageError: It has more bytes than such an image can take, or others than were listed.
+        OSError: The store, or the root as a whole, cannot be reached.
+    """
+    check_bytes(file.bytes, max_megapixels)
+    if not file.bytes:
+        return b""
+    data = root.read_image(file.uri, file.bytes + 1, version=file.version)
+    if len(data) != file.bytes:
+        found = f"{len(data):,}" if len(data) < file.bytes else f"more than {file.bytes:,}"
+        raise ImageError(Reason.UNREADABLE, f"{found} bytes, and {file.bytes:,} when it was listed")
+    return data
 
 
 def _cut(detail: str) -> str:

@@ -100,7 +100,7 @@ def test_images_that_fail_have_status_and_detail_also_after_a_resume(
     assert details[1] == "it was listed, and is no longer there"
     assert details[2]
     assert details[3].startswith("5 bytes, and 4,")
-    assert details[4] == f"it was version {reader._versions[4]} when it was listed"
+    assert details[4] == f"it was version {reader._files[4].version} when it was listed"
     assert cache.checksums()[1:5].tolist() == [0, 0, 0, 0]
     assert not cache.pixels()[1:5].any()
 
