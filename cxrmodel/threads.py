@@ -11,8 +11,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib.util import find_spec
+from threading import Thread
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +27,8 @@ CLEARLY = 1.1  # times as fast; a core that is free gives 1.6 and more
 TRIED_FOR_S = 60.0
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _tried: tuple[float, int, int] | None = None  # when, of how many threads, and how many it gave
 _told: int | None = None
@@ -59,6 +64,28 @@ def threads(num_threads: int) -> Iterator[None]:
         yield
     finally:
         _set(before)
+
+
+@contextmanager
+def beside(work: Callable[[], Result]) -> Iterator[Future[Result]]:
+    """Compute on one thread less in this block, while another thread does some work.
+
+    That thread goes on when the block fails, but ends with the process.
+
+    Args:
+        work: What to do, on one thread. It should spend its time outside of Python.
+    """
+    found: Future[Result] = Future()
+
+    def compute() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            found.set_exception(error)
+
+    with threads(max(1, torch.get_num_threads() - 1)):
+        Thread(target=compute, name="beside", daemon=True).start()
+        yield found
 
 
 def _is_set() -> bool:

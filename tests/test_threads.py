@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cxrmodel import threads as of_threads
-from cxrmodel.threads import is_faster_with_fewer, threads, use_threads
+from cxrmodel.threads import beside, is_faster_with_fewer, threads, use_threads
 
 NUMBER = """
 import os, sys
@@ -89,3 +89,21 @@ def test_a_number_of_threads_holds_for_a_block():
         assert torch.get_num_threads() == before + 1
         1 / 0  # noqa: B018
     assert torch.get_num_threads() == before
+
+
+def test_work_beside_runs_on_one_thread_less_and_gives_its_result():
+    before = torch.get_num_threads()
+    with threads(4):
+        with beside(lambda: 7) as found:
+            assert torch.get_num_threads() == 3
+            assert found.result(timeout=60) == 7
+        assert torch.get_num_threads() == 4
+    assert torch.get_num_threads() == before
+
+
+def test_what_fails_beside_is_told_where_the_result_is_asked_for():
+    def fail():
+        raise ValueError("no map")
+
+    with beside(fail) as found, pytest.raises(ValueError, match="no map"):
+        found.result(timeout=60)

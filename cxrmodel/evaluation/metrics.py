@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrmodel.evaluation.patient_bootstrap import (
@@ -206,18 +207,17 @@ def resample_metrics(
         (R, C) each; NaN where a resample cannot tell.
     """
     rankings = [
-        Ranking.of(test.labels[:, column], test.probabilities[:, column])
+        Ranking.of(test.labels[:, column], test.probabilities[:, column], bootstrap)
         for column in range(len(test.pathologies))
     ]
 
-    def rank(drawn: Floats) -> Floats:
-        weights = weights_of_rows(drawn, bootstrap.patients)
-        scores = np.zeros((len(drawn), len(RANKED), len(rankings)))
+    def rank(weights: Floats) -> Floats:
+        scores = np.zeros((weights.shape[1], len(RANKED), len(rankings)))
         for column, ranking in enumerate(rankings):
             scores[:, :, column] = np.stack(ranking.scores(weights), axis=-1)
         return scores
 
-    ranked = bootstrap.resample(rank)  # (R, scores, C)
+    ranked = bootstrap.resample_columns(rank)  # (R, scores, C)
     return dict(zip(RANKED, ranked.swapaxes(0, 1), strict=True)) | {
         name: ratio.resample(test, limits, bootstrap) for name, ratio in RATIOS.items()
     }
@@ -235,81 +235,83 @@ def estimate_auroc(
         members: (N,), which images to judge by, where their label is known.
     """
     members = members & ~np.isnan(labels)
-    own, patients = labels[members].astype(np.uint8), bootstrap.patients[members]
-    ranking = Ranking.of(own, scores[members])
-    resamples = bootstrap.resample(
-        lambda drawn: ranking.scores(weights_of_rows(drawn, patients))[0]
-    )
-    return bootstrap.estimate(auroc(own, scores[members]), resamples, members)
-
-
-def weights_of_rows(drawn: Floats, patients: NDArray[np.int64]) -> Floats:
-    """Return how often each resample holds each image, (N, R), from that of patients, (R, P)."""
-    # What is gathered lies together, and sums go along rows: twice as fast as (R, N).
-    return np.ascontiguousarray(drawn.T).take(patients, axis=0)
+    own, known = labels[members].astype(np.uint8), scores[members]
+    ranking = Ranking.of(np.where(members, labels, np.nan), scores, bootstrap)
+    resamples = bootstrap.resample_columns(ranking.aurocs)
+    return bootstrap.estimate(auroc(own, known), resamples, members)
 
 
 @dataclass(frozen=True)
 class Ranking:
     """The order of one class's scores, found once for all resamples.
 
+    A resample holds all images of a patient equally often, so its sums are products of how many
+    images each patient has in a stretch of the order and how often the patient was drawn.
+
     Attributes:
-        positives, negatives: Rows of each kind, by increasing score.
-        cuts: Numbers of negatives at which their sum is needed, from 0 to all, increasing.
-        below, up_to: For each positive, which of the cuts holds the negatives with a lower score,
-            and which those with a lower or equal one.
+        positives: The patient of each positive image, by increasing score.
+        negatives: (stretches, P), how many negative images of each patient have a score between
+            two positives.
+        below, up_to: For each positive, how many stretches hold the negatives with a lower score,
+            and how many those with a lower or equal one.
         positives_below: For each positive, how many positives have a lower score.
     """
 
     positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-    cuts: NDArray[np.int64]
+    negatives: sparse.csr_array
     below: NDArray[np.int64]
     up_to: NDArray[np.int64]
     positives_below: NDArray[np.int64]
 
     @classmethod
-    def of(cls, labels: Labels | Floats, scores: Floats) -> Ranking:
+    def of(cls, labels: Labels | Floats, scores: Floats, bootstrap: PatientBootstrap) -> Ranking:
         """Rank (N,) scores against (N,) labels; unknown ones, NaN, are left out."""
         order = np.argsort(scores, kind="stable")
         positives, negatives = order[labels[order] == 1], order[labels[order] == 0]
         own, other = scores[positives], scores[negatives]
         below, up_to = (np.searchsorted(other, own, side=side) for side in ("left", "right"))
         cuts = np.unique(np.concatenate([[0], below, up_to, [len(negatives)]]))
+        counts = (np.ones(len(negatives)), bootstrap.patients[negatives], cuts)
         return cls(
-            positives,
-            negatives,
-            cuts,
+            bootstrap.patients[positives],
+            sparse.csr_array(counts, shape=(len(cuts) - 1, bootstrap.num_patients)),
             np.searchsorted(cuts, below),
             np.searchsorted(cuts, up_to),
             np.searchsorted(own, own, side="left"),
         )
 
-    def scores(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return the weighted AUROC and average precision of each resample.
+    def aurocs(self, weights: Floats) -> Floats:
+        """Return the weighted AUROC of each resample.
 
         Args:
-            weights: (N, R), how often a resample holds each image.
+            weights: (P, R), how often a resample holds each patient.
 
         Returns:
-            Two arrays (R,); NaN where a resample lacks a class.
+            (R,); NaN where a resample lacks a class.
         """
-        own = weights.take(self.positives, axis=0)  # (P, R)
-        negatives = _sums_at(self.cuts, weights.take(self.negatives, axis=0))
-        num_negative, num_positive = negatives[-1], own.sum(axis=0)
-        below, up_to = negatives[self.below], negatives[self.up_to]
-        pairs = (own * (below + up_to)).sum(axis=0) / 2  # a tie counts half
-        true = num_positive - _sums_at(np.arange(len(own) + 1), own)[self.positives_below]
-        precision = divide(true, true + num_negative - below)  # where own is 0 it does not count
-        return (
-            divide(pairs, num_positive * num_negative),
-            divide(np.nansum(own * precision, axis=0), num_positive),
-        )
+        own = weights.take(self.positives, axis=0)  # (positives, R)
+        return self._aurocs(own, _running_sums(self.negatives @ weights))
+
+    def scores(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the weighted AUROC and average precision of each resample, as `aurocs` does."""
+        own = weights.take(self.positives, axis=0)  # (positives, R)
+        negatives = _running_sums(self.negatives @ weights)
+        positives = _running_sums(own)
+        true = positives[-1] - positives.take(self.positives_below, axis=0)
+        called = true + (negatives[-1] - negatives.take(self.below, axis=0))
+        # Where nothing is called the positive was not drawn either, and does not count.
+        precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+        average = divide((own * precision).sum(axis=0), positives[-1])
+        return self._aurocs(own, negatives), average
+
+    def _aurocs(self, own: Floats, negatives: Floats) -> Floats:
+        below, up_to = (negatives.take(rows, axis=0) for rows in (self.below, self.up_to))
+        pairs = np.einsum("nr,nr->r", own, below + up_to) / 2  # a tie counts half
+        return divide(pairs, own.sum(axis=0) * negatives[-1])
 
 
-def _sums_at(cuts: NDArray[np.int64], values: Floats) -> Floats:
-    """Return the sums of the first rows of (N, R) values, (len(cuts), R); the first cut is 0."""
-    sums = np.zeros((len(cuts), values.shape[1]))
-    if len(cuts) > 1:
-        np.cumsum(np.add.reduceat(values, cuts[:-1], axis=0), axis=0, out=sums[1:])
+def _running_sums(values: Floats) -> Floats:
+    """Return the sums of the first 0 to N rows of (N, R) values, (N + 1, R)."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
     return sums

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,8 @@ class PatientBootstrap:
         self, patients: NDArray[np.int64], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
     ) -> None:
         self.patients = patients
-        num_patients = int(patients.max(initial=-1)) + 1
-        self._drawn = draw_patients(num_patients, num_resamples, seed)  # (R, P)
+        self.num_patients = int(patients.max(initial=-1)) + 1
+        self._drawn = draw_patients(self.num_patients, num_resamples, seed)  # (R, P)
 
     def resample(self, score: Callable[[Floats], Floats]) -> Floats:
         """Apply a score to the draws, block by block.
@@ -80,6 +81,15 @@ class PatientBootstrap:
         """
         starts = range(0, len(self._drawn), BLOCK)
         return np.concatenate([score(self._drawn[start : start + BLOCK]) for start in starts])
+
+    def resample_columns(self, score: Callable[[Floats], Floats]) -> Floats:
+        """Apply a score to the draws as `resample` does, from (P, up to `BLOCK`)."""
+        return np.concatenate([score(columns) for columns in self._columns])
+
+    @cached_property
+    def _columns(self) -> list[Floats]:
+        starts = range(0, len(self._drawn), BLOCK)
+        return [np.ascontiguousarray(self._drawn[start : start + BLOCK].T) for start in starts]
 
     def sum_by_patient(self, values: NDArray[np.generic], members: Rows | None = None) -> Floats:
         """Add up (N, ...) values over the images of each patient.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cxrmodel.report.figures.registry import (
     draw_data,
     draw_latents,
     draw_numbers,
+    map_of,
     write_reconstructions,
 )
 from cxrmodel.report.measure import measure
@@ -30,6 +32,7 @@ from cxrmodel.storage.layout import (
     TEST_PREDICTIONS_FILE,
     VIEWER_FILE,
 )
+from cxrmodel.threads import beside
 from cxrmodel.training.encoding import load_vae
 
 if TYPE_CHECKING:
@@ -69,26 +72,28 @@ def write_report(
 
     begin("tables of the stages")
     run = read_run(inputs, record)
-    results = measure(run, pixels, seed=config.seed, begin=begin)
-    document = build_document(run, results)
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    (directory / METRICS_FILE).write_text(text)
-    write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
-    write_parts(run, directory / SPLIT_FILE)
-    begin("figures of the metrics")
-    gallery = Gallery(directory / "figures")
-    draw_data(config, run, pixels, gallery)
-    draw_numbers(run, results, gallery)
-    begin("reconstructions")
-    vae = load_vae(inputs.vae)
-    selected = select_images(config, run)
-    examples = {name: reconstruct_selected(few, vae, pixels) for name, few in selected.items()}
-    strips = make_strips(examples)
-    if strips.scale is not None:
-        write_reconstructions(examples, strips.scale.limit, gallery)
-        write_examples(examples.values(), strips.scale.limit, directory / VIEWER_FILE)
-    begin("map of the latents")
-    draw_latents(config, vae, run, results, pixels, gallery)
+    # The map takes as long as all the rest.
+    with beside(partial(map_of, config, run)) as latent_map:
+        results = measure(run, pixels, seed=config.seed, begin=begin)
+        document = build_document(run, results)
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        (directory / METRICS_FILE).write_text(text)
+        write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
+        write_parts(run, directory / SPLIT_FILE)
+        begin("figures of the metrics")
+        gallery = Gallery(directory / "figures")
+        draw_data(config, run, pixels, gallery)
+        draw_numbers(run, results, gallery)
+        begin("reconstructions")
+        vae = load_vae(inputs.vae)
+        selected = select_images(config, run)
+        examples = {name: reconstruct_selected(few, vae, pixels) for name, few in selected.items()}
+        strips = make_strips(examples)
+        if strips.scale is not None:
+            write_reconstructions(examples, strips.scale.limit, gallery)
+            write_examples(examples.values(), strips.scale.limit, directory / VIEWER_FILE)
+        begin("map of the latents")
+        draw_latents(config, vae, run, results, pixels, latent_map.result(), gallery)
     begin("page")
     page = render_page(config, run, results, gallery.figures, strips)
     (directory / REPORT_FILE).write_text(page, encoding="utf-8")

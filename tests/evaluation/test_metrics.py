@@ -98,7 +98,9 @@ def weighted_scores(draw):
 @settings(max_examples=200)
 def test_weighted_scores_equal_scikit_learn(sample):
     labels, scores, weights = sample
-    areas, precisions = Ranking.of(labels, scores).scores(weights.T)
+    areas, precisions = Ranking.of(labels, scores, PatientBootstrap(np.arange(len(labels)))).scores(
+        weights.T
+    )
     for area, precision, weight in zip(areas, precisions, weights, strict=True):
         positives, negatives = weight[labels == 1].sum(), weight[labels == 0].sum()
         if not positives:

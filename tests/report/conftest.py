@@ -32,10 +32,10 @@ class ArrayPixels:
 
     def __init__(self, names: list[str], images: np.ndarray) -> None:
         self.names, self.images, self.size = names, images, images.shape[-1]
+        self._rows = {name: row for row, name in enumerate(names)}
 
     def rows_of(self, images):
-        known = {name: row for row, name in enumerate(self.names)}
-        return np.array([known[image] for image in images], dtype=np.int64)
+        return np.array([self._rows[image] for image in images], dtype=np.int64)
 
     def read(self, rows):
         return self.images[rows]

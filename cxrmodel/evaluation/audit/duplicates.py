@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.evaluation.perceptual_hash import nearest_distances
+from cxrmodel.evaluation.perceptual_hash import nearest_within
 from cxrmodel.evaluation.resolution import shrink, to_unit
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def find_duplicates(images: pd.DataFrame, hashes: NDArray[np.uint8], pixels: Pix
         for one, two in _equal_checksums(images, of_test, of_others)
         if np.array_equal(*_read(pixels, names[one], names[two]))
     ]
-    rows, distances = nearest_distances(hashes[of_test], hashes[of_others])
+    rows, distances = nearest_within(hashes[of_test], hashes[of_others], NEAR_BITS)
     known = {test for test, _ in exact}
     candidates = [
         (str(names[of_test[row]]), str(names[of_others[rows[row]]]))

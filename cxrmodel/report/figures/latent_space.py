@@ -22,7 +22,6 @@ PANEL_IN = 4.9
 PANEL_ASPECTS = (0.5, 0.9)  # height over width: as the map is, within reason
 NUM_TURNS = 20
 MAX_CHECKED, NUM_CHECKED_NEIGHBOURS = 2_000, 10
-MANY_POINTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def map_latents(
     used = usable_perplexity(perplexity, count)
     start = "pca" if mu.shape[1] > 1 else "random"
     embedding = TSNE(perplexity=used, init=start, random_state=seed)
-    # Sums of more than two threads round in the order in which they end: another map each time.
-    # Few points leave even two threads waiting for each other.
-    with threadpool_limits(limits=2 if count > MANY_POINTS else 1, user_api="openmp"):
+    # Other computations use the other cores. Sums of more than two threads would also round in the
+    # order in which they end: another map each time.
+    with threadpool_limits(limits=1, user_api="openmp"):
         points = embedding.fit_transform(mu[rows])
     checked = slice(0, MAX_CHECKED)  # the rows are in random order
     num_neighbours = min(NUM_CHECKED_NEIGHBOURS, (len(rows[checked]) - 1) // 2)

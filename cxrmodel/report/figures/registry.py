@@ -26,7 +26,12 @@ from cxrmodel.report.figures.latent_images import (
     sample_rows,
     traversal_rows,
 )
-from cxrmodel.report.figures.latent_space import draw_kl_per_dimension, draw_latent_map, map_latents
+from cxrmodel.report.figures.latent_space import (
+    LatentMap,
+    draw_kl_per_dimension,
+    draw_latent_map,
+    map_latents,
+)
 from cxrmodel.report.figures.panels import (
     draw_cooccurrence,
     draw_precision_recall,
@@ -198,10 +203,12 @@ def write_reconstructions(
 
 
 def draw_latents(
-    config: ReportConfig, vae: VAE, run: Run, results: Results, pixels: Pixels, gallery: Gallery
-) -> None:
+    config: ReportConfig, vae: VAE, run: Run, results: Results, pixels: Pixels,
+    latent_map: LatentMap | None, gallery: Gallery,
+) -> None:  # fmt: skip
     """Draw a map of the latents, images that show what they mean, and what each one carries."""
-    _draw_map(config, run, gallery)
+    if latent_map is not None:
+        draw_map(latent_map, config, run, gallery)
     _draw_decoded(config, vae, results, gallery)
     if run.in_test.any():
         rows = neighbour_rows(config, latent_columns(run.latents, "mu"), run, pixels)
@@ -263,15 +270,18 @@ def _draw_decoded(config: ReportConfig, vae: VAE, results: Results, gallery: Gal
     )
 
 
-def _draw_map(config: ReportConfig, run: Run, gallery: Gallery) -> None:
-    found = map_latents(
-        run.latents.filter(regex=r"^mu_\d+$").to_numpy(dtype=np.float32),
+def map_of(config: ReportConfig, run: Run) -> LatentMap | None:
+    """Return the map of a run's latents, None where there are too few or all are the same."""
+    return map_latents(
+        latent_columns(run.latents, "mu").astype(np.float32),
         max_points=config.tsne_points,
         perplexity=config.tsne_perplexity,
         seed=config.seed,
     )
-    if found is None:
-        return
+
+
+def draw_map(found: LatentMap, config: ReportConfig, run: Run, gallery: Gallery) -> None:
+    """Draw the map, coloured by what is known of the images."""
     drawn = run.images.iloc[found.rows]
     colourings = _colourings(drawn)
     by = [BY[title] for title in colourings if title in BY]

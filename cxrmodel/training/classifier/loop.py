@@ -83,12 +83,13 @@ def train_classifier(
     for epoch in range(1, config.epochs + 1):
         order = torch.from_numpy(epoch_order(config.seed, epoch - 1, len(latents))).to(device)
         total = torch.zeros((), device=device)
-        for rows in torch.split(order, config.batch_size):
-            mean = loss(model(latents[rows]), labels[rows])
+        batches = (torch.split(part[order], config.batch_size) for part in (latents, labels))
+        for batch, known in zip(*batches, strict=True):
+            mean = loss(model(batch), known)
             mean.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            total += mean.detach() * len(rows)
+            total += mean.detach() * len(batch)
         train_loss = float(total) / len(latents)
         record = _validated(config, model, loss, val_latents, val_labels, epoch, train_loss)
         history.append(record)

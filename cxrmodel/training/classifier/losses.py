@@ -33,14 +33,14 @@ def make_loss(name: Literal["bce", "balanced", "asymmetric"], train_labels: Tens
     weights = positive_weights(train_labels) if name == "balanced" else None
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        weight = None if weights is None else weights.expand_as(logits)
         known = ~labels.isnan()
+        if not known.all():  # picking costs as much as the rest
+            logits, labels = logits[known], labels[known]
+            weight = None if weight is None else weight[known]
         if name == "asymmetric":
-            return asymmetric_loss(logits[known], labels[known])
-        return functional.binary_cross_entropy_with_logits(
-            logits[known],
-            labels[known],
-            pos_weight=None if weights is None else weights.expand_as(logits)[known],
-        )
+            return asymmetric_loss(logits, labels)
+        return functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
 
     return loss
 

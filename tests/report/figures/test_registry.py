@@ -5,7 +5,7 @@ import pytest
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.report.figures.gallery import Gallery
-from cxrmodel.report.figures.registry import _draw_map
+from cxrmodel.report.figures.registry import draw_map, map_of
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def caption(run, tmp_path):
         columns = {name: pd.Series(None, run.images.index, dtype="object") for name in unknown}
         changed = type(run)(**{**vars(run), "images": run.images.assign(**columns)})
         gallery = Gallery(tmp_path)
-        _draw_map(ReportConfig(tsne_points=60), changed, gallery)
+        config = ReportConfig(tsne_points=60)
+        draw_map(map_of(config, changed), config, changed, gallery)
         return gallery.figures[0].caption
 
     return draw
