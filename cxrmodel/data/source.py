@@ -97,14 +97,17 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
         place = _with_archives(place, files)
         root = Root(place)
         files = root.files()
-    images = [file for file in files if is_image(file.uri)]
+    images: list[ListedFile] = []
+    others: list[ListedFile] = []
+    for file in files:
+        (images if is_image(file.uri) else others).append(file)
     if not images:
         raise DataError(_no_images(root))
     images = _chosen(images, config.images, root)
     entries = _read_entries(config, root, files, images)
     tables = {_entries_file(number): each for number, each in enumerate(entries.values())}
     for names in (TRAIN_VAL_LISTS, TEST_LISTS, BOX_LISTS):
-        uri = _official_file(files, names)
+        uri = _official_file(others, names)
         if uri is not None:
             tables[names[0]] = root.read_required(uri)
     fingerprint = _fingerprint(tables, images, salt)
@@ -202,8 +205,8 @@ def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: by
         digest.update(f"salt {hashlib.sha256(salt).hexdigest()}\n".encode())
     for name, content in sorted(tables.items()):
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
-    for image in images:
-        digest.update(f"{image.uri}\0{image.bytes}\0{image.version}\n".encode())
+    lines = [f"{image.uri}\0{image.bytes}\0{image.version}\n" for image in images]
+    digest.update("".join(lines).encode())
     return digest.hexdigest()
 
 

@@ -191,8 +191,9 @@ def described(image: pd.Series, **known: pd.Series) -> pd.DataFrame:
 
 def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
     """Return each text's value; a distinct text is parsed once."""
-    distinct = {text: parse(str(text)) for text in texts.unique()}
-    return texts.map(distinct)
+    numbers, distinct = pd.factorize(texts, use_na_sentinel=False)
+    values = pd.Series([parse(str(text)) for text in distinct])
+    return values.take(numbers).set_axis(texts.index)
 
 
 def parse_patient_id(text: str) -> str:
