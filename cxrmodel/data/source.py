@@ -119,10 +119,13 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
 def _scan_several(config: DataConfig, scratch: Path) -> Source:
     """Return a joint snapshot of several data sets, each with a name of its own."""
     parts: list[Source] = []
-    for one in config.of_sources():
+    taken = {source.name for source in config.sources}
+    for named, one in zip(config.sources, config.of_sources(), strict=True):
         part = scan_source(one, scratch)
-        same = sum(other.name.partition(" ")[0] == part.name for other in parts)
-        parts.append(replace(part, name=f"{part.name} {same + 1}" if same else part.name))
+        numbered = (f"{part.name} {number}" if number > 1 else part.name for number in count(1))
+        name = named.name or next(each for each in numbered if each not in taken)
+        taken.add(name)
+        parts.append(replace(part, name=name))
     digest = hashlib.sha256("".join(f"{x.name} {x.fingerprint}\n" for x in parts).encode())
     root = joint_root({part.name: part.root for part in parts})
     return Source(root, digest.hexdigest(), scratch / "sources", parts=tuple(parts))
