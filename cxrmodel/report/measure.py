@@ -168,9 +168,12 @@ def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
     positive, known = (train.labels == 1).sum(axis=0), train.known.sum(axis=0)
     prevalence = positive / np.maximum(known, 1)
     constants = {"prevalence": prevalence, "all_positive": np.ones(len(known))}
+    fitted = dict(run.baseline_predictions)
+    if not run.known_of_people:
+        fitted.pop("metadata", None)  # it had nothing to learn from
     return {
         **_fit_pca_network(run),
-        **run.baseline_predictions,
+        **fitted,
         **{
             name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
             for name, constant in constants.items()

@@ -93,6 +93,33 @@ def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | No
     return found
 
 
+def probed(results: Results) -> str:
+    """Say what a linear model of the latents tells of people, of what is known of them."""
+    found = results.audit.probes
+    names = {"view": ("the view", "AUROC"), "sex": ("the sex", "AUROC"), "age": ("the age", "R²")}
+    told = [
+        f"{called} ({score} {number(found[kind].value)}"
+        f"{', ' + interval(found[kind].interval) if found[kind].interval else ''})"
+        for kind, (called, score) in names.items()
+        if found[kind].value is not None
+    ]
+    untold = [
+        f"{called} ({found[kind].reason})"
+        for kind, (called, _) in names.items()
+        if found[kind].value is None
+    ]
+    return " ".join(
+        [
+            *(
+                [f"A linear model of the latents predicts {_join(told)} of test images."]
+                if told
+                else []
+            ),
+            *([f"Whether the latents tell {_join(untold)} cannot be said."] if untold else []),
+        ]
+    )
+
+
 def nothing_classified(run: Run) -> str:
     """Say why there is no classifier; empty where there is one."""
     if run.predictions["test"].pathologies:
@@ -129,7 +156,7 @@ def verdict(results: Results) -> str:
         if name == "patient_memory" and not results.leaking_test_fraction:
             continue  # it is chance where patients are apart
         if name == "metadata" and not _knows_metadata(results):
-            continue
+            continue  # it is chance where nothing is known of the test images
         difference = results.differences.get(name, {}).get("auroc")
         if difference is not None and difference.value is not None:
             groups[difference.verdict].append(f"{called} ({_difference(difference)})")
