@@ -156,7 +156,8 @@ def ledger(
         "reason": [str(reasons)] * len(images) if one_for_all else reasons,
         "detail": details,
     }
-    return pd.DataFrame({name: pd.array(each, dtype="str") for name, each in columns.items()})
+    texts = {name: pd.Series(each, dtype="str").array for name, each in columns.items()}
+    return pd.DataFrame(texts)
 
 
 def write_ledger(rows: pd.DataFrame, directory: Path) -> None:
