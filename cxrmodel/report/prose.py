@@ -16,7 +16,7 @@ MODELS = {  # in the order in which they are listed, the hardest to beat first
     "classifier": "Classifier on latents",
     "pca_network": "PCA + the same network",
     "pca_logistic": "PCA + logistic regression",
-    "metadata": "Age, sex and view, no pixel",
+    "metadata": "{known}, no pixel",
     "patient_memory": "Memory of the patient's other labels",
     "prevalence": "Prevalence in train",
     "all_positive": "Everything called positive",
@@ -28,7 +28,7 @@ ANOMALIES = {
 }
 RIVALS = {  # the baselines that the verdict names, and what it calls them
     "all_positive": "chance",
-    "metadata": "age, sex and view without a pixel",
+    "metadata": "{known} without a pixel",
     "patient_memory": "a memory of the patient's other labels",
     "pca_logistic": "principal components with logistic regressions",
     "pca_network": "principal components with the same network",
@@ -89,7 +89,9 @@ def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | No
         if key == "classifier":
             found.append((name, results.classifier, None))
         elif key in results.baselines:  # else there was nothing to fit it on
-            found.append((name, results.baselines[key], results.differences[key]["auroc"]))
+            known = _join(list(results.known_of_people)).capitalize()
+            lead = results.differences[key]["auroc"]
+            found.append((name.format(known=known), results.baselines[key], lead))
     return found
 
 
@@ -159,7 +161,8 @@ def verdict(results: Results) -> str:
             continue  # it is chance where nothing is known of the test images
         difference = results.differences.get(name, {}).get("auroc")
         if difference is not None and difference.value is not None:
-            groups[difference.verdict].append(f"{called} ({_difference(difference)})")
+            rival = called.format(known=_join(list(results.known_of_people)))
+            groups[difference.verdict].append(f"{rival} ({_difference(difference)})")
     claims = [f"{CLAIMS[kind]} {_join(rivals)}" for kind, rivals in groups.items() if rivals]
     return (
         f"The classifier on the latents (macro AUROC {number(ours)}) {'; it '.join(claims)}. "

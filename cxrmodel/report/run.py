@@ -147,9 +147,9 @@ class Run:
         return int(self.latents.columns.str.match(r"^mu_\d+$").sum())
 
     @property
-    def known_of_people(self) -> list[str]:
+    def known_of_people(self) -> tuple[str, ...]:
         """Which of `age`, `sex` and `view` is known of any image."""
-        return [name for name in ("age", "sex", "view") if self.images[name].notna().any()]
+        return tuple(x for x in ("age", "sex", "view") if self.images[x].notna().any())
 
     @property
     def in_test(self) -> NDArray[np.bool_]:
