@@ -105,21 +105,16 @@ def probed(results: Results) -> str:
         for kind, (called, score) in names.items()
         if found[kind].value is not None
     ]
-    untold = [
-        f"{called} ({found[kind].reason})"
-        for kind, (called, _) in names.items()
-        if found[kind].value is None
-    ]
-    return " ".join(
-        [
-            *(
-                [f"A linear model of the latents predicts {_join(told)} of test images."]
-                if told
-                else []
-            ),
-            *([f"Whether the latents tell {_join(untold)} cannot be said."] if untold else []),
-        ]
-    )
+    untold: dict[str, list[str]] = {}
+    for kind, (called, _) in names.items():
+        if found[kind].value is None:
+            untold.setdefault(found[kind].reason or "", []).append(called)
+    sentences = []
+    if told:
+        sentences.append(f"A linear model of the latents predicts {_join(told)} of test images.")
+    for reason, those in untold.items():
+        sentences.append(f"Whether the latents tell {_join(those)} cannot be said: {reason}.")
+    return " ".join(sentences)
 
 
 def nothing_classified(run: Run) -> str:

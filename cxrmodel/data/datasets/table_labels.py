@@ -91,13 +91,18 @@ def read_findings(
     if of_names and of_names[0] not in marked:
         return _from_names(texts[of_names[0]], of_names[0], config.columns.separator, name)
     no_finding = next((each for each in marked if each.casefold() in NO_FINDING), None)
-    others = [each for each in found if each not in guessed and not columns]
+    others = [] if columns else [each for each in found if each not in guessed]
+    never = [] if columns else [x for x in marked if marks[x] == {0} and x != no_finding]
     columns = columns or [each for each in guessed if each not in RESERVED]
     labels = [each for each in columns if each != no_finding]
     findings = _from_marks(texts, labels, no_finding, config)
-    if not others:
-        return findings
-    said = f"{findings.said} (not from {column_list(others, SHOWN_NAMES)}, by the name)"
+    reasons = {"by the name": others, "where nothing is found": never}
+    left_out = [
+        f"not from {column_list(those, SHOWN_NAMES)}, {why}"
+        for why, those in reasons.items()
+        if those
+    ]
+    said = f"{findings.said} ({'; '.join(left_out)})" if left_out else findings.said
     return replace(findings, said=said)
 
 
