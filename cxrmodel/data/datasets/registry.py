@@ -156,7 +156,8 @@ def _with_table(
     """Return the rows with the fields of a joined table, empty where it has no row for them."""
     fields = [field for field in table.columns if field not in table.on]
     more, notes = read_columns(text, table.columns, table.columns, name)
-    more = more.drop_duplicates()
+    if more.duplicated(list(table.on)).any():
+        more = more.drop_duplicates()
     again = more.duplicated(list(table.on))
     if again.any():
         row = more[again].iloc[0]

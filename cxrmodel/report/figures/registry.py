@@ -88,7 +88,7 @@ def draw_numbers(run: Run, results: Results, gallery: Gallery) -> None:
             _draw_panels(run, results, gallery)
         _draw_baselines(results, gallery)
     groups = results.audit.subgroups
-    if groups:
+    if any(group.is_told for group in groups.values()):
         gallery.add(
             "subgroups",
             partial(draw_subgroups, groups),
