@@ -199,7 +199,7 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
     # Synthetic images and several data sets are no one place: a run has to name its own.
     one_place = not config.data.is_synthetic and not config.data.sources
     images = {"root": config.data.root if one_place else ""}
-    rollback = PromoteConfig(device=device, store=store, rollback=True)
+    rollback = PromoteConfig(device=device, store=store, rollback=True, tracking=config.tracking)
     promotion = {**rollback.model_dump(mode="json"), "data": images, "rollback": False}
     anywhere = ScoreConfig(data=ImageRoot(root="."), device=device, store=store)
     scoring = {**anywhere.model_dump(mode="json"), "data": images}

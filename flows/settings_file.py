@@ -159,7 +159,9 @@ def _read_section(
     if not isinstance(node, MappingNode):
         what = f"{before.rstrip('.')} is a section" if before else "settings are sections"
         example = f"`{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value"
-        raise error_at(found.path, node, f"{what}, and here is {kind_of(node)}. Write it as {example}.")
+        raise error_at(
+            found.path, node, f"{what}, and here is {kind_of(node)}. Write it as {example}."
+        )
     refuse_repeated(found.path, node)
     for key, value in node.value:
         name = f"{before}{key.value}"

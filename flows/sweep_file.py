@@ -72,8 +72,7 @@ def read_command(arguments: list[str]) -> tuple[SweepConfig, bool]:
     """
     if not arguments or arguments[0].startswith("-"):
         raise SettingsError(
-            f"The first argument is the file of a sweep, such as {EXAMPLE}.\n"
-            f"See {PROGRAM} --help."
+            f"The first argument is the file of a sweep, such as {EXAMPLE}.\nSee {PROGRAM} --help."
         )
     flags = arguments[1:]
     for flag in flags_of(flags):

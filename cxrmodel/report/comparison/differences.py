@@ -86,7 +86,9 @@ def compare_runs(first: FinishedRun, other: FinishedRun, *, seed: int = 0) -> Co
     else:
         bootstrap = PatientBootstrap(shared.first.predictions.patients, seed=seed)
         scores = [
-            resampled_scores(run, bootstrap, _scored(run) if shared.sentence else reported_scores(run))
+            resampled_scores(
+                run, bootstrap, _scored(run) if shared.sentence else reported_scores(run)
+            )
             for run in (shared.first, shared.other)
         ]
     (macros, aurocs), (its_macros, its_aurocs) = scores

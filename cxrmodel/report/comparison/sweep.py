@@ -167,9 +167,7 @@ def compare_settings(
     patients = tables[reference][0][1].patients
     bootstrap = PatientBootstrap(patients, seed=seed)
     scores = {name: _spreads(parts, bootstrap) for name, parts in tables.items()}
-    settings = [
-        _setting(name, by_setting[name], scores, reference, bootstrap) for name in tables
-    ]
+    settings = [_setting(name, by_setting[name], scores, reference, bootstrap) for name in tables]
     ranked = sorted(
         (one for one in settings if one.scores[choose_by].mean.value is not None),
         key=lambda one: _goodness(choose_by, one.scores[choose_by].mean.value),

@@ -9,17 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cxrmodel.evaluation.metrics import METRICS
+from cxrmodel.evaluation.metrics import HEADLINE_METRICS
 from cxrmodel.report.comparison.page import differing_settings
 from cxrmodel.report.comparison.sweep import L1, SCORES, Spread, SweepResults, as_json
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.figures.sweep import SettingRow, draw_sweep
-from cxrmodel.report.page import make_environment
+from cxrmodel.report.page import make_environment, title_of
 from cxrmodel.report.prose import number
 from cxrmodel.storage.layout import SWEEP_FILE, SWEEP_NUMBERS_FILE
 
-TITLES = {f"macro_{name}": f"Macro {title}" for name, title in METRICS.items()} | {
-    L1: "Reconstruction error (L1)"
+TITLES = {f"macro_{name}": title_of(f"macro_{name}") for name in HEADLINE_METRICS} | {
+    L1: "reconstruction error (L1)"
 }
 DIGITS = {L1: 4}
 VERDICTS = {
@@ -95,9 +95,9 @@ def _figures(results: SweepResults) -> list[Any]:
             "sweep",
             partial(draw_sweep, rows, title),
             section="validation",
-            alt=f"{title} on validation of each setting, and its difference from {rows[0].name}.",
-            caption=f"{title} on validation. Left: each seed (ring) and the mean (dot; the chosen "
-            f"setting's filled in orange). Right: the mean less that of {rows[0].name}, with the "
-            "95 % interval of a bootstrap over patients, paired.",
+            alt=f"Validation of each setting by {title}, and its difference from {rows[0].name}.",
+            caption="Left: the score with each seed (rings) and the mean (dots; orange: chosen). "
+            f"Right: the mean less that of {rows[0].name}, with the 95 % interval of a paired "
+            "bootstrap over patients.",
         )
         return gallery.figures

@@ -62,7 +62,7 @@ def draw_sweep(rows: list[SettingRow], title: str, theme: Theme) -> Figure:
     label_rows(right, rows, are_labelled=False)
     right.axvline(0.0, color=theme.muted, **DASHED)
     for axes, text, unit in (
-        (left, title, "validation; rings: seeds"),
+        (left, "Each setting", f"{title} on validation; rings: seeds"),
         (right, f"Less {names[0]}", "paired, with 95 % interval"),
     ):
         axes.margins(x=0.08)
