@@ -33,6 +33,7 @@ ENVIRONMENT = {  # of the client, unless the environment says otherwise
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # of silence: an upload may take longer
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 MAX_PARAMETERS = 100  # in one request
 DIGEST_TAG = "digest"

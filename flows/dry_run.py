@@ -150,13 +150,13 @@ def _sweep_lines(sweep: SweepConfig, steps: list[Step]) -> Iterator[str]:
     """Say how often each stage would run, what runs share counted once."""
     num_runs = len(sweep.settings) * len(sweep.seeds)
     yield (
-        f"{len(sweep.settings)} settings × {len(sweep.seeds)} seeds: {num_runs} trainings with "
+        f"{len(sweep.settings)} settings and {len(sweep.seeds)} seeds: {num_runs} trainings with "
         f"{len(steps)} stage runs"
     )
     total: Counter[str] = Counter()
     for stage in dict.fromkeys(step.stage for step in steps):
         distinct = {step.identity: step for step in steps if step.stage == stage}
-        counts = Counter(step.state for step in distinct.values())
+        counts: Counter[str] = Counter(step.state for step in distinct.values())
         counts["shared"] = num_runs - len(distinct)
         total += counts
         yield _line(stage, _counted(counts))

@@ -64,18 +64,18 @@ class Spread:
     """A score of one setting over its seeds.
 
     Attributes:
-        values: One per seed; None where it is undefined for one of them.
+        by_seed: One per seed; None where it is undefined for one of them.
         mean: Their mean, with its 95 % interval by patients.
     """
 
-    values: tuple[float, ...] | None
+    by_seed: tuple[float, ...] | None
     mean: Estimate
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, None for a single one."""
-        many = self.values is not None and len(self.values) > 1
-        return statistics.stdev(self.values) if self.values and many else None
+        many = self.by_seed is not None and len(self.by_seed) > 1
+        return statistics.stdev(self.by_seed) if self.by_seed and many else None
 
     @classmethod
     def of(cls, scores: Sequence[Estimate], bootstrap: PatientBootstrap) -> Spread:
@@ -248,7 +248,7 @@ def _setting(
         for score, own in scores[name].items():
             other = scores[reference][score]
             changes[score] = bootstrap.difference(own.mean, other.mean)
-            pairs = zip(own.values or (), other.values or (), strict=False)
+            pairs = zip(own.by_seed or (), other.by_seed or (), strict=False)
             wins[score] = sum(_goodness(score, a) > _goodness(score, b) for a, b in pairs)
     return Setting(name, tuple(runs), scores[name], changes, wins)
 
@@ -310,7 +310,7 @@ def as_json(results: SweepResults) -> dict[str, Any]:
 
 
 def _spread(found: Spread) -> dict[str, Any]:
-    values = list(found.values) if found.values is not None else None
+    values = list(found.by_seed) if found.by_seed is not None else None
     return {"values": values, "deviation": found.deviation, **_numbers(found.mean)}
 
 

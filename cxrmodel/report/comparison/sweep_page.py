@@ -79,14 +79,14 @@ def _figures(results: SweepResults) -> list[Any]:
     rows = [
         SettingRow(
             one.name,
-            one.scores[results.choose_by].values or (),
+            one.scores[results.choose_by].by_seed or (),
             one.scores[results.choose_by].mean,
             one.changes.get(results.choose_by),
             is_chosen=one is results.chosen,
         )
         for one in results.settings
     ]
-    if not any(row.values for row in rows):
+    if not any(row.by_seed for row in rows):
         return []
     title = TITLES[results.choose_by]
     with TemporaryDirectory() as folder:

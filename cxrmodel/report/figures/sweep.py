@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -25,14 +26,14 @@ class SettingRow:
 
     Attributes:
         name: Of the setting.
-        values: Its score with each seed; none where it is undefined.
+        by_seed: Its score with each seed; none where it is undefined.
         mean: Their mean.
         change: The mean less that of the first row, None for that row itself.
         is_chosen: Whether the sweep has chosen it.
     """
 
     name: str
-    values: tuple[float, ...]
+    by_seed: tuple[float, ...]
     mean: Estimate
     change: Estimate | None
     is_chosen: bool
@@ -50,11 +51,11 @@ def draw_sweep(rows: list[SettingRow], title: str, theme: Theme) -> Figure:
     room = max(MODELS.left, *(text_width_in(name) + ROOM_IN for name in names))
     figure, (left, right) = replace(MODELS, left=room).panels(len(rows), 2)
     line = {"linewidth": 1.8}
+    ring: dict[str, Any] = {"markersize": 4.2, "markerfacecolor": "none", "color": theme.third}
     for height, row in zip(heights_of(rows), rows, strict=True):
         colour = theme.second if row.is_chosen else theme.first
         dot = {"marker": "o", "markersize": 6, "markerfacecolor": colour}
-        ring = {"marker": "o", "markersize": 4.2, "markerfacecolor": "none", "linestyle": ""}
-        left.plot(row.values, [height] * len(row.values), color=theme.third, **ring)
+        left.plot(row.by_seed, [height] * len(row.by_seed), "o", **ring)
         draw_estimate(left, Estimate(row.mean.value), height, colour, line, dot)
         if row.change is not None:
             draw_estimate(right, row.change, height, colour, line, dot)
