@@ -20,6 +20,7 @@ SEEDED = ("vae", "classifier")
 """Sections whose `seed` is that of the sweep."""
 
 MAX_NAME_CHARS = 60
+MAX_SEEDS = 100
 
 
 class SweepRun(NamedTuple):
@@ -53,7 +54,11 @@ class SweepConfig(Section):
     @field_validator("seeds", mode="before")
     @classmethod
     def _as_many_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            return value
+        if value > MAX_SEEDS:
+            raise ValueError(f"It is the number of seeds, up to {MAX_SEEDS}; a list names them.")
+        return tuple(range(value))
 
     @field_validator("seeds")
     @classmethod

@@ -89,7 +89,7 @@ def compose_file(path: Path, given_as: str) -> Node:
     except RecursionError as error:
         raise SettingsFileError(f"{path}: its values are nested too deeply.") from error
     if root is None:
-        raise SettingsFileError(f"{path}: it is empty. Give it settings, or leave {given_as} out.")
+        raise SettingsFileError(f"{path}: it is empty. Write settings in it, or do not name it.")
     _check_size(path, root)
     return root
 

@@ -105,7 +105,7 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises:
         SettingsFileError: It cannot be read, or is no sweep; the message says on which line.
     """
-    root = compose_file(path, "The file of the sweep")
+    root = compose_file(path, "The sweep")
     fields = _fields(path, root)
     if "settings" not in fields:
         raise error_at(path, root, "there are no settings to compare. Give `settings: {…}`.")

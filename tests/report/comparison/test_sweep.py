@@ -102,9 +102,7 @@ def test_the_interval_is_that_of_the_difference_of_means(runs):
     assert found.settings[0].scores["l1"].deviation is None
 
 
-@pytest.mark.parametrize(
-    "choose_by, chosen", [("macro_auroc", "<better>"), ("l1", "equal")]
-)
+@pytest.mark.parametrize("choose_by, chosen", [("macro_auroc", "<better>"), ("l1", "equal")])
 def test_test_is_read_for_the_chosen_setting_alone(runs, choose_by, chosen):
     for run in runs:
         if run.setting != chosen:
