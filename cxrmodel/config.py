@@ -36,8 +36,10 @@ DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
 SCORES_FOLDER = "_scores"
+SWEEPS_FOLDER = "_sweeps"
 STORE_FOLDERS = (
-    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER
+    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER,
+    SWEEPS_FOLDER,
 )  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 
@@ -66,6 +68,17 @@ def _known_device(name: str) -> str:
     if not re.fullmatch(DEVICE, name):
         raise ValueError(not_one_of(name, DEVICES))
     return name
+
+
+def _tracking_server(text: str) -> str:
+    if not re.match(r"https?://[^/]", text):
+        raise ValueError("It is no URL of a server, such as https://mlflow.example.org.")
+    if "@" in text.split("/")[2]:
+        raise ValueError(
+            "It must not carry credentials. Set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment."
+        )
+    return normal_place(text)
 
 
 class ColumnsConfig(Section):
@@ -438,6 +451,17 @@ class RuntimeConfig(Section):
         return self
 
 
+class TrackingConfig(Section):
+    """An MLflow server that is told of runs and models; no result depends on it."""
+
+    mlflow_uri: Annotated[str, AfterValidator(_tracking_server)] | None = None
+    """URL of the server, such as https://mlflow.example.org. Needs the `mlflow` extra; its
+    credentials are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."""
+
+    name: str = Field("cxrmodel", pattern=r"^[\w.-]+$", max_length=60)
+    """Name of the experiment, and of the registered model."""
+
+
 class PipelineConfig(Section):
     """All settings of a run."""
 
@@ -453,6 +477,7 @@ class PipelineConfig(Section):
     report: ReportConfig = ReportConfig()
     store: Annotated[StoreConfig, KEY_EXEMPT] = StoreConfig()
     runtime: Annotated[RuntimeConfig, KEY_EXEMPT] = RuntimeConfig()
+    tracking: Annotated[TrackingConfig, KEY_EXEMPT] = TrackingConfig()
 
     @model_validator(mode="after")
     def _places_lie_apart(self) -> Self:

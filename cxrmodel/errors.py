@@ -67,3 +67,7 @@ class DivergedError(CxrModelError):
 
 class DamagedArtifactError(CxrModelError):
     """A stored file is missing, or of another size or checksum than its manifest says."""
+
+
+class TrackingError(CxrModelError):
+    """A tracking server does not answer, or refuses what it is told."""

@@ -24,6 +24,7 @@ from deployments.target import Target
 from flows.main import train_pipeline
 from flows.promote import promote_bundle
 from flows.score import score_images
+from flows.sweep import sweep_settings
 
 # A server that is down for some minutes must not end a healthy run. Prefect's client doubles its
 # wait after each failed request, so heartbeats may pause for twice as long as the server was down.
@@ -31,7 +32,7 @@ DEAD_AFTER = timedelta(seconds=10 * HEARTBEAT_S)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Scheduled")
 NO_BLOCK = UUID(int=0)
-EVERY_FLOW = (train_pipeline, score_images, promote_bundle)
+EVERY_FLOW = (train_pipeline, score_images, promote_bundle, sweep_settings)
 DEAD_RUNS, FAILURES, REPORTS = "cxrmodel-dead-runs", "cxrmodel-failures", "cxrmodel-reports"
 
 

@@ -26,12 +26,14 @@ from cxrmodel.config import (
     VAEConfig,
 )
 from cxrmodel.inference.use_config import ImageRoot, PromoteConfig, ScoreConfig
+from cxrmodel.sweep_config import SweepConfig
 from deployments.pools import records_environment
 from deployments.reconcile import found
 from deployments.target import Target
 from flows.main import train_pipeline
 from flows.promote import promote_bundle
 from flows.score import score_images
+from flows.sweep import sweep_settings
 
 WEEKLY, HOURLY = "weekly", "hourly"
 SCHEDULES = {
@@ -199,10 +201,11 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
     # Synthetic images and several data sets are no one place: a run has to name its own.
     one_place = not config.data.is_synthetic and not config.data.sources
     images = {"root": config.data.root if one_place else ""}
-    rollback = PromoteConfig(device=device, store=store, rollback=True)
+    rollback = PromoteConfig(device=device, store=store, rollback=True, tracking=config.tracking)
     promotion = {**rollback.model_dump(mode="json"), "data": images, "rollback": False}
     anywhere = ScoreConfig(data=ImageRoot(root="."), device=device, store=store)
     scoring = {**anywhere.model_dump(mode="json"), "data": images}
+    sweep = SweepConfig(base=config, settings={"as deployed": {}})
     return [
         Deployment(
             "train", train_pipeline, config, target, "Trains on demand.",
@@ -230,5 +233,10 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
             "promote", promote_bundle, config, target,
             "Compares a challenger with the champion, and gives it the alias or not.",
             parameters={"config": promotion}, tags=("gpu",),
+        ),
+        Deployment(
+            "sweep", sweep_settings, config, target,
+            "Compares settings over several seeds; as it is deployed, one setting with three.",
+            parameters={"config": sweep.model_dump(mode="json")}, tags=("gpu",),
         ),
     ]  # fmt: skip

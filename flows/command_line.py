@@ -176,13 +176,19 @@ def _settings_file(arguments: list[str]) -> SettingsFile | None:
         raise SettingsError(f"--config: {error}") from error
 
 
-def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str] = ()) -> Request:
+def parse(
+    arguments: list[str],
+    program: str = PROGRAM,
+    more_flags: Sequence[str] = (),
+    file: SettingsFile | None = None,
+) -> Request:
     """Return the settings, the stages to refresh, and whether only to plan.
 
     Args:
         arguments: Of the command line.
         program: The command, as help is asked of it.
         more_flags: Further flags of the program, for suggestions.
+        file: What the flags override, instead of the file of `--config`.
 
     Raises:
         SettingsError: A setting is unknown or has an impossible value, or the file of `--config`
@@ -190,13 +196,13 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
     """
     try:
         _refuse_unknown(arguments, more_flags)
-        file = _settings_file(arguments)
+        file = file or _settings_file(arguments)
         settings = _CommandLine(_arguments=arguments, _file=file)  # type: ignore[call-arg]
         sections = {name: getattr(settings, name) for name in PipelineConfig.model_fields}
         config = PipelineConfig(**sections)
         make_objective(config.vae)  # its names are the library's, not the settings' own
     except ValidationError as error:
-        raise SettingsError(_explain_settings(error, file, arguments)) from error
+        raise SettingsError(explain_settings(error, file, arguments)) from error
     except SettingsFileError:
         raise  # help on flags is no help with a file
     except SettingsError as error:
@@ -207,7 +213,7 @@ def parse(arguments: list[str], program: str = PROGRAM, more_flags: Sequence[str
 
 
 def _refuse_unknown(arguments: list[str], more_flags: Sequence[str]) -> None:
-    for flag in _flags_of(arguments):
+    for flag in flags_of(arguments):
         if flag.removeprefix("--") in SECTIONS:
             raise SettingsError(f"{flag} is a section: its settings are given as {flag}.NAME")
         if flag not in FLAGS:
@@ -215,7 +221,8 @@ def _refuse_unknown(arguments: list[str], more_flags: Sequence[str]) -> None:
             raise SettingsError(f"{flag}: there is no such flag{guess}")
 
 
-def _flags_of(arguments: list[str]) -> list[str]:
+def flags_of(arguments: list[str]) -> list[str]:
+    """Return the flags among the words of a command line."""
     return [word.partition("=")[0] for word in arguments if word.startswith("--")]
 
 
@@ -231,11 +238,11 @@ def _with_help(error: SettingsError, program: str) -> SettingsError:
     return SettingsError(f"{text}{hint}\nSee {program} --help for every setting.")
 
 
-def _explain_settings(
+def explain_settings(
     error: ValidationError, file: SettingsFile | None, arguments: list[str]
 ) -> str:
     """Return a line per problem: which setting, where it was given, and what is wrong."""
-    given = _flags_of(arguments)
+    given = flags_of(arguments)
     of_file = [name for name in (file.lines if file else ()) if f"--{name}" not in given]
     lines = []
     for name, text in problems_of(error, [*SETTINGS, "refresh", "dry-run"]):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +31,7 @@ from cxrmodel.storage.layout import (
     OK,
 )
 from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.sweep_config import SweepConfig
 from cxrmodel.training.devices import resolve_device, resolve_precision
 from cxrmodel.training.vae.auto_settings import (
     STATES_PER_WEIGHT,
@@ -39,7 +42,15 @@ from cxrmodel.training.vae.auto_settings import (
 )
 from cxrmodel.training.vae.objective import make_objective
 from cxrmodel.training.vae.state import initial_vae
-from tasks.engine.preview import CACHED, Plan, PlannedStore, Step, Unknown
+from tasks.engine.preview import (
+    CACHED,
+    UNKNOWN,
+    WOULD_RUN,
+    Plan,
+    PlannedStore,
+    Step,
+    Unknown,
+)
 from tasks.engine.records import open_records
 from tasks.source import phantom_root
 
@@ -112,6 +123,50 @@ def describe_run(config: PipelineConfig, refresh: tuple[Stage, ...], stages: Sta
         table = _split_table(config, store.scratch)
         plan.walk(lambda: stages(config, source, table, store))
         return "\n".join([*_stage_lines(plan), "", *_need_lines(config, plan, store, table)])
+
+
+def describe_sweep(sweep: SweepConfig, stages: Stages) -> str:
+    """Return what a sweep would do; nothing is kept, here or in the store.
+
+    Args:
+        sweep: The sweep.
+        stages: The pipeline, from the index to the report.
+
+    Raises:
+        DataError: There is no usable data set.
+        SplitError: It cannot be split as asked.
+    """
+    with tempfile.TemporaryDirectory(prefix="cxrmodel-dry-run-") as folder:
+        store = PlannedStore(sweep.base.store.root, folder)
+        source = cast("Source", _source(sweep.base, Path(folder)))
+        table = _split_table(sweep.base, store.scratch)
+        plan = Plan(open_records(sweep.base.store.root), store, ())
+        for run in sweep.runs():
+            plan.walk(partial(stages, run.config, source, table, store))
+    return "\n".join(_sweep_lines(sweep, plan.steps))
+
+
+def _sweep_lines(sweep: SweepConfig, steps: list[Step]) -> Iterator[str]:
+    """Say how often each stage would run, what runs share counted once."""
+    num_runs = len(sweep.settings) * len(sweep.seeds)
+    yield (
+        f"{len(sweep.settings)} settings and {len(sweep.seeds)} seeds: {num_runs} trainings with "
+        f"{len(steps)} stage runs"
+    )
+    total: Counter[str] = Counter()
+    for stage in dict.fromkeys(step.stage for step in steps):
+        distinct = {step.identity: step for step in steps if step.stage == stage}
+        counts: Counter[str] = Counter(step.state for step in distinct.values())
+        counts["shared"] = num_runs - len(distinct)
+        total += counts
+        yield _line(stage, _counted(counts))
+    yield ""
+    yield _line("together", _counted(total))
+
+
+def _counted(counts: Counter[str]) -> str:
+    words = {"shared": "shared", CACHED: "cached", WOULD_RUN: "would run", UNKNOWN: "unknown"}
+    return ", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts[name])
 
 
 def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:

@@ -31,6 +31,7 @@ from cxrmodel.storage.layout import (
     VAE_WEIGHTS_FILE,
 )
 from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.tracking import check_tracking
 from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
 from flows.promote import promote_bundle
@@ -46,6 +47,7 @@ from tasks.report import report_run
 from tasks.results import show_results
 from tasks.source import find_source, find_split_table
 from tasks.split import split_patients
+from tasks.tracking import track_training
 from tasks.vae import train_vae
 
 
@@ -67,6 +69,7 @@ def train_pipeline(
         References of the report and of the bundle, which is the model to use.
     """
     make_objective(config.vae)  # a misspelt name is told now, not once the images are decoded
+    check_tracking(config.tracking)
     show_library_logs()
     if promote:
         warn_of_moving_parts(config.split)
@@ -77,6 +80,8 @@ def train_pipeline(
     report, bundle = stages["report"], stages["bundle"]
     excluding = [artifact for artifact in stages.values() if EXCLUDED_FILE in artifact.files]
     show_results(report, bundle, excluding, store)
+    if config.tracking.mlflow_uri:
+        track_training(config, report, bundle, store)
     if promote:
         promote_bundle(
             PromoteConfig(
@@ -85,6 +90,7 @@ def train_pipeline(
                 data=ImageRoot(root=source.root),
                 device=config.runtime.device_here,
                 store=config.store,
+                tracking=config.tracking,
             ),
             must_judge=False,
         )

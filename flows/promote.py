@@ -15,9 +15,11 @@ from prefect.settings import PREFECT_UI_URL
 from cxrmodel.errors import NothingToJudgeError
 from cxrmodel.inference.promotion import contest_text
 from cxrmodel.inference.use_config import PromoteConfig
+from cxrmodel.tracking import check_tracking
 from flows.flags import run_command
 from tasks.engine.progress import show_library_logs
 from tasks.promote import compare_with_champion, give_alias, roll_back_alias
+from tasks.tracking import track_alias
 
 APPROVAL_S = 7 * 24 * 3600
 POLL_S = 5
@@ -45,6 +47,14 @@ def promote_bundle(config: PromoteConfig, must_judge: bool = True) -> dict[str, 
         What was done, in words, by what it is.
     """
     show_library_logs()
+    check_tracking(config.tracking)
+    done = _roll_back_or_contest(config)
+    if config.tracking.mlflow_uri and "refused" not in done:
+        track_alias(config)
+    return done
+
+
+def _roll_back_or_contest(config: PromoteConfig) -> dict[str, str]:
     if config.rollback:
         return roll_back_alias(config)
     if config.require_approval and not PREFECT_UI_URL.value():

@@ -38,18 +38,50 @@ class SettingsFile(NamedTuple):
     lines: dict[str, int]
 
 
-def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
+def read_settings_file(
+    path: Path, names: Iterable[str], given_as: str = "--config"
+) -> SettingsFile:
     """Read a file of settings.
 
     Args:
         path: The file.
         names: Dotted names of all settings; sections and their settings.
+        given_as: What named it, for an error.
 
     Raises:
         SettingsFileError: There is no such file, it is not YAML, or it holds anything but
             sections with settings, each once.
     """
-    text = _text(path)
+    return settings_of(path, compose_file(path, given_as), names)
+
+
+def settings_of(path: Path, node: Node, names: Iterable[str]) -> SettingsFile:
+    """Return the settings of a file, or of a part of it that holds sections as a file does.
+
+    Args:
+        path: The file.
+        node: Its content, or the part.
+        names: Dotted names of all settings; sections and their settings.
+
+    Raises:
+        SettingsFileError: It holds anything but sections with settings, each once.
+    """
+    found = SettingsFile(path, {}, {})
+    _read_section(found, node, "", list(names), found.values)
+    return found
+
+
+def compose_file(path: Path, given_as: str) -> Node:
+    """Return the content of a YAML file, with the place of each value.
+
+    Args:
+        path: The file.
+        given_as: What named it, for an error.
+
+    Raises:
+        SettingsFileError: There is no such file, or it is empty, too large or not YAML.
+    """
+    text = _text(path, given_as)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -57,22 +89,20 @@ def read_settings_file(path: Path, names: Iterable[str]) -> SettingsFile:
     except RecursionError as error:
         raise SettingsFileError(f"{path}: its values are nested too deeply.") from error
     if root is None:
-        raise SettingsFileError(f"{path}: it is empty. Give it settings, or leave --config out.")
-    found = SettingsFile(path, {}, {})
+        raise SettingsFileError(f"{path}: it is empty. Write settings in it, or do not name it.")
     _check_size(path, root)
-    _read_section(found, root, "", list(names), found.values)
-    return found
+    return root
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, given_as: str) -> str:
     try:
         if not path.exists():
-            raise SettingsFileError(f"--config: there is no file {path.absolute()}")
+            raise SettingsFileError(f"{given_as}: there is no file {path.absolute()}")
         if not path.is_file():
-            raise SettingsFileError(f"--config: {path.absolute()} is not a file")
+            raise SettingsFileError(f"{given_as}: {path.absolute()} is not a file")
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsFileError(f"--config: cannot read {path}: {error.strerror}") from error
+        raise SettingsFileError(f"{given_as}: cannot read {path}: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise SettingsFileError(f"{path}: it has {len(content):,} bytes, too many for settings.")
     try:
@@ -129,61 +159,68 @@ def _read_section(
     if not isinstance(node, MappingNode):
         what = f"{before.rstrip('.')} is a section" if before else "settings are sections"
         example = f"`{before.rstrip('.') or 'vae'}: {{…}}`, with a name before each value"
-        raise _error(found.path, node, f"{what}, and here is {_kind(node)}. Write it as {example}.")
-    _refuse_repeated(found.path, node)
+        raise error_at(
+            found.path, node, f"{what}, and here is {kind_of(node)}. Write it as {example}."
+        )
+    refuse_repeated(found.path, node)
     for key, value in node.value:
         name = f"{before}{key.value}"
         if not before and "." in name and name in names:
             section, _, setting = name.partition(".")
             example = f"`{section}: {{{setting}: …}}`"
             text = f"{name} is a setting of a section: write it as {example}."
-            raise _error(found.path, key, text)
+            raise error_at(found.path, key, text)
         if name not in names:
             text = f"there is no setting {name}{did_you_mean(name, names)}"
-            raise _error(found.path, key, text)
-        found.lines[name] = _line(key)
+            raise error_at(found.path, key, text)
+        found.lines[name] = line_of(key)
         if any(other.startswith(f"{name}.") for other in names):
             _read_section(found, value, f"{name}.", names, values.setdefault(key.value, {}))
         else:
-            values[key.value] = _value(found.path, value)
+            values[key.value] = value_of(found.path, value)
 
 
-def _refuse_repeated(path: Path, node: MappingNode) -> None:
+def refuse_repeated(path: Path, node: MappingNode) -> None:
+    """Raise a SettingsFileError for a name that is there twice, or is none."""
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if key.tag != TEXT:
-            shown = key.value if isinstance(key, ScalarNode) else _kind(key)
-            raise _error(path, key, f"{shown} is not a name of a setting.")
+            shown = key.value if isinstance(key, ScalarNode) else kind_of(key)
+            raise error_at(path, key, f"{shown} is not a name of a setting.")
         if key.value in lines:
             where = f"on line {lines[key.value]} too"
-            raise _error(path, key, f"{key.value} is there twice, {where}. Keep one of them.")
-        lines[key.value] = _line(key)
+            raise error_at(path, key, f"{key.value} is there twice, {where}. Keep one of them.")
+        lines[key.value] = line_of(key)
 
 
-def _value(path: Path, node: Node) -> Any:
+def value_of(path: Path, node: Node) -> Any:
+    """Return a value; raise a SettingsFileError where YAML reads another one than is written."""
     if node.tag in NUMBERS and NOT_AS_WRITTEN.fullmatch(node.value):
         text = f"YAML reads {node.value} as another number. Write it as a decimal one, without a "
-        raise _error(path, node, f"{text}zero before it.")
+        raise error_at(path, node, f"{text}zero before it.")
     try:
         return yaml.SafeLoader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise _error(path, node, f"{error.problem}.") from error
+        raise error_at(path, node, f"{error.problem}.") from error
     except ValueError as error:  # of a number or a date that is none
-        raise _error(path, node, f"{error}.") from error
+        raise error_at(path, node, f"{error}.") from error
     except (KeyError, IndexError, AttributeError) as error:  # of a value below an explicit tag
         tag = node.tag.replace(YAML_TAG, "!!")
-        raise _error(path, node, f"{node.value!r} is not what its tag {tag} says.") from error
+        raise error_at(path, node, f"{node.value!r} is not what its tag {tag} says.") from error
 
 
-def _error(path: Path, node: Node, text: str) -> SettingsFileError:
-    return SettingsFileError(f"{path}, line {_line(node)}: {text}")
+def error_at(path: Path, node: Node, text: str) -> SettingsFileError:
+    """Return an error that says on which line of a file something is wrong."""
+    return SettingsFileError(f"{path}, line {line_of(node)}: {text}")
 
 
-def _line(node: Node) -> int:
+def line_of(node: Node) -> int:
+    """Return the line on which a value begins."""
     return int(node.start_mark.line) + 1
 
 
-def _kind(node: Node) -> str:
+def kind_of(node: Node) -> str:
+    """Name what a value is."""
     if isinstance(node, ScalarNode):
         return f"the value {node.value!r}" if node.value else "nothing"
     return "a list" if isinstance(node, SequenceNode) else "a mapping"

@@ -35,7 +35,7 @@ def report_run(
 
 def _record(config: PipelineConfig, stages: dict[str, Artifact]) -> RunRecord:
     return RunRecord(
-        config=config.model_dump(exclude={"preset", "store", "runtime"}),
+        config=config.model_dump(exclude={"preset", "store", "runtime", "tracking"}),
         provenance={
             "code": revision(),
             "config": config.fingerprint(),

@@ -6,7 +6,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cxrmodel.config import DEVICE, MAX_SEED, PHANTOM_ROOT, SCORES_FOLDER, StoreConfig
+from cxrmodel.config import (
+    DEVICE,
+    MAX_SEED,
+    PHANTOM_ROOT,
+    SCORES_FOLDER,
+    StoreConfig,
+    TrackingConfig,
+)
 from cxrmodel.data.files.root import is_joint
 from cxrmodel.places import normal_place, normal_store
 from cxrmodel.settings import Section
@@ -105,6 +112,8 @@ class PromoteConfig(Section):
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
 
     store: StoreConfig = StoreConfig()
+
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _has_a_challenger_or_rolls_back(self) -> Self:

@@ -88,7 +88,7 @@ def make_environment(*, escape: bool) -> Environment:
         percent=prose.percent,
         duration=prose.duration,
         plural=prose.plural,
-        title=_title,
+        title=title_of,
         emphasize=_emphasize,
         marked=_marked,
     )
@@ -125,7 +125,8 @@ def _shared(run: Run, results: Results) -> dict[str, Any]:
     }
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """Return the words of a metric's or a setting's name."""
     words = name.replace("0_5", "0.5").split("_")
     return " ".join(word.upper() if word in ACRONYMS else word for word in words)
 

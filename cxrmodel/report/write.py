@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import ReportConfig
 from cxrmodel.progress import Progress, ReportProgress, silent
-from cxrmodel.report.comparison.finished_run import write_parts, write_test_predictions
+from cxrmodel.report.comparison.finished_run import write_parts, write_predictions
 from cxrmodel.report.figures.gallery import Gallery
 from cxrmodel.report.figures.reconstructions import reconstruct_selected, select_images
 from cxrmodel.report.figures.registry import (
@@ -30,6 +30,7 @@ from cxrmodel.storage.layout import (
     REPORT_FILE,
     SPLIT_FILE,
     TEST_PREDICTIONS_FILE,
+    VAL_PREDICTIONS_FILE,
     VIEWER_FILE,
 )
 from cxrmodel.threads import beside
@@ -52,7 +53,7 @@ def write_report(
     *,
     report: ReportProgress = silent,
 ) -> dict[str, Any]:
-    """Write page, `metrics.json`, cards, figures, test predictions and parts, the same each time.
+    """Write page, `metrics.json`, cards, figures, predictions and parts, the same each time.
 
     Args:
         config: What to show.
@@ -78,7 +79,8 @@ def write_report(
         document = build_document(run, results)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         (directory / METRICS_FILE).write_text(text)
-        write_test_predictions(run, directory / TEST_PREDICTIONS_FILE)
+        write_predictions(run, "test", directory / TEST_PREDICTIONS_FILE)
+        write_predictions(run, "val", directory / VAL_PREDICTIONS_FILE)
         write_parts(run, directory / SPLIT_FILE)
         begin("figures of the metrics")
         gallery = Gallery(directory / "figures")

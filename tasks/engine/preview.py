@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 
 from cxrmodel.progress import silent
-from cxrmodel.storage.store import Artifact, Store
+from cxrmodel.storage.store import Artifact, FileRecord, Store
 from tasks.engine.pixels import PixelSource
 from tasks.engine.records import has_record, look_up
 from tasks.engine.stage import PLANNER, StageClock, StageRun, StageTask
@@ -32,12 +32,14 @@ class Step:
         state: `cached`, `would run`, or `unknown`: it depends on what an earlier stage makes.
         reason: Why, for people; may be empty.
         reads_pixels: It works on decoded images.
+        identity: The same for two calls only where their results would be.
     """
 
     stage: str
     state: State
     reason: str = ""
     reads_pixels: bool = False
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,21 @@ class Unknown:
     Attributes:
         waits_for: The stage that has to run first.
         root: Of the data set.
+        identity: That of the call which makes it.
     """
 
     waits_for: str
     root: str = ""
+    identity: str = ""
 
     def only(self, *names: str) -> Self:
         """Return itself: no file is known yet."""
         return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for that of the content, to tell calls apart."""
+        return self.identity
 
 
 def missing_input(inputs: dict[str, Any]) -> str | None:
@@ -70,6 +79,18 @@ def missing_input(inputs: dict[str, Any]) -> str | None:
         if found:
             return found
     return None
+
+
+def _with_stand_ins(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs that a key can be made of, whose unknown artifacts have their identities."""
+    return {name: _stand_in(value) for name, value in inputs.items()}
+
+
+def _stand_in(value: Any) -> Any:
+    if isinstance(value, Unknown):
+        record = FileRecord(bytes=0, sha256=value.identity)
+        return Artifact(stage=value.waits_for, key="unknown", files={"unknown": record})
+    return _with_stand_ins(value) if isinstance(value, dict) else value
 
 
 class PlannedStore(Store):
@@ -111,6 +132,7 @@ class Plan:
         self.results: dict[str, Artifact | Unknown] = {}
         self._records, self._store, self._refresh = records, store, refresh
         self._running = ("", "")
+        self._previewed: dict[str, Artifact] = {}  # several walks may share it
 
     def walk(self, pipeline: Callable[[], Any]) -> None:
         """Call the pipeline, whose stages then ask this plan."""
@@ -124,12 +146,14 @@ class Plan:
         """Note what would become of a stage, and return its result as far as it is known."""
         missing = missing_input(inputs)
         if missing:
+            identity = task.key(_with_stand_ins(inputs))
             state, reason = self._without_inputs(task, missing)
-            result: Artifact | Unknown = Unknown(missing)
+            result: Artifact | Unknown = Unknown(missing, identity=identity)
         else:
-            state, reason, result = self._look_up(task, inputs)
+            identity = task.key(inputs)
+            state, reason, result = self._look_up(task, inputs, identity)
         reads_pixels = any(isinstance(value, PixelSource) for value in inputs.values())
-        self.steps.append(Step(task.name, state, reason, reads_pixels))
+        self.steps.append(Step(task.name, state, reason, reads_pixels, identity))
         self.results[task.name] = result
         return result
 
@@ -142,17 +166,18 @@ class Plan:
             yield StageRun(draft.directory, work, silent, draft, {}, StageClock(work))
 
     def _look_up(
-        self, task: StageTask[..., Any], inputs: dict[str, Any]
+        self, task: StageTask[..., Any], inputs: dict[str, Any], key: str
     ) -> tuple[State, str, Artifact | Unknown]:
-        key = task.key(inputs)
         found = look_up(self._records, self._store, key)
         if found.artifact is not None and task.name not in self._refresh:
             return CACHED, "", found.artifact
         reason = found.problem or ("asked by --refresh" if found.artifact else "")
         if not task.is_previewed:
-            return WOULD_RUN, reason, Unknown(task.name)
-        self._running = (task.name, key)
-        return WOULD_RUN, reason, task.fn(**inputs)
+            return WOULD_RUN, reason, Unknown(task.name, identity=key)
+        if key not in self._previewed:
+            self._running = (task.name, key)
+            self._previewed[key] = task.fn(**inputs)
+        return WOULD_RUN, reason, self._previewed[key]
 
     def _without_inputs(self, task: StageTask[..., Any], missing: str) -> tuple[State, str]:
         never_ran = not has_record(self._records, task.name)

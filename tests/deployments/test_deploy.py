@@ -23,6 +23,7 @@ MADE = [
     "deployment cxrmodel/smoke",
     "deployment cxrmodel-score/score",
     "deployment cxrmodel-promote/promote",
+    "deployment cxrmodel-sweep/sweep",
     "automation cxrmodel-dead-runs",
 ]
 

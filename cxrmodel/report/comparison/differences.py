@@ -82,11 +82,13 @@ def compare_runs(first: FinishedRun, other: FinishedRun, *, seed: int = 0) -> Co
     shared = share_test_images(first, other)
     if shared.problem:
         bootstrap = None
-        scores = [_reported(run) for run in (first, other)]
+        scores = [reported_scores(run) for run in (first, other)]
     else:
         bootstrap = PatientBootstrap(shared.first.predictions.patients, seed=seed)
         scores = [
-            _resampled(run, bootstrap, _scored(run) if shared.sentence else _reported(run))
+            resampled_scores(
+                run, bootstrap, _scored(run) if shared.sentence else reported_scores(run)
+            )
             for run in (shared.first, shared.other)
         ]
     (macros, aurocs), (its_macros, its_aurocs) = scores
@@ -110,7 +112,7 @@ def share_test_images(first: FinishedRun, other: FinishedRun) -> SharedImages:
     both = first.table[["image"]].merge(other.table[["image"]], on="image")["image"]
     rows, its_rows = (run.table.set_index("image").loc[both] for run in (first, other))
     columns = ["patient_id", *(LABEL_PREFIX + name for name in one)]
-    same = _equal_rows(rows[columns], its_rows[columns])
+    same = equal_rows(rows[columns], its_rows[columns])
     unseen = _unseen(first, rows) & _unseen(other, its_rows)
     images = both[same & unseen]
     counts = [
@@ -134,7 +136,8 @@ def share_test_images(first: FinishedRun, other: FinishedRun) -> SharedImages:
     return SharedImages(first.only(images), other.only(images), sentence)
 
 
-def _equal_rows(one: pd.DataFrame, two: pd.DataFrame) -> NDArray[np.bool_]:
+def equal_rows(one: pd.DataFrame, two: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell which rows of two tables are the same; what both do not know is the same."""
     equal = (one == two) | (one.isna() & two.isna())
     return equal.all(axis="columns").to_numpy(dtype=bool)
 
@@ -159,7 +162,7 @@ def _basis(shared: SharedImages, first: Estimate, other: Estimate) -> str:
     )
 
 
-def _reported(run: FinishedRun) -> tuple[Scores, Scores]:
+def reported_scores(run: FinishedRun) -> tuple[Scores, Scores]:
     """Return the scores of the report: macro averages by metric, and AUROC by pathology."""
     numbers = run.metrics["classifier"]
     return (
@@ -189,7 +192,7 @@ def _limits(run: FinishedRun) -> Floats:
     return np.array([entries[name]["threshold"] for name in names], dtype=np.float64)
 
 
-def _resampled(
+def resampled_scores(
     run: FinishedRun, bootstrap: PatientBootstrap, scores: tuple[Scores, Scores]
 ) -> tuple[Scores, Scores]:
     """Return the scores with their resamples."""

@@ -253,15 +253,40 @@ def _photograph(png: bytes) -> str:
     return jpeg_url(Image.open(io.BytesIO(png)).convert("RGB"), max_bytes=MAX_SAMPLES_BYTES)
 
 
-def write_test_predictions(run: Run, path: Path) -> None:
-    """Write `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology, a row per image."""
-    table = run.images.loc[run.in_test, ["image", "patient_id"]].reset_index(drop=True)
-    table["l1"] = run.latents.loc[run.in_test, "l1"].to_numpy()
-    test = run.predictions["test"]
-    labels = pd.DataFrame(test.labels, columns=[LABEL_PREFIX + name for name in test.pathologies])
+def read_predictions_of(url: str, name: str) -> tuple[pd.DataFrame, Predictions]:
+    """Read the predictions of one part of a split from a report's folder.
+
+    Args:
+        url: Path or fsspec URL of the folder, or of its report.html.
+        name: Of the file.
+
+    Returns:
+        A row per image, as `write_predictions` wrote it, in the order of their names; and the same
+        as predictions.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    place = f"{url.removesuffix(REPORT_FILE).rstrip('/')}/{name}"
+    with _explained(place):
+        table = pd.read_parquet(place).sort_values("image", ignore_index=True)
+        table = _known_as_numbers(table)
+        return table, _to_predictions(table)
+
+
+def write_predictions(run: Run, part: str, path: Path) -> None:
+    """Write what a run says of the images of a part of its split.
+
+    Columns: `image`, `patient_id`, `l1`, and `y_` and `p_` of each pathology; a row per image.
+    """
+    rows = (run.images["split"] == part).to_numpy()
+    table = run.images.loc[rows, ["image", "patient_id"]].reset_index(drop=True)
+    table["l1"] = run.latents.loc[rows, "l1"].to_numpy()
+    told = run.predictions[part]
+    labels = pd.DataFrame(told.labels, columns=[LABEL_PREFIX + name for name in told.pathologies])
     labels = labels.astype(LABEL_DTYPE)
     probabilities = pd.DataFrame(
-        test.probabilities.astype(np.float32), columns=[PREFIX + name for name in test.pathologies]
+        told.probabilities.astype(np.float32), columns=[PREFIX + name for name in told.pathologies]
     )
     written = pd.concat([table, labels, probabilities], axis="columns")
     written.to_parquet(path, index=False, compression="zstd")

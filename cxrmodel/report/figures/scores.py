@@ -77,9 +77,9 @@ def draw_auroc(classifier: Evaluation, baseline: Evaluation, theme: Theme) -> Fi
         (baseline, -0.17, theme.second, "s", theme.paper),
     ):
         dot = {"marker": marker, "markerfacecolor": face, "markersize": 5.2}
-        for height, name in zip(_heights(names), names, strict=True):
+        for height, name in zip(heights_of(names), names, strict=True):
             estimate = _estimate(evaluation, name, "auroc")
-            _draw_estimate(axes, estimate, height + offset, colour, line, dot)
+            draw_estimate(axes, estimate, height + offset, colour, line, dot)
     axes.axvline(CHANCE, color=theme.muted, **DASHED)
     low, high = axes.get_xlim()
     axes.set_xlim(max(0.0, min(low, 0.45)), min(1.0, max(high, 0.75)) + 0.005)
@@ -104,7 +104,7 @@ def draw_f1(classifier: Evaluation, all_positive: Evaluation, theme: Theme) -> F
     names = _by_metric(classifier, "f1")
     figure, axes = _pathology_rows(names, classifier, theme)
     dot: dict[str, Any] = {"markersize": 5.4, "clip_on": False}
-    for height, name in zip(_heights(names), names, strict=True):
+    for height, name in zip(heights_of(names), names, strict=True):
         tuned, plain = (_estimate(classifier, name, m).value for m in ("f1", "f1_at_0_5"))
         trivial = _estimate(all_positive, name, "f1").value
         if tuned is not None and plain is not None:
@@ -145,11 +145,11 @@ def _pathology_rows(names: list[str], evaluation: Evaluation, theme: Theme) -> t
     shown = [shown_name(name) for name in names]
     left = max(PATHOLOGIES.left, *(text_width_in(name) + 0.2 for name in shown))
     figure, (axes,) = replace(PATHOLOGIES, left=left).panels(len(names))
-    _label_rows(axes, shown)
+    label_rows(axes, shown)
     axes.axhline(len(names) - 1.5, color=theme.muted, linewidth=0.8)
     right = _beside(axes, theme) | {"ha": "right"}
     axes.text(1.105, len(names) - 1, "positives", **right)
-    for height, name in list(zip(_heights(names), names, strict=True))[1:]:
+    for height, name in list(zip(heights_of(names), names, strict=True))[1:]:
         entry = evaluation.per_class[name]
         axes.text(1.095, height, f"{entry.num_positive:,}", **right)
         if entry.warning:
@@ -160,7 +160,7 @@ def _pathology_rows(names: list[str], evaluation: Evaluation, theme: Theme) -> t
 def _note_undefined(
     axes: Axes, names: list[str], evaluation: Evaluation, metric: str, theme: Theme
 ) -> None:
-    for height, name in zip(_heights(names), names, strict=True):
+    for height, name in zip(heights_of(names), names, strict=True):
         found = _estimate(evaluation, name, metric)
         if found.value is None:
             style = _beside(axes, theme) | {"style": "italic"}
@@ -221,13 +221,13 @@ def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
     line, dot = {"linewidth": 1.8}, {"markersize": 5.4, "markeredgewidth": 1.3}
     own = dot | {"marker": "o", "markerfacecolor": theme.first}
     other = dot | {"marker": "s", "markerfacecolor": theme.paper}
-    for row, (height, rival) in enumerate(zip(_heights(rivals), rivals, strict=True)):
+    for row, (height, rival) in enumerate(zip(heights_of(rivals), rivals, strict=True)):
         colour, look = (theme.second, other) if row else (theme.first, own)
-        _draw_estimate(left, rival.auroc, height, colour, line, look)
+        draw_estimate(left, rival.auroc, height, colour, line, look)
         if rival.lead is not None:
-            _draw_estimate(right, rival.lead, height, theme.first, line, own)
-    _label_rows(left, [rival.name for rival in rivals])
-    _label_rows(right, rivals, are_labelled=False)
+            draw_estimate(right, rival.lead, height, theme.first, line, own)
+    label_rows(left, [rival.name for rival in rivals])
+    label_rows(right, rivals, are_labelled=False)
     for axes, level, title, unit in (
         (left, CHANCE, "Macro AUROC", "test, with 95 % interval; dashed: chance"),
         (right, 0.0, "The classifier's lead in macro AUROC", "paired, with 95 % interval"),
@@ -250,7 +250,7 @@ def draw_subgroups(subgroups: dict[str, Subgroup], theme: Theme) -> Figure:
     labels = [f"{name}  ({group.num_images:,})" for name, group in subgroups.items()]
     for axes, (score, title, unit) in zip(panels, GROUP_PANELS, strict=True):
         _draw_groups(axes, [getattr(group, score) for group in subgroups.values()], theme)
-        _label_rows(axes, labels, SMALL_PT, are_labelled=axes is panels[0])
+        label_rows(axes, labels, SMALL_PT, are_labelled=axes is panels[0])
         axes.set_title(title)
         axes.set_xlabel(unit)
     if EVERYONE not in subgroups:
@@ -265,22 +265,22 @@ def _draw_groups(axes: Axes, estimates: list[Estimate], theme: Theme) -> None:
     if estimates[0].value is not None:
         axes.axvline(estimates[0].value, color=theme.muted, **DASHED)
     dot = {"marker": "o", "markersize": 4.6, "clip_on": False}
-    for row, (height, estimate) in enumerate(zip(_heights(estimates), estimates, strict=True)):
+    for row, (height, estimate) in enumerate(zip(heights_of(estimates), estimates, strict=True)):
         colour = theme.first if row else theme.ink
-        _draw_estimate(axes, estimate, height, colour, {"linewidth": 1.5}, dot)
+        draw_estimate(axes, estimate, height, colour, {"linewidth": 1.5}, dot)
 
 
-def _heights(rows: Sequence[object]) -> range:
+def heights_of(rows: Sequence[object]) -> range:
     """Return the height of each row, the first on top."""
     return range(len(rows) - 1, -1, -1)
 
 
-def _label_rows(
+def label_rows(
     axes: Axes, rows: Sequence[object], size: float = FONT_PT, *, are_labelled: bool = True
 ) -> None:
     """Give each row its label, the first in bold, and the panel the look that all share."""
     labels = [str(row) for row in rows] if are_labelled else []
-    axes.set_yticks(np.array(_heights(rows)), labels)
+    axes.set_yticks(np.array(heights_of(rows)), labels)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.tick_params(axis="y", length=0, labelsize=size, pad=8)
     axes.spines["left"].set_visible(False)
@@ -289,7 +289,7 @@ def _label_rows(
         axes.get_yticklabels()[0].set_fontweight("bold")
 
 
-def _draw_estimate(
+def draw_estimate(
     axes: Axes, estimate: Estimate, height: float, colour: str, line: dict[str, Any],
     dot: dict[str, Any],
 ) -> None:  # fmt: skip
