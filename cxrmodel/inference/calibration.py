@@ -1,8 +1,8 @@
 """Probabilities that fit a place: the bundle's own calibration, or a new one from local labels.
 
 Platt scaling makes each logit `slope * logit + intercept`. It goes into the classifier's last
-layer, into the thresholds and into the reference's probabilities alike, so that nothing that
-reads a bundle needs to know of it.
+layer, into the thresholds and into the probabilities of the reference and the test images alike, so
+that nothing that reads a bundle needs to know of it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from cxrmodel.inference.bundle import (
     CARD,
     DESCRIPTION,
     REFERENCE,
+    TEST,
     TRAIN,
     Bundle,
     read_file,
@@ -114,18 +115,29 @@ def rescale(bundle: Bundle, scaling: Scaling) -> Bundle:
     tensors, weight, bias = dict(bundle.tensors), f"{LAST_LAYER}.weight", f"{LAST_LAYER}.bias"
     tensors[weight] = tensors[weight] * slope[:, None]
     tensors[bias] = tensors[bias] * slope + intercept
-    reference = bundle.reference.copy()
     thresholds = dict(bundle.description["thresholds"])
     for label, (by, plus) in scaling.items():
-        name = f"p_{label}"
-        reference[name] = _scaled(reference[name].to_numpy(np.float64), by, plus).astype(np.float32)
         if by <= 0:  # every image has the same probability: no threshold can tell them apart
             thresholds[label] = None
         elif thresholds[label] is not None:
             thresholds[label] = float(_scaled(np.array(thresholds[label]), by, plus))
     unit = {label: {"slope": 1.0, "intercept": 0.0} for label in bundle.labels}
     description = {**bundle.description, "thresholds": thresholds, "calibration": unit}
-    return replace(bundle, tensors=tensors, reference=reference, description=description)
+    return replace(
+        bundle,
+        tensors=tensors,
+        reference=_rescaled(bundle.reference, scaling),
+        test=None if bundle.test is None else _rescaled(bundle.test, scaling),
+        description=description,
+    )
+
+
+def _rescaled(scores: pd.DataFrame, scaling: Scaling) -> pd.DataFrame:
+    changed = {
+        f"p_{label}": _scaled(scores[f"p_{label}"].to_numpy(np.float64), by, plus)
+        for label, (by, plus) in scaling.items()
+    }
+    return scores.assign(**{name: values.astype(np.float32) for name, values in changed.items()})
 
 
 def recalibrate(bundle: Bundle, scored: pd.DataFrame) -> tuple[Bundle, list[LocalFit]]:
@@ -172,6 +184,8 @@ def write_bundle(bundle: Bundle, directory: Path) -> None:
         text = json.dumps(bundle.description, indent=1, sort_keys=True, allow_nan=False)
         (partial / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
         bundle.reference.to_parquet(partial / REFERENCE, index=False, compression="zstd")
+        if bundle.test is not None:
+            bundle.test.to_parquet(partial / TEST, index=False, compression="zstd")
         (partial / TRAIN).write_bytes(read_file(bundle, TRAIN))
         (partial / CARD).write_bytes(read_file(bundle, CARD))
         write_checksums(partial)
