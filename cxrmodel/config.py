@@ -35,8 +35,10 @@ DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
 SCORES_FOLDER = "_scores"
+EVALUATIONS_FOLDER = "_evaluations"
 STORE_FOLDERS = (
-    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER
+    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER,
+    EVALUATIONS_FOLDER,
 )  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 

@@ -9,8 +9,8 @@ Source: B. Van Calster et al., Calibration: the Achilles heel of predictive anal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -172,6 +172,54 @@ class SiteComparison:
     num_shared_patients: int
 
 
+@dataclass(frozen=True)
+class LocalGain:
+    """What labelled images of the site would gain.
+
+    Attributes:
+        num_images: How many were fitted on, each time.
+        num_draws: How often they were drawn.
+        gains: Macro F1, Brier score and calibration error (`ece`) on the images of other patients,
+            with new thresholds and scaling less with those from home: the mean over draws, with
+            an interval over draws and over resamples of the others.
+        fitted: Share of the draws with enough patients of both kinds for a label.
+    """
+
+    num_images: int
+    num_draws: int
+    gains: dict[str, Estimate]
+    fitted: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SiteFindings:
+    """All that is said of a model at a site.
+
+    Attributes:
+        comparison: Its figures there and at home.
+        gain: What local labels would gain; None where nobody asked.
+        left_out: Labels of either place that are not judged, and why.
+        excluded: A row per image that is not used: `stage`, `image`, `reason`, `detail`.
+        overlaps: How many images are of train or validation, by kind.
+        allowed: Kinds of these that were judged by all the same.
+        refusals: How many of the images judged by the model's input gate would refuse, by reason.
+        num_home_images: How many of the images are test images at home.
+        notes: What has to be known, a sentence each.
+        origin: Versions, fingerprints and settings, as JSON.
+    """
+
+    comparison: SiteComparison
+    gain: LocalGain | None
+    left_out: dict[str, str]
+    excluded: pd.DataFrame
+    overlaps: dict[str, int]
+    allowed: tuple[str, ...]
+    refusals: dict[str, int]
+    num_home_images: int
+    notes: list[str]
+    origin: dict[str, Any]
+
+
 def unjudged_labels(site: Predictions, home: Predictions | None) -> dict[str, str]:
     """Return the labels of both places that cannot be judged, and why.
 
@@ -318,7 +366,7 @@ def _nobody(found: Predictions) -> Strata:
 
 def _shares(views: Strata) -> dict[str, float]:
     known = pd.Series(views, dtype=object).dropna()
-    shares: Mapping[str, float] = known.value_counts(normalize=True).sort_index().to_dict()
+    shares = known.value_counts(normalize=True).sort_index()
     return {str(name): float(share) for name, share in shares.items()}
 
 

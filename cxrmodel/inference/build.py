@@ -188,13 +188,11 @@ def _test(tables: _Tables, patients: pd.Series) -> pd.DataFrame:
     """Return the test images' scores and labels, without names."""
     of_test = (tables.rows["split"] == "test").to_numpy()
     probabilities = tables.probabilities[[f"p_{label}" for label in tables.labels]]
-    columns = [
-        patients.rename("patient"),
-        tables.rows[["crc32", "view", "sex", "age"]],
-        tables.rows[list(tables.labels)].add_prefix("y_"),
-        probabilities,
-    ]
-    return pd.concat(columns, axis="columns")[of_test].reset_index(drop=True)
+    about = tables.rows[["crc32", "view", "sex", "age"]]
+    about.insert(0, "patient", patients)
+    truth = tables.rows[list(tables.labels)].add_prefix("y_")
+    scored = pd.concat([about, truth, probabilities], axis="columns")
+    return scored[of_test].reset_index(drop=True)
 
 
 def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> Gate | None:
