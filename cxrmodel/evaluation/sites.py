@@ -63,6 +63,12 @@ OF_PROBABILITIES = {  # further scores: the ratio, and whether it is of the scal
     f"excess{AFTER}": (EXCESS, True),
 }
 
+OVERLAPS = {  # of an image with those that the model was made with
+    "pixels": "the pixels of a train or validation image",
+    "near": "nearly the pixels of a train or validation image",
+    "patients": "the patient id of a train or validation image",
+}
+
 Scores = dict[str, Estimate]
 
 

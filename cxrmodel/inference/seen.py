@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 from cxrmodel.errors import DataError
 from cxrmodel.evaluation.audit.duplicates import NEAR_BITS
 from cxrmodel.evaluation.perceptual_hash import nearest_distances
+from cxrmodel.evaluation.sites import OVERLAPS
 from cxrmodel.inference.bundle import Bundle, patient_hash, read_train_table
 from cxrmodel.inference.use_config import Overlap
 
 Rows = NDArray[np.bool_]
 
-MEANINGS: dict[Overlap, str] = {
-    "pixels": "the pixels of a train or validation image",
-    "near": "nearly the pixels of a train or validation image",
-    "patients": "the patient id of a train or validation image",
-}
 NUM_SHOWN = 3
 HASHES_UNKNOWN = (
     "The bundle was made before bundles had fingerprints of their images and a list of validation "
@@ -90,20 +86,20 @@ def refuse_overlap(names: pd.Series, found: pd.DataFrame, allowed: Iterable[Over
 
     Args:
         names: (N,), of the images.
-        found: Which of them overlap, N rows, a column per kind of `MEANINGS`.
+        found: Which of them overlap, N rows, a column per kind of `OVERLAPS`.
         allowed: Kinds that are accepted.
 
     Raises:
         DataError: Some overlap in a kind that is not allowed; it says how many, and what to do.
     """
-    refused = [kind for kind in MEANINGS if kind in found and found[kind].any()]
+    refused = [kind for kind in OVERLAPS if kind in found and found[kind].any()]
     refused = [kind for kind in refused if kind not in allowed]
     if not refused:
         return
     lines = []
     for kind in refused:
         first = ", ".join(names[found[kind].to_numpy()].iloc[:NUM_SHOWN])
-        count = f"{int(found[kind].sum()):,} of {len(names):,} images have {MEANINGS[kind]}"
+        count = f"{int(found[kind].sum()):,} of {len(names):,} images have {OVERLAPS[kind]}"
         lines.append(f"{kind}: {count}, first {first}")
     flags = " ".join(f"--allow_overlap {kind}" for kind in refused)
     raise DataError(

@@ -28,6 +28,7 @@ from cxrmodel.evaluation.calibration import Calibrator
 from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.sites import (
+    OVERLAPS,
     Frozen,
     Place,
     SiteFindings,
@@ -38,7 +39,7 @@ from cxrmodel.inference.bundle import Bundle, read_bundle
 from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.local_gain import gain_of_labels
 from cxrmodel.inference.scoring import ScoringPlan, plan_listed, read_scores
-from cxrmodel.inference.seen import HASHES_UNKNOWN, MEANINGS, SeenImages, refuse_overlap
+from cxrmodel.inference.seen import HASHES_UNKNOWN, SeenImages, refuse_overlap
 from cxrmodel.inference.use_config import EvaluateConfig
 from cxrmodel.places import absolute
 from cxrmodel.storage.layout import EXCLUDED_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
@@ -210,7 +211,7 @@ def _overlaps(seen: SeenImages, table: pd.DataFrame) -> pd.DataFrame:
     joined = b"".join(table["hash"][has_pixels])
     hashes = np.frombuffer(joined, np.uint8).reshape(int(has_pixels.sum()), -1)
     equal = seen.pixels(table["crc32"][has_pixels].to_numpy(np.int64), hashes)
-    found = pd.DataFrame(False, table.index, list(MEANINGS))
+    found = pd.DataFrame(False, table.index, list(OVERLAPS))
     found.loc[has_pixels, "pixels"] = equal
     found.loc[has_pixels, "near"] = seen.near(hashes) & ~equal
     found["patients"] = seen.patients(table["patient_id"])

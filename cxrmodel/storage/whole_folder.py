@@ -4,61 +4,74 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from cxrmodel.storage.small_files import open_small_files
+from cxrmodel.storage.small_files import LocalSmallFiles, open_small_files
+
+NUM_SHOWN = 3
 
 
 def publish_folder(folder: Path, place: str, last: str) -> None:
-    """Copy a folder's files to a place, instead of what is there.
+    """Copy a folder's files to a place, instead of an earlier result that is there.
 
     On a disk the folder is exchanged as a whole. In a bucket each file appears whole, and the one
-    that tells of the others comes last, after the old one is gone: where it is, all are.
+    that tells of the others is removed first and comes last: where it is, all are.
 
     Args:
-        folder: The files, at any depth.
+        folder: The files; folders in it are one result's own, whatever files they hold.
         place: Folder or URL.
         last: Name of the file that comes last.
 
     Raises:
-        NotADirectoryError: There is a file at the place.
-        FileExistsError: A folder is there that holds other files than such results.
+        FileExistsError: Something else is at the place, which would be lost.
+        StoreError: The place cannot be opened.
     """
+    target = open_small_files(place)
+    names = LocalSmallFiles(folder).find()
+    there = target.find()
+    _refuse_others(names, there, place)
     files, path = fsspec.core.url_to_fs(place)
     if isinstance(files, LocalFileSystem):
-        _exchange(folder, Path(path), last)
+        _exchange(folder, Path(path))
         return
-    target = open_small_files(place)
     target.remove(last)
-    names = sorted(_names(folder), key=lambda name: (name == last, name))
-    for name in names:
+    for name in sorted(names, key=lambda name: (name == last, name)):
         target.write(name, (folder / name).read_bytes())
-    for name in set(target.find()) - set(names):
+    for name in set(there) - set(names):
         target.remove(name)
 
 
-def _exchange(folder: Path, target: Path, last: str) -> None:
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{target} is a file. Give the name of a folder.")
-    if target.is_dir() and any(target.iterdir()) and not (target / last).exists():
+def _refuse_others(names: Iterable[str], there: Iterable[str], place: str) -> None:
+    own = {name.partition("/")[0] for name in names}
+    others = [name for name in there if name.partition("/")[0] not in own]
+    if others:
+        shown = ", ".join(others[:NUM_SHOWN])
         raise FileExistsError(
-            f"{target} holds files and no {last}, so it is no earlier result. Give another folder."
+            f"{place} holds files that are no part of an earlier result, such as {shown}, and they "
+            "would be lost. Give another folder."
         )
+
+
+def _exchange(folder: Path, target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file. Give the name of a folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    mark = f"{target.name[:100]}.{uuid.uuid4().hex}"
-    new, old = target.with_name(f".{mark}.partial"), target.with_name(f".{mark}.old")
+    mark = f".{target.name[:100]}.{uuid.uuid4().hex}"
+    new, old = target.with_name(f"{mark}.partial"), target.with_name(f"{mark}.old")
     try:
         shutil.copytree(folder, new)
         if target.exists():
             target.rename(old)
-        new.rename(target)
+        try:
+            new.rename(target)
+        except OSError:  # another run was faster, or the disk failed
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
