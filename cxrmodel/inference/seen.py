@@ -13,7 +13,6 @@ from cxrmodel.evaluation.audit.duplicates import NEAR_BITS
 from cxrmodel.evaluation.perceptual_hash import nearest_distances
 from cxrmodel.evaluation.sites import OVERLAPS
 from cxrmodel.inference.bundle import Bundle, patient_hash, read_train_table
-from cxrmodel.inference.use_config import Overlap
 
 Rows = NDArray[np.bool_]
 
@@ -81,7 +80,7 @@ class SeenImages:
         return np.asarray(self.hashes_of(patients).isin(self._table["patient"]))
 
 
-def refuse_overlap(names: pd.Series, found: pd.DataFrame, allowed: Iterable[Overlap]) -> None:
+def refuse_overlap(names: pd.Series, found: pd.DataFrame, allowed: Iterable[str]) -> None:
     """Raise an error where images or patients were seen in training and that is not allowed.
 
     Args:

@@ -167,7 +167,7 @@ def evaluate_site(config: EvaluateConfig, plan: SitePlan) -> tuple[SiteFindings,
             f"No label can be judged at {plan.scoring.root}: {reasons}. Give images with and "
             "without at least one finding."
         )
-    frozen = _frozen(bundle, labels)
+    frozen = frozen_of(bundle, labels)
     site, home = site.of(labels), home.of(labels) if home else None
     found = SiteFindings(
         comparison=compare_places(site, home, frozen, seed=config.seed),
@@ -238,15 +238,23 @@ def _places(
     home = bundle.test
     if home is None:
         codes = pd.factorize(site_patients)[0].astype(np.int64)
-        return _place(table, labels, codes), None
+        return place_of(table, labels, codes), None
     codes = pd.factorize(pd.concat([home["patient"], site_patients]))[0].astype(np.int64)
     return (
-        _place(table, labels, codes[len(home) :]),
-        _place(home, labels, codes[: len(home)]),
+        place_of(table, labels, codes[len(home) :]),
+        place_of(home, labels, codes[: len(home)]),
     )
 
 
-def _place(scored: pd.DataFrame, labels: list[str], patients: NDArray[np.int64]) -> Place:
+def place_of(scored: pd.DataFrame, labels: list[str], patients: NDArray[np.int64]) -> Place:
+    """Return the images of one place.
+
+    Args:
+        scored: N rows with `y_<label>` and `p_<label>`, and `view`, `sex`, `age` and `follow_up`
+            where they are known.
+        labels: Which ones.
+        patients: (N,), one number per patient.
+    """
     predictions = Predictions(
         tuple(labels),
         label_values(scored, [f"y_{label}" for label in labels]),
@@ -256,7 +264,8 @@ def _place(scored: pd.DataFrame, labels: list[str], patients: NDArray[np.int64])
     return Place(predictions, scored.reindex(columns=COVARIATES))
 
 
-def _frozen(bundle: Bundle, labels: tuple[str, ...]) -> Frozen:
+def frozen_of(bundle: Bundle, labels: tuple[str, ...]) -> Frozen:
+    """Return what a bundle brings from home for some of its labels."""
     thresholds = bundle.description["thresholds"]
     scaling = bundle.description["calibration"]
     reference = bundle.reference
@@ -270,7 +279,7 @@ def _frozen(bundle: Bundle, labels: tuple[str, ...]) -> Frozen:
             )
             for label in labels
         },
-        _place(reference, list(labels), reference["patient"].to_numpy(np.int64)),
+        place_of(reference, list(labels), reference["patient"].to_numpy(np.int64)),
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from cxrmodel.data.ledger import count_reasons, losses
 from cxrmodel.evaluation.audit.subgroups import worse_off
 from cxrmodel.evaluation.calibration import MAX_BINS
-from cxrmodel.evaluation.metrics import HEADLINE_METRICS, METRICS
+from cxrmodel.evaluation.metrics import METRICS
 from cxrmodel.evaluation.patient_bootstrap import (
     FEW_PATIENTS,
     LEVEL,
@@ -84,7 +84,7 @@ def headline(found: SiteFindings) -> dict[str, str]:
                 ("auroc", "macro AUROC"),
                 ("f1", "macro F1"),
                 ("brier", "macro Brier"),
-                ("excess", "excess"),
+                ("excess", "over-prediction"),
             )
         },
     }
@@ -213,9 +213,9 @@ def _page(found: SiteFindings, figures: list[PageFigure], packages: Mapping[str,
         probabilities=_probabilities(found),
         worries=_worries(found),
         compared_metrics=COMPARED,
-        shown_metrics={name: METRICS[name] for name in ("auroc", "average_precision", "f1")},
-        called_metrics={name: METRICS[name] for name in ("sensitivity", "specificity", "f1")},
-        headline_metrics=HEADLINE_METRICS,
+        shown_metrics={name: METRICS[name] for name in ("auroc", "average_precision")},
+        called_metrics={name: METRICS[name] for name in ("sensitivity", "specificity")},
+        excess_metrics={name: COMPARED[name] for name in ("excess", "excess_after")},
         groups=groups,
         gains=GAINS,
         ledger=_ledger(found.excluded),
@@ -261,10 +261,10 @@ def _probabilities(found: SiteFindings) -> str:
     excess, scaled = (found.comparison.site.macro[name] for name in ("excess", "excess_after"))
     if excess.value is None:
         return ""
-    kind = {"higher": "too high", "lower": "too low", "unclear": "about right"}[excess.verdict]
+    kind = {"higher": "are too high", "lower": "are too low", "unclear": "are not clearly off"}
     return (
-        f"On average over labels the probabilities at the site are {kind}: the mean probability "
-        f"less the share of positives is {_with_interval(excess, '+')}, and after the scaling from "
+        f"On average over labels the probabilities at the site {kind[excess.verdict]}: the mean "
+        f"probability less the share of positives is {_with_interval(excess, '+')}, and after the scaling from "
         f"home {_with_interval(scaled, '+')}."
     )
 

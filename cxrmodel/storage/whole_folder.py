@@ -36,7 +36,7 @@ def publish_folder(folder: Path, place: str, last: str) -> None:
     _refuse_others(names, there, place)
     files, path = fsspec.core.url_to_fs(place)
     if isinstance(files, LocalFileSystem):
-        _exchange(folder, Path(path))
+        _exchange(folder, names, Path(path))
         return
     target.remove(last)
     for name in sorted(names, key=lambda name: (name == last, name)):
@@ -56,14 +56,16 @@ def _refuse_others(names: Iterable[str], there: Iterable[str], place: str) -> No
         )
 
 
-def _exchange(folder: Path, target: Path) -> None:
+def _exchange(folder: Path, names: Iterable[str], target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target} is a file. Give the name of a folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     mark = f".{target.name[:100]}.{uuid.uuid4().hex}"
     new, old = target.with_name(f"{mark}.partial"), target.with_name(f"{mark}.old")
     try:
-        shutil.copytree(folder, new)
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, new / name)  # for whoever may read the other files
         if target.exists():
             target.rename(old)
         try:
