@@ -264,8 +264,8 @@ def _probabilities(found: SiteFindings) -> str:
     kind = {"higher": "are too high", "lower": "are too low", "unclear": "are not clearly off"}
     return (
         f"On average over labels the probabilities at the site {kind[excess.verdict]}: the mean "
-        f"probability less the share of positives is {_with_interval(excess, '+')}, and after the scaling from "
-        f"home {_with_interval(scaled, '+')}."
+        f"probability less the share of positives is {_with_interval(excess, '+')}, and after the "
+        f"scaling from home {_with_interval(scaled, '+')}."
     )
 
 
