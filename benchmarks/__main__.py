@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import runners
+from benchmarks.another_site import measure_another_site
 from benchmarks.busy import measure_busy
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.evaluation import measure_bootstrap
@@ -173,6 +174,7 @@ SECTIONS: dict[str, Section] = {
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "joined_tables": lambda _, arguments, work: measure_joined_tables(work, arguments.csv),
     "bootstrap": lambda *_: measure_bootstrap(),
+    "another_site": lambda _, __, work: measure_another_site(work),
     "orchestration": lambda _, arguments, work: measure_orchestration(
         work, max(1, arguments.rounds // 3)
     ),

@@ -37,9 +37,10 @@ RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
 SCORES_FOLDER = "_scores"
 SWEEPS_FOLDER = "_sweeps"
+EVALUATIONS_FOLDER = "_evaluations"
 STORE_FOLDERS = (
     *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER,
-    SWEEPS_FOLDER,
+    SWEEPS_FOLDER, EVALUATIONS_FOLDER,
 )  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 

@@ -25,11 +25,12 @@ from cxrmodel.config import (
     Stage,
     VAEConfig,
 )
-from cxrmodel.inference.use_config import ImageRoot, PromoteConfig, ScoreConfig
+from cxrmodel.inference.use_config import EvaluateConfig, ImageRoot, PromoteConfig, ScoreConfig
 from cxrmodel.sweep_config import SweepConfig
 from deployments.pools import records_environment
 from deployments.reconcile import found
 from deployments.target import Target
+from flows.evaluate import evaluate_bundle
 from flows.main import train_pipeline
 from flows.promote import promote_bundle
 from flows.score import score_images
@@ -206,6 +207,9 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
     anywhere = ScoreConfig(data=ImageRoot(root="."), device=device, store=store)
     scoring = {**anywhere.model_dump(mode="json"), "data": images}
     sweep = SweepConfig(base=config, settings={"as deployed": {}})
+    no_site = DataConfig(root=".").model_dump(mode="json") | {"root": ""}  # a run names its own
+    elsewhere = EvaluateConfig(data=DataConfig(root="."), device=device, store=store)
+    evaluation = {**elsewhere.model_dump(mode="json"), "data": no_site}
     return [
         Deployment(
             "train", train_pipeline, config, target, "Trains on demand.",
@@ -233,6 +237,11 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
             "promote", promote_bundle, config, target,
             "Compares a challenger with the champion, and gives it the alias or not.",
             parameters={"config": promotion}, tags=("gpu",),
+        ),
+        Deployment(
+            "evaluate", evaluate_bundle, config, target,
+            "Judges the champion on labelled images of another site, beside its own test images.",
+            parameters={"config": evaluation}, tags=("gpu",),
         ),
         Deployment(
             "sweep", sweep_settings, config, target,

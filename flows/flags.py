@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from prefect import Flow
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings.exceptions import SettingsError
 
-from cxrmodel.inference.use_config import PromoteConfig, ScoreConfig
+from cxrmodel.inference.use_config import EvaluateConfig, PromoteConfig, ScoreConfig
 from cxrmodel.settings import Section, explain
 from flows import terminal
 from flows.command_line import EXIT_BAD_SETTINGS, Parser, attempt, served
 
 WIDTH = 16  # of the names of what was done
 
-Settings = TypeVar("Settings", ScoreConfig, PromoteConfig)
+Settings = TypeVar("Settings", ScoreConfig, PromoteConfig, EvaluateConfig)
 
 
 def read_flags(model: type[Settings], program: str, arguments: list[str]) -> Settings:
@@ -61,6 +61,8 @@ def run_command(
 def _settings_of(model: type[Section], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         section = _section_in(field)
+        if section is not None and get_origin(field.annotation) is tuple:
+            continue  # a list of sections is given in Prefect's form
         if section is None:
             yield f"{before}{name}", field
         else:

@@ -19,6 +19,7 @@ from cxrmodel.storage.layout import (
     CLASSIFIER_WEIGHTS_FILE,
     CONFIG_FILE,
     EXCLUDED_FILE,
+    HASHES_FILE,
     IMAGES_FILE,
     INDEX_FILE,
     LISTING_FILE,
@@ -145,6 +146,7 @@ def run_stages(
         "vae": weights,
         "latents": latents,
         "classifier": classifier.only(CLASSIFIER_WEIGHTS_FILE, CONFIG_FILE, PREDICTIONS_FILE),
+        "baselines": baselines.only(HASHES_FILE),
         "report": report.only(METRICS_FILE, MODEL_CARD_FILE),
     }
     bundle = bundle_model(config.images, parts_of_bundle, pixels, store, runtime)

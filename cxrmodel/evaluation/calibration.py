@@ -216,11 +216,20 @@ def evaluate_calibration(
         test: What is judged.
         bootstrap: Of the test images.
     """
-    calibrators = fit_calibrators(validation)
-    scaled = np.empty_like(test.probabilities)
-    for column, calibrator in enumerate(calibrators.values()):
-        scaled[:, column] = calibrator.apply(test.probabilities[:, column])
-    parts = {"before": test, "after": test.with_probabilities(scaled)}
+    return judge_calibration(fit_calibrators(validation), test, bootstrap)
+
+
+def judge_calibration(
+    calibrators: dict[str, Calibrator], test: Predictions, bootstrap: PatientBootstrap
+) -> Calibration:
+    """Judge images before and after a given scaling.
+
+    Args:
+        calibrators: By pathology, in the order of the predictions.
+        test: What is judged.
+        bootstrap: Of the same images.
+    """
+    parts = {"before": test, "after": calibrate(calibrators, test)}
     resampled = {when: resample_errors(part, bootstrap) for when, part in parts.items()}
     per_class = {
         name: _evaluate_class(calibrators[name], parts, column, resampled, bootstrap)
@@ -238,6 +247,14 @@ def evaluate_calibration(
     return Calibration(
         per_class, errors | scores, _gain(parts["before"], parts["after"], bootstrap)
     )
+
+
+def calibrate(calibrators: dict[str, Calibrator], predictions: Predictions) -> Predictions:
+    """Return the same images with scaled probabilities."""
+    scaled = np.empty_like(predictions.probabilities)
+    for column, calibrator in enumerate(calibrators.values()):
+        scaled[:, column] = calibrator.apply(predictions.probabilities[:, column])
+    return predictions.with_probabilities(scaled)
 
 
 def _evaluate_class(

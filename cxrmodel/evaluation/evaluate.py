@@ -69,7 +69,19 @@ def evaluate(validation: Predictions, test: Predictions, bootstrap: PatientBoots
         test: What is judged.
         bootstrap: Of the test images; evaluations with the same one are paired.
     """
-    thresholds = fit_thresholds(validation)
+    return evaluate_at(fit_thresholds(validation), test, bootstrap)
+
+
+def evaluate_at(
+    thresholds: dict[str, Estimate], test: Predictions, bootstrap: PatientBootstrap
+) -> Evaluation:
+    """Judge images once, at given thresholds.
+
+    Args:
+        thresholds: By pathology, in the order of the predictions.
+        test: What is judged.
+        bootstrap: Of the same images; evaluations with the same one are paired.
+    """
     limits = np.array([limit_of(threshold) for threshold in thresholds.values()])
     resampled = resample_metrics(test, limits, bootstrap)
     per_class = {

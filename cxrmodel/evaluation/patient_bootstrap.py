@@ -6,9 +6,11 @@ Source: C. A. Field, A. H. Welsh, Bootstrapping clustered data, J. R. Stat. Soc.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +71,16 @@ class PatientBootstrap:
         self.patients = patients
         self.num_patients = int(patients.max(initial=-1)) + 1
         self._drawn = draw_patients(self.num_patients, num_resamples, seed)  # (R, P)
+
+    def only(self, rows: Rows) -> Self:
+        """Return the same draws for some of the images, paired with those for the others.
+
+        Args:
+            rows: (N,), which images.
+        """
+        part = copy.copy(self)
+        part.patients = self.patients[rows]
+        return part
 
     def resample(self, score: Callable[[Floats], Floats]) -> Floats:
         """Apply a score to the draws, block by block.

@@ -23,6 +23,7 @@ from cxrmodel.inference.bundle import (
     FORMAT,
     FORMAT_VERSION,
     REFERENCE,
+    TEST,
     TRAIN,
     mahalanobis,
     patient_hash,
@@ -35,6 +36,7 @@ from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE
 from cxrmodel.storage.layout import (
     CLASSIFIER_WEIGHTS_FILE,
     CONFIG_FILE,
+    HASHES_FILE,
     IMAGES_FILE,
     INDEX_FILE,
     LATENTS_FILE,
@@ -62,6 +64,7 @@ class BundleInputs:
     vae: Path
     latents: Path
     classifier: Path
+    baselines: Path
     report: Path
 
 
@@ -111,14 +114,17 @@ def build_bundle(
     text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False)
     (directory / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
     reference.to_parquet(directory / REFERENCE, index=False, compression="zstd")
-    train = _train_table(tables.rows[of_train], description["salt"])
-    train.to_parquet(directory / TRAIN, index=False, compression="zstd")
+    patients = _patient_hashes(tables.rows["patient_id"], description["salt"])
+    _seen(tables, patients).to_parquet(directory / TRAIN, index=False, compression="zstd")
+    test = _test(tables, patients)
+    test.to_parquet(directory / TEST, index=False, compression="zstd")
     card = (inputs.report / MODEL_CARD_FILE).read_text(encoding="utf-8")
     (directory / CARD).write_text(bundle_card(description, metrics, card), encoding="utf-8")
     write_checksums(directory)
     return {
         "num_labels": len(tables.labels),
         "num_reference": len(reference),
+        "num_test": len(test),
         "has_gate": gate is not None,
     }
 
@@ -128,8 +134,8 @@ class _Tables:
     """The stages' tables, row by row of the latents.
 
     Attributes:
-        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, the labels, and `crc32` of the
-            pixels.
+        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, the labels, `crc32` of the
+            pixels, and `hash`, the perceptual fingerprint.
         latents: As the latents stage wrote them.
         probabilities: As the classifier stage wrote them.
         labels: Names, in the classifier's order.
@@ -150,6 +156,8 @@ class _Tables:
         checksums = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", "crc32"])
         rows = latents[["image", "split"]].merge(index, on="image", how="left", validate="1:1")
         rows = rows.merge(checksums, on="image", how="left", validate="1:1")
+        hashes = pd.read_parquet(inputs.baselines / HASHES_FILE)
+        rows = rows.merge(hashes, on="image", how="left", validate="1:1")
         probabilities = latents[["image"]].merge(probabilities, on="image", validate="1:1")
         return cls(rows, latents, probabilities, labels)
 
@@ -174,6 +182,17 @@ def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
         ],
         axis="columns",
     )
+
+
+def _test(tables: _Tables, patients: pd.Series) -> pd.DataFrame:
+    """Return the test images' scores and labels, without names."""
+    of_test = (tables.rows["split"] == "test").to_numpy()
+    probabilities = tables.probabilities[[f"p_{label}" for label in tables.labels]]
+    about = tables.rows[["crc32", "view", "sex", "age"]]
+    about.insert(0, "patient", patients)
+    truth = tables.rows[list(tables.labels)].add_prefix("y_")
+    scored = pd.concat([about, truth, probabilities], axis="columns")
+    return scored[of_test].reset_index(drop=True)
 
 
 def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> Gate | None:
@@ -232,10 +251,15 @@ def _title(data: dict[str, Any]) -> str:
     return layout if data["is_synthetic"] else str(data["title"])
 
 
-def _train_table(train: pd.DataFrame, salt: str) -> pd.DataFrame:
-    hashes = {patient: patient_hash(salt, patient) for patient in train["patient_id"].unique()}
-    table = {"crc32": train["crc32"].to_numpy(), "patient": train["patient_id"].map(hashes)}
-    return pd.DataFrame(table).sort_values(["patient", "crc32"], ignore_index=True)
+def _patient_hashes(patients: pd.Series, salt: str) -> pd.Series:
+    return patients.map({patient: patient_hash(salt, patient) for patient in patients.unique()})
+
+
+def _seen(tables: _Tables, patients: pd.Series) -> pd.DataFrame:
+    """Return what tells the images and patients again that the model was made with."""
+    table = tables.rows[["crc32", "split", "hash"]].assign(patient=patients)
+    seen = table[table["split"] != "test"][["crc32", "patient", "split", "hash"]]
+    return seen.sort_values(["patient", "crc32"], ignore_index=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

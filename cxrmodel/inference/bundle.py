@@ -2,7 +2,9 @@
 
 `model.safetensors` has the weights of both networks and what "usual" latents are; `model.json` the
 preprocessing, the labels, thresholds and calibration; `reference.parquet` the validation images'
-scores; `train.parquet` what tells a training image or patient again; `README.md` is for people.
+scores; `test.parquet` those of the test images, by which it is compared with another site;
+`train.parquet` what tells an image or patient of train or validation again; `README.md` is for
+people.
 `SHA256SUMS` lists the others with their checksums, as `sha256sum --check` reads it.
 Nothing in it is code, and nothing is unpickled.
 """
@@ -33,18 +35,25 @@ from torch import Tensor
 
 from cxrmodel.data.files.unforeseen import UNFORESEEN, failures
 from cxrmodel.errors import DamagedArtifactError
-from cxrmodel.inference.bundle_contents import check_description, check_reference, check_tensors
+from cxrmodel.inference.bundle_contents import (
+    check_description,
+    check_reference,
+    check_seen,
+    check_tensors,
+    check_test,
+)
 
 FORMAT, FORMAT_VERSION = "cxrmodel-bundle", 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 REFERENCE = "reference.parquet"
 TRAIN = "train.parquet"
+TEST = "test.parquet"
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
-FILES = (WEIGHTS, DESCRIPTION, REFERENCE, TRAIN, CARD)
+FILES = (WEIGHTS, DESCRIPTION, REFERENCE, TRAIN, TEST, CARD)
 
-MAX_BYTES = {WEIGHTS: 4 << 30, REFERENCE: 1 << 30, TRAIN: 1 << 30}  # far more than any run here
+MAX_BYTES = {WEIGHTS: 4 << 30, **dict.fromkeys((REFERENCE, TRAIN, TEST), 1 << 30)}  # far too much
 MAX_BYTES_OF_TEXT = 16 << 20  # of each of the others
 MAX_ROWS = 10_000_000
 AGAIN = "Copy the bundle again from where it was made"
@@ -62,6 +71,9 @@ class Bundle:
         reference: A row per validation image: `patient` (a number without meaning elsewhere),
             `view`, `sex`, `age`, `l1`, `distance`, `mu_00` and so on, and per label `y_<label>`
             (1, 0, or null where unknown) and `p_<label>`.
+        test: A row per test image: `patient` (hashed as in `train.parquet`), `crc32`, `view`,
+            `sex`, `age`, and per label `y_<label>` and `p_<label>`; None in a bundle that was
+            made before bundles had it.
     """
 
     location: str
@@ -69,6 +81,7 @@ class Bundle:
     description: dict[str, Any]
     tensors: dict[str, Tensor]
     reference: pd.DataFrame
+    test: pd.DataFrame | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,22 +113,31 @@ def read_bundle(location: str | Path) -> Bundle:
     with _refused(files, REFERENCE):
         reference = _read_parquet(contents[REFERENCE])
         check_reference(reference, description)
-    return Bundle(files.location, digest, description, tensors, reference)
+    if TEST not in expected:
+        return Bundle(files.location, digest, description, tensors, reference)
+    with _refused(files, TEST):
+        test = _read_parquet(_verified(files, TEST, expected))
+        check_test(test, description)
+    return Bundle(files.location, digest, description, tensors, reference, test)
 
 
 def read_train_table(bundle: Bundle) -> pd.DataFrame:
-    """Return what tells training images and patients again.
+    """Return what tells the images and patients again that the model was made with.
 
     Returns:
-        Columns `crc32` (of an image's pixels as this model sees them) and `patient` (the id's
-        HMAC-SHA256 under the bundle's salt, in hexadecimal), a row per train image.
+        Columns `crc32` (of an image's pixels as this model sees them), `patient` (the id's
+        HMAC-SHA256 under the bundle's salt, in hexadecimal), `split` and `hash` (64 bytes, as
+        of `hash_images`), a row per image of train and validation. A bundle that was made before
+        bundles had test images has the train images alone, and neither `split` nor `hash`.
 
     Raises:
         DamagedArtifactError: The file is missing or differs from its checksum.
     """
     content = read_file(bundle, TRAIN)
     with _refused(_BundleFiles(bundle.location), TRAIN):
-        return _read_parquet(content)
+        seen = _read_parquet(content)
+        check_seen(seen)
+    return seen
 
 
 def patient_hash(salt: str, patient: object) -> str:
@@ -142,7 +164,8 @@ def save_weights(tensors: Mapping[str, Tensor], directory: Path) -> None:
 
 def write_checksums(directory: Path) -> None:
     """Write `SHA256SUMS` over a finished bundle's files."""
-    lines = [f"{_sha256(directory / name)}  {name}\n" for name in FILES]
+    names = [name for name in FILES if name != TEST or (directory / name).exists()]
+    lines = [f"{_sha256(directory / name)}  {name}\n" for name in names]
     (directory / CHECKSUMS).write_text("".join(lines), encoding="ascii")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ FITS = ("crop", "pad", "resize")
 IMAGES = {"size", "fit", "max_megapixels"}
 MAX_SIZE_PX, MAX_MEGAPIXELS = 8192, 1_000_000
 MAX_SHOWN = 80
+MAX_CRC32 = 2**32 - 1
+NUM_BITS = 512  # of a perceptual hash; that module needs more packages than a bundle does
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 
@@ -90,19 +92,70 @@ def check_reference(reference: pd.DataFrame, description: Mapping[str, Any]) -> 
     Raises:
         ValueError: A column is missing or has a value that cannot be; the message names it.
     """
-    labels, dims = description["labels"], range(description["architecture"]["vae"]["latent_dim"])
+    dims = range(description["architecture"]["vae"]["latent_dim"])
     ranges = {
         "patient": (0, max(0, len(reference) - 1)),
-        **{f"y_{label}": (0, 1) for label in labels},
-        **{f"p_{label}": (0, 1) for label in labels},
+        **_scored(description["labels"]),
         **dict.fromkeys(("l1", "distance"), (0, math.inf)),
         **{f"mu_{dim:02d}": (-math.inf, math.inf) for dim in dims},
     }
+    _check_numbers(reference, ranges)
+
+
+def check_test(test: pd.DataFrame, description: Mapping[str, Any]) -> None:
+    """Check the table of the test images.
+
+    Args:
+        test: As read.
+        description: Checked.
+
+    Raises:
+        ValueError: A column is missing or has a value that cannot be; the message names it.
+    """
+    _check_numbers(test, {"crc32": (0, MAX_CRC32), **_scored(description["labels"])})
+    _check_texts(test, ("patient",))
+    for name in ("view", "sex", "age"):
+        _has_one(test, name)
+
+
+def check_seen(seen: pd.DataFrame) -> None:
+    """Check the table that tells images and patients of train and validation again.
+
+    Raises:
+        ValueError: A column is missing or has a value that cannot be; the message names it.
+    """
+    _check_numbers(seen, {"crc32": (0, MAX_CRC32)})
+    _check_texts(seen, ("patient",))
+    if "hash" not in seen:
+        return
+    _check_texts(seen, ("split",))
+    if not seen["hash"].map(lambda found: isinstance(found, bytes)).all():
+        raise ValueError("its column hash has a value that is not bytes")
+    if (seen["hash"].map(len) != NUM_BITS // 8).any():
+        raise ValueError(f"its column hash has a value that is not {NUM_BITS // 8} bytes long")
+
+
+def _scored(labels: Sequence[str]) -> dict[str, tuple[float, float]]:
+    return {f"{kind}_{label}": (0, 1) for kind in ("y", "p") for label in labels}
+
+
+def _has_one(table: pd.DataFrame, name: str) -> None:
+    if list(table.columns).count(name) != 1:
+        raise ValueError(f"it needs one column {name}")
+
+
+def _check_texts(table: pd.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
+        _has_one(table, name)
+        if not table[name].map(lambda text: isinstance(text, str)).all():
+            raise ValueError(f"its column {name} has a value that is no text")
+
+
+def _check_numbers(table: pd.DataFrame, ranges: Mapping[str, tuple[float, float]]) -> None:
     for name, (least, most) in ranges.items():
-        if list(reference.columns).count(name) != 1:
-            raise ValueError(f"it needs one column {name}")
-        column = reference[name]
-        is_whole = name == "patient" or name.startswith("y_")
+        _has_one(table, name)
+        column = table[name]
+        is_whole = name in ("patient", "crc32") or name.startswith("y_")
         may_be_null = name.startswith("y_")  # where nobody said
         kinds = "iu" if is_whole else "iuf"
         is_plain = isinstance(column.dtype, np.dtype)

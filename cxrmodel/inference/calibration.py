@@ -1,8 +1,8 @@
 """Probabilities that fit a place: the bundle's own calibration, or a new one from local labels.
 
 Platt scaling makes each logit `slope * logit + intercept`. It goes into the classifier's last
-layer, into the thresholds and into the reference's probabilities alike, so that nothing that
-reads a bundle needs to know of it.
+layer, into the thresholds and into the probabilities of the reference and the test images alike, so
+that nothing that reads a bundle needs to know of it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from cxrmodel.inference.bundle import (
     CARD,
     DESCRIPTION,
     REFERENCE,
+    TEST,
     TRAIN,
     Bundle,
     read_file,
@@ -114,18 +115,29 @@ def rescale(bundle: Bundle, scaling: Scaling) -> Bundle:
     tensors, weight, bias = dict(bundle.tensors), f"{LAST_LAYER}.weight", f"{LAST_LAYER}.bias"
     tensors[weight] = tensors[weight] * slope[:, None]
     tensors[bias] = tensors[bias] * slope + intercept
-    reference = bundle.reference.copy()
     thresholds = dict(bundle.description["thresholds"])
     for label, (by, plus) in scaling.items():
-        name = f"p_{label}"
-        reference[name] = _scaled(reference[name].to_numpy(np.float64), by, plus).astype(np.float32)
         if by <= 0:  # every image has the same probability: no threshold can tell them apart
             thresholds[label] = None
         elif thresholds[label] is not None:
-            thresholds[label] = float(_scaled(np.array(thresholds[label]), by, plus))
+            thresholds[label] = float(scale(np.array(thresholds[label]), by, plus))
     unit = {label: {"slope": 1.0, "intercept": 0.0} for label in bundle.labels}
     description = {**bundle.description, "thresholds": thresholds, "calibration": unit}
-    return replace(bundle, tensors=tensors, reference=reference, description=description)
+    return replace(
+        bundle,
+        tensors=tensors,
+        reference=_rescaled(bundle.reference, scaling),
+        test=None if bundle.test is None else _rescaled(bundle.test, scaling),
+        description=description,
+    )
+
+
+def _rescaled(scores: pd.DataFrame, scaling: Scaling) -> pd.DataFrame:
+    changed = {
+        f"p_{label}": scale(scores[f"p_{label}"].to_numpy(np.float64), by, plus)
+        for label, (by, plus) in scaling.items()
+    }
+    return scores.assign(**{name: values.astype(np.float32) for name, values in changed.items()})
 
 
 def recalibrate(bundle: Bundle, scored: pd.DataFrame) -> tuple[Bundle, list[LocalFit]]:
@@ -172,6 +184,8 @@ def write_bundle(bundle: Bundle, directory: Path) -> None:
         text = json.dumps(bundle.description, indent=1, sort_keys=True, allow_nan=False)
         (partial / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
         bundle.reference.to_parquet(partial / REFERENCE, index=False, compression="zstd")
+        if bundle.test is not None:
+            bundle.test.to_parquet(partial / TEST, index=False, compression="zstd")
         (partial / TRAIN).write_bytes(read_file(bundle, TRAIN))
         (partial / CARD).write_bytes(read_file(bundle, CARD))
         write_checksums(partial)
@@ -196,18 +210,44 @@ def _fit(scored: pd.DataFrame, label: str) -> LocalFit:
     logits = _logit(known[f"p_{label}"].to_numpy(np.float64))
     patients = pd.factorize(known["patient_id"])[0]
     num, num_positive = len(labels), int(labels.sum())
-    of_each = [len(np.unique(patients[labels == kind])) for kind in (0, 1)]
-    if min(of_each) < MIN_OF_EACH:
+    if not _are_enough(labels, patients):
         return LocalFit(label, 1.0, 0.0, None, None, None, num, num_positive)
-    slope, intercept = _platt(labels, logits)
+    slope, intercept, threshold = _fitted(labels, logits)
     before = (_expit(logits) - labels) ** 2
     gain = before - (_left_out(labels, logits, patients) - labels) ** 2
-    scaled = _expit(slope * logits + intercept)
-    threshold = _best_threshold(labels, scaled) if slope > 0 else None
     estimate = PatientBootstrap(patients).mean(gain, np.ones(len(gain), bool), "there is no image")
     return LocalFit(
         label, slope, intercept, threshold, estimate.value, estimate.interval, num, num_positive
     )
+
+
+def fit_locally(
+    labels: NDArray[np.uint8], probabilities: NDArray[np.float64], patients: NDArray[np.int64]
+) -> tuple[float, float, float | None] | None:
+    """Fit one label anew, as `recalibrate` does.
+
+    Args:
+        labels: (N,), 0 or 1.
+        probabilities: (N,).
+        patients: (N,).
+
+    Returns:
+        Slope, intercept and threshold, None where the slope is 0; nothing where there are fewer
+        than `MIN_OF_EACH` patients with a positive image, or with a negative one.
+    """
+    return _fitted(labels, _logit(probabilities)) if _are_enough(labels, patients) else None
+
+
+def _are_enough(labels: NDArray[np.uint8], patients: NDArray[np.int64]) -> bool:
+    return min(len(np.unique(patients[labels == kind])) for kind in (0, 1)) >= MIN_OF_EACH
+
+
+def _fitted(
+    labels: NDArray[np.uint8], logits: NDArray[np.float64]
+) -> tuple[float, float, float | None]:
+    slope, intercept = _platt(labels, logits)
+    scaled = _expit(slope * logits + intercept)
+    return slope, intercept, _best_threshold(labels, scaled) if slope > 0 else None
 
 
 def _left_out(
@@ -245,9 +285,10 @@ def _best_threshold(labels: NDArray[np.uint8], probabilities: NDArray[np.float64
     return best_threshold(labels, probabilities).value
 
 
-def _scaled(
+def scale(
     probabilities: NDArray[np.float64], slope: float, intercept: float
 ) -> NDArray[np.float64]:
+    """Return probabilities whose logits are `slope * logit + intercept`."""
     return _expit(slope * _logit(probabilities) + intercept)
 
 

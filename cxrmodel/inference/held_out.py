@@ -15,15 +15,16 @@ from cxrmodel.data.files.listing import ListedFile
 from cxrmodel.data.files.root import read_location
 from cxrmodel.errors import NothingToJudgeError
 from cxrmodel.evaluation.promotion import HeldOut
-from cxrmodel.inference.bundle import Bundle, patient_hash, read_train_table
 from cxrmodel.inference.calibration import read_labels
 from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.predictor import Model
 from cxrmodel.inference.scoring import ListedReader, list_images
+from cxrmodel.inference.seen import SeenImages
 from cxrmodel.progress import Progress, ReportProgress, silent
 
 NOT_FOUND, NAMED_TWICE, NOT_READ = "no such image", "named twice", "not readable"
-SAME_PIXELS, SAME_PATIENT = "pixels of a train image", "patient of a train image"
+SAME_PIXELS = "pixels of a train or validation image"
+SAME_PATIENT = "patient of a train or validation image"
 
 LeftOut = dict[str, int]
 
@@ -36,10 +37,10 @@ def read_held_out(
     *,
     report: ReportProgress = silent,
 ) -> tuple[HeldOut, LeftOut]:
-    """Score labelled images with two models, and leave out what either was trained on.
+    """Score labelled images with two models, and leave out what either was made with.
 
-    An image is one of training where its pixels, as that model sees them, or its patient's id are
-    in the bundle's `train.parquet`.
+    An image is one of train or validation where its pixels, as that model sees them, or its
+    patient's id are in the bundle's `train.parquet`.
 
     Args:
         champion: One model.
@@ -76,9 +77,9 @@ def read_held_out(
         scores, crc32 = _score(model, reader, report)
         told.append(scores[[f"p_{label}" for label in labels]].set_axis(here.index))
         _mark(reasons, here.index[scores["status"] != OK], NOT_READ)
-        of_train = _of_train(model.bundle, crc32, here["patient_id"])
-        for reason, members in of_train.items():
-            _mark(reasons, here.index[members], reason)
+        seen = SeenImages(model.bundle)
+        _mark(reasons, here.index[seen.pixels(crc32)], SAME_PIXELS)
+        _mark(reasons, here.index[seen.patients(here["patient_id"])], SAME_PATIENT)
     kept = reasons[reasons == ""].index
     left_out = dict(Counter(map(str, reasons[reasons != ""])))
     if not len(kept):
@@ -132,18 +133,6 @@ def _score(
         ]
         report(Progress("judge", len(checksums), len(reader.names), unit="images"))
     return pd.concat(tables, ignore_index=True), np.array(checksums, dtype=np.int64)
-
-
-def _of_train(
-    bundle: Bundle, crc32: NDArray[np.int64], patients: pd.Series
-) -> dict[str, NDArray[np.bool_]]:
-    train = read_train_table(bundle)
-    salt = bundle.description["salt"]
-    hashes = {patient: patient_hash(salt, patient) for patient in patients.unique()}
-    return {
-        SAME_PIXELS: np.isin(crc32, train["crc32"].to_numpy().astype(np.int64)),
-        SAME_PATIENT: patients.map(hashes).isin(train["patient"]).to_numpy(),
-    }
 
 
 def _mark(reasons: pd.Series, rows: pd.Index, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -273,6 +273,13 @@ class Model:
         """Mean latent of the train images, (Z,)."""
         return np.asarray(self._mean)
 
+    def refusals(self, pixels: Sequence[NDArray[np.uint8] | None]) -> list[str]:
+        """Return why the gate refuses each of some (S, S) images: a reason, or nothing.
+
+        One without pixels has nothing; neither has any image where there is no gate.
+        """
+        return _reasons(self._gate, pixels) if self._gate else [""] * len(pixels)
+
     @property
     def has_gate(self) -> bool:
         """Whether the bundle knows what a chest X-ray looks like."""
@@ -325,14 +332,17 @@ def _check_batch_size(batch_size: int) -> None:
 
 def _refuse(images: list[ReadImage], gate: Gate) -> list[ReadImage]:
     """Return images, without the pixels of those that the gate refuses."""
-    pixels = [image.pixels for image in images if image.pixels is not None]
-    reasons = iter(gate.check(np.stack(pixels)) if pixels else [])
+    reasons = _reasons(gate, [image.pixels for image in images])
     return [
-        replace(image, status=reason, detail=MEANINGS[reason], pixels=None)
-        if image.pixels is not None and (reason := next(reasons))
-        else image
-        for image in images
+        replace(image, status=reason, detail=MEANINGS[reason], pixels=None) if reason else image
+        for image, reason in zip(images, reasons, strict=True)
     ]
+
+
+def _reasons(gate: Gate, pixels: Sequence[NDArray[np.uint8] | None]) -> list[str]:
+    seen = [each for each in pixels if each is not None]
+    reasons = iter(gate.check(np.stack(seen)) if seen else [])
+    return ["" if each is None else next(reasons) for each in pixels]
 
 
 def _join(images: list[ReadImage], scores: pd.DataFrame) -> pd.DataFrame:

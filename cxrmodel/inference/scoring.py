@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +26,8 @@ from cxrmodel.data.files.root import Root
 from cxrmodel.data.images.reader import best_num_workers, read_listed
 from cxrmodel.errors import DamagedArtifactError, DataError, ImageError
 from cxrmodel.inference.bundle import read_bundle
-from cxrmodel.inference.predictor import load
+from cxrmodel.inference.image_files import ReadImage
+from cxrmodel.inference.predictor import Model, load
 from cxrmodel.inference.score_parts import ScoreParts, image_name, shard_key
 from cxrmodel.places import absolute, is_folder, normal_place
 from cxrmodel.progress import Progress, ReportProgress, silent
@@ -62,6 +64,7 @@ class ScoringPlan:
         num_listed: Images below the root.
         shards: Those of them that are new or changed, in random order.
         has_outdated: Some image has more rows in the output than one.
+        describes: Every image is scored, and its row says as well what tells it again.
     """
 
     bundle: str
@@ -71,6 +74,7 @@ class ScoringPlan:
     num_listed: int
     shards: tuple[Shard, ...]
     has_outdated: bool
+    describes: bool = False
 
     @property
     def num_new(self) -> int:
@@ -97,7 +101,33 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
         check_writable(out=Path(out))
     root = absolute(normal_place(root), Path.cwd())
     digest = read_bundle(bundle).digest
-    listed = list_images(root)
+    return plan_listed(bundle, digest, root, out, list_images(root))
+
+
+def plan_listed(
+    bundle: str,
+    digest: str,
+    root: str,
+    out: str,
+    listed: Sequence[ListedFile],
+    *,
+    describes: bool = False,
+) -> ScoringPlan:
+    """Find those of some images whose scores are not in an output yet.
+
+    Args:
+        bundle: Place of the bundle.
+        digest: Its identity.
+        root: Folder or URL of the images.
+        out: Folder or URL of the output; one for plans that describe, another for others.
+        listed: The images, sorted by name.
+        describes: Score also what the gate would refuse, and add to each row `gate`, its reason or
+            nothing, `crc32` of the pixels and `hash`, as of `hash_images`.
+
+    Raises:
+        DamagedArtifactError: The output is damaged.
+        StoreError: The output holds parts of another bundle, or cannot be opened.
+    """
     parts = ScoreParts(out, digest)
     versions, has_outdated = _scored(parts, root)
     new = [file for file in listed if file.version not in versions[file.uri]]
@@ -106,7 +136,7 @@ def plan_scoring(bundle: str, root: str, out: str) -> ScoringPlan:
         for files in cut_shards(new)
     )
     in_turns = tuple(random.sample(shards, len(shards)))  # runs side by side rarely meet
-    return ScoringPlan(bundle, digest, root, out, len(listed), in_turns, has_outdated)
+    return ScoringPlan(bundle, digest, root, out, len(listed), in_turns, has_outdated, describes)
 
 
 def cut_shards(files: Iterable[ListedFile]) -> Iterator[list[ListedFile]]:
@@ -162,9 +192,11 @@ def score_shard(
     if model.bundle.digest != plan.digest:
         raise DamagedArtifactError(f"{plan.bundle} was replaced meanwhile. Run again.")
     reader = ListedReader(plan.root, shard.files)
-    tables = [model.empty_table]
-    for images in model.read_files(reader.names, read=reader.read, num_workers=reader.num_workers):
-        tables.append(model.score_read(images))
+    tables = [_score(plan, model, [])]  # the columns, where there is no batch
+    for images in model.read_files(
+        reader.names, read=reader.read, num_workers=reader.num_workers, gate=not plan.describes
+    ):
+        tables.append(_score(plan, model, images))
         done = sum(map(len, tables))
         report(Progress("score", done, len(shard.files), unit="images"))
     rows = pd.concat(tables, ignore_index=True)
@@ -178,6 +210,56 @@ def score_shard(
         scored_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return dict(Counter(rows["status"]))
+
+
+def _score(plan: ScoringPlan, model: Model, images: list[ReadImage]) -> pd.DataFrame:
+    rows = model.score_read(images)
+    return rows.join(_describe(model, images)) if plan.describes else rows
+
+
+def _describe(model: Model, images: list[ReadImage]) -> pd.DataFrame:
+    """Return what the gate says of images, and what tells them again; null without pixels."""
+    # Not for whoever only scores: it needs more packages.
+    from cxrmodel.evaluation.perceptual_hash import hash_images  # noqa: PLC0415
+    from cxrmodel.evaluation.resolution import to_unit  # noqa: PLC0415
+
+    pixels = [image.pixels for image in images]
+    hashes = [None if each is None else hash_images(to_unit(each[None]))[0] for each in pixels]
+    return pd.DataFrame(
+        {
+            "gate": pd.array(model.refusals(pixels), dtype="str"),
+            "crc32": pd.array(
+                [None if each is None else zlib.crc32(each.data) for each in pixels], "UInt32"
+            ),
+            "hash": pd.Series(
+                [None if each is None else each.tobytes() for each in hashes], dtype=object
+            ),
+        }
+    )
+
+
+def read_scores(plan: ScoringPlan, listed: Sequence[ListedFile]) -> pd.DataFrame:
+    """Return the rows of images, in their order, once all shards of the plan are done.
+
+    Raises:
+        DamagedArtifactError: A row is missing.
+    """
+    versions = pd.Series({image_name(plan.root, each.uri): each.version for each in listed})
+    parts = ScoreParts(plan.out, plan.digest)
+    tables = [
+        rows[rows["version"] == rows["image"].map(versions)]
+        for key, record in sorted(parts.records().items())
+        if record.root == plan.root
+        for rows in [parts.read(key)]
+    ]
+    rows = pd.concat(tables).drop_duplicates("image").set_index("image")
+    missing = versions.index.difference(rows.index)
+    if len(missing):
+        raise DamagedArtifactError(
+            f"{parts.location} lacks {len(missing):,} of {len(versions):,} images, first "
+            f"{missing[0]}. Run again: they are scored."
+        )
+    return rows.loc[versions.index].reset_index()
 
 
 def remove_outdated(plan: ScoringPlan) -> int:

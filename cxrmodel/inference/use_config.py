@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,6 +11,7 @@ from cxrmodel.config import (
     MAX_SEED,
     PHANTOM_ROOT,
     SCORES_FOLDER,
+    DataConfig,
     StoreConfig,
     TrackingConfig,
 )
@@ -20,14 +21,17 @@ from cxrmodel.settings import Section
 from cxrmodel.storage.aliases import CHAMPION
 
 Place = Annotated[str, AfterValidator(normal_place)]
+Overlap = Literal["pixels", "near", "patients"]
+MIN_LABELLED = 20  # that recalibration is tried with
+NO_PHANTOMS = (
+    f"`{PHANTOM_ROOT}` stands for synthetic images in a training alone. Give the folder that it "
+    f"drew them in, <store.scratch>/{PHANTOM_ROOT}/<data.phantom_images>."
+)
 
 
 def _place_of_images(text: str) -> str:
     if text == PHANTOM_ROOT:
-        raise ValueError(
-            f"`{PHANTOM_ROOT}` stands for synthetic images in a training alone. Give the folder "
-            f"that it drew them in, <store.scratch>/{PHANTOM_ROOT}/<data.phantom_images>."
-        )
+        raise ValueError(NO_PHANTOMS)
     # A training on several data sets promotes by a joint root, which has its one form already.
     return text if not text or is_joint(text) else normal_place(text)
 
@@ -122,4 +126,45 @@ class PromoteConfig(Section):
                 "Give either challenger, a bundle that may become champion, or rollback, and not "
                 "both."
             )
+        return self
+
+
+class EvaluateConfig(Section):
+    """Judge a bundle on labelled images of another site, beside its own test images."""
+
+    bundle: str = CHAMPION
+    """Folder, zip archive or URL of a bundle, or an alias in the store, such as `champion`."""
+
+    data: DataConfig = DataConfig()
+    """The labelled images, as for a training."""
+
+    out: Annotated[str, AfterValidator(normal_store)] | None = None
+    """Folder or URL for the page and the numbers. Empty: `_evaluations/<bundle>/<data>` of the
+    store, the two named by their fingerprints."""
+
+    recalibrate: int | None = Field(None, ge=MIN_LABELLED)
+    """Also say what so many labelled images of the site would gain, for new thresholds and a new
+    scaling of the probabilities."""
+
+    allow_overlap: tuple[Overlap, ...] = ()
+    """Accept images of train or validation: those with the same `pixels`, with `near` copies of
+    them, or of `patients` of the same id. Without, one such image ends the run."""
+
+    leave_out_overlap: bool = False
+    """Judge by the other images where some are of train or validation."""
+
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Seed of the bootstrap, and of the draws of `recalibrate`."""
+
+    device: str = Field("auto", pattern=DEVICE)
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if self.data == DataConfig():
+            raise ValueError("Give data.root, the folder or URL of the site's images.")
+        if self.data.is_synthetic:
+            raise ValueError(NO_PHANTOMS)
         return self

@@ -143,9 +143,9 @@ def _class_calibration(entry: ClassCalibration) -> dict[str, Any]:
             **_values(errors),
             "intervals": _intervals(errors),
             "brier_after": entry.metrics["brier_after"].value,
-            **_plain(entry.calibrator),
-            "reliability_before": _plain(entry.before),
-            "reliability_after": _plain(entry.after),
+            **plain(entry.calibrator),
+            "reliability_before": plain(entry.before),
+            "reliability_after": plain(entry.after),
         }
     }
 
@@ -188,17 +188,17 @@ def _audit(audit: Audit) -> dict[str, Any]:
             "near": [list(pair) for pair in duplicates.near[:MAX_LISTED]],
         },
         "shortcuts": {
-            name: _plain(shortcut) | {"is_notable": shortcut.is_notable}
+            name: plain(shortcut) | {"is_notable": shortcut.is_notable}
             for name, shortcut in audit.shortcuts.items()
         },
-        "probes": _plain(audit.probes),
+        "probes": plain(audit.probes),
         "any_finding_threshold": audit.threshold.value,
-        "subgroups": _plain(audit.subgroups),
+        "subgroups": plain(audit.subgroups),
         "worse_off": worse_off(audit.subgroups),
-        "anomaly": _plain(audit.anomaly),
-        "sources": _plain(audit.sources),
+        "anomaly": plain(audit.anomaly),
+        "sources": plain(audit.sources),
         "reconstruction": {
-            name: {"num_images": group.num_images} | _plain(group.quality)
+            name: {"num_images": group.num_images} | plain(group.quality)
             for name, group in audit.reconstruction.items()
         },
     }
@@ -206,19 +206,19 @@ def _audit(audit: Audit) -> dict[str, Any]:
 
 def _localisation(results: Results) -> dict[str, Any] | None:
     """Return error maps against boxes, None where no image has a box."""
-    found = _plain(results.localisation)
+    found = plain(results.localisation)
     if not found:
         return None
     outside = found.get(OUTSIDE_TRAIN)
     return {"part": TEST, "num_tiles": NUM_TILES, **found[TEST], OUTSIDE_TRAIN: outside}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn a dataclass, and what is in it, into what JSON can hold."""
     if isinstance(value, Estimate):
         return {"value": value.value, "interval": _pair(value.interval), "reason": value.reason}
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: plain(one) for name, one in value.items()}
     return value.tolist() if hasattr(value, "tolist") else value

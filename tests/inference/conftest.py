@@ -52,7 +52,7 @@ class SmallRun:
 
     def write_bundle(self, directory: Path) -> Path:
         directory.mkdir()
-        names = ("index", "images", "vae", "latents", "classifier", "report")
+        names = ("index", "images", "vae", "latents", "classifier", "baselines", "report")
         inputs = BundleInputs(**{name: self.stage(name) for name in names})
         build_bundle(inputs, self.pixels, IMAGES, "float32", directory)
         return directory

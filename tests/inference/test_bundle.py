@@ -21,6 +21,7 @@ from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import (
     CHECKSUMS,
     FILES,
+    TEST,
     read_bundle,
     read_train_table,
     write_checksums,
@@ -66,7 +67,34 @@ def test_reference_is_the_validation_part_without_names(run, bundle):
     assert not set(reference.columns) & {"image", "patient_id"}
 
 
-def test_train_images_and_patients_can_be_told_again(run, bundle):
+def test_test_images_are_there_without_names(run, bundle):
+    test = read_bundle(bundle).test
+    expected = pd.read_parquet(run.stage("report") / "test_predictions.parquet")
+    for label in read_bundle(bundle).labels:
+        np.testing.assert_array_equal(test[f"y_{label}"], expected[f"y_{label}"])
+        np.testing.assert_array_equal(test[f"p_{label}"], expected[f"p_{label}"])
+    assert test["patient"].nunique() == expected["patient_id"].nunique()
+    assert not set(test["patient"]) & set(read_train_table(read_bundle(bundle))["patient"])
+    assert not set(test.columns) & {"image", "patient_id"}
+
+
+@pytest.mark.parametrize("name, message", [("patient", "needs one column patient"), ("p_Mass", "")])
+def test_a_test_table_that_lacks_a_column_is_refused(copy, name, message):
+    pd.read_parquet(copy / TEST).drop(columns=name).to_parquet(copy / TEST)
+    write_checksums(copy)
+    with pytest.raises(DamagedArtifactError, match=rf"test\.parquet cannot be used.*{message}"):
+        read_bundle(copy)
+
+
+def test_fingerprints_of_another_length_are_refused(copy):
+    seen = pd.read_parquet(copy / "train.parquet")
+    seen.assign(hash=[b"short"] * len(seen)).to_parquet(copy / "train.parquet")
+    write_checksums(copy)
+    with pytest.raises(DamagedArtifactError, match="64 bytes long"):
+        read_train_table(read_bundle(copy))
+
+
+def test_images_and_patients_that_were_seen_can_be_told_again(run, bundle):
     read = read_bundle(bundle)
     table = read_train_table(read)
     index = pd.read_parquet(run.stage("index") / "index.parquet")
@@ -78,9 +106,11 @@ def test_train_images_and_patients_can_be_told_again(run, bundle):
         patients = rows.loc[rows["split"] == part, "patient_id"]
         return {hmac.new(salt, p.encode(), hashlib.sha256).hexdigest() for p in patients}
 
-    assert set(table["patient"]) == hashed("train")
+    for part in ("train", "val"):
+        seen = table[table["split"] == part]
+        assert set(seen["patient"]) == hashed(part)
+        assert len(seen) == (split["split"] == part).sum()
     assert not set(table["patient"]) & hashed("test")
-    assert len(table) == (split["split"] == "train").sum()
 
 
 def test_the_card_has_a_header_for_hugging_face(run, bundle):

@@ -61,33 +61,41 @@ MODELS = _Layout(row=0.3, left=2.75, right=0.2, top=0.42, bottom=0.6, gap=0.45)
 GROUPS = _Layout(row=0.27, left=2.25, right=0.2, top=0.42, bottom=0.6, gap=0.35)
 
 
-def draw_auroc(classifier: Evaluation, baseline: Evaluation, theme: Theme) -> Figure:
+def draw_auroc(
+    classifier: Evaluation,
+    baseline: Evaluation,
+    theme: Theme,
+    names: tuple[str, str] = ("classifier on latents", "PCA + logistic regression"),
+    where: str = "on test",
+) -> Figure:
     """Draw the AUROC of each pathology and of their mean, with 95 % intervals.
 
     Args:
         classifier: The model; its order of AUROC is the order of rows.
-        baseline: Principal components with logistic regressions.
+        baseline: What it is compared with.
         theme: Colours.
+        names: What the legend calls the two.
+        where: Which images they are judged by.
     """
-    names = _by_metric(classifier, "auroc")
-    figure, axes = _pathology_rows(names, classifier, theme)
+    rows = _by_metric(classifier, "auroc")
+    figure, axes = _pathology_rows(rows, classifier, theme)
     line = {"linewidth": 1.5, "solid_capstyle": "butt"}
     for evaluation, offset, colour, marker, face in (
         (classifier, 0.13, theme.first, "o", theme.first),
         (baseline, -0.17, theme.second, "s", theme.paper),
     ):
         dot = {"marker": marker, "markerfacecolor": face, "markersize": 5.2}
-        for height, name in zip(heights_of(names), names, strict=True):
+        for height, name in zip(heights_of(rows), rows, strict=True):
             estimate = _estimate(evaluation, name, "auroc")
             draw_estimate(axes, estimate, height + offset, colour, line, dot)
     axes.axvline(CHANCE, color=theme.muted, **DASHED)
     low, high = axes.get_xlim()
     axes.set_xlim(max(0.0, min(low, 0.45)), min(1.0, max(high, 0.75)) + 0.005)
-    _note_undefined(axes, names, classifier, "auroc", theme)
-    axes.set_xlabel("AUROC on test, with 95 % interval; dashed: chance")
+    _note_undefined(axes, rows, classifier, "auroc", theme)
+    axes.set_xlabel(f"AUROC {where}, with 95 % interval; dashed: chance")
     entries = (
-        ("classifier on latents", theme.first, "o", theme.first),
-        ("PCA + logistic regression", theme.second, "s", theme.paper),
+        (names[0], theme.first, "o", theme.first),
+        (names[1], theme.second, "s", theme.paper),
     )
     _add_legend(figure, theme, entries)
     return figure
