@@ -34,9 +34,10 @@ DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
 RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
-SCORES_FOLDER = "_scores"
+SCORES_FOLDER, DRIFT_FOLDER = "_scores", "_drift"
 STORE_FOLDERS = (
-    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER
+    *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER,
+    DRIFT_FOLDER,
 )  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 

@@ -31,6 +31,7 @@ from cxrmodel.inference.bundle import (
 )
 from cxrmodel.inference.card import bundle_card
 from cxrmodel.inference.gate import Gate, thumbnails
+from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX
 from cxrmodel.storage.layout import (
     CLASSIFIER_WEIGHTS_FILE,
@@ -93,8 +94,8 @@ def build_bundle(
     of_train = (tables.rows["split"] == "train").to_numpy()
     usual = LedoitWolf().fit(mu[of_train])
     distance = mahalanobis(mu, usual.location_, usual.precision_)
-    reference = _reference(tables, distance)
-    gate = _fit_gate(tables.rows, pixels)
+    gate, seen = _fit_gate(tables.rows, pixels)
+    reference = _reference(tables, distance, seen)
     tensors = {
         **_prefixed(VAE_PREFIX, inputs.vae / VAE_WEIGHTS_FILE),
         **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / CLASSIFIER_WEIGHTS_FILE),
@@ -128,8 +129,8 @@ class _Tables:
     """The stages' tables, row by row of the latents.
 
     Attributes:
-        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, the labels, and `crc32` of the
-            pixels.
+        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, `source`, the labels, and
+            `crc32` of the pixels.
         latents: As the latents stage wrote them.
         probabilities: As the classifier stage wrote them.
         labels: Names, in the classifier's order.
@@ -145,7 +146,7 @@ class _Tables:
         latents = pd.read_parquet(inputs.latents / LATENTS_FILE)
         probabilities = pd.read_parquet(inputs.classifier / PREDICTIONS_FILE)
         labels = tuple(_read_json(inputs.classifier / CONFIG_FILE)["labels"])
-        columns = ["image", "patient_id", "view", "sex", "age", *labels]
+        columns = ["image", "patient_id", "view", "sex", "age", "source", *labels]
         index = pd.read_parquet(inputs.index / INDEX_FILE, columns=columns)
         checksums = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", "crc32"])
         rows = latents[["image", "split"]].merge(index, on="image", how="left", validate="1:1")
@@ -154,8 +155,16 @@ class _Tables:
         return cls(rows, latents, probabilities, labels)
 
 
-def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
-    """Return the validation images' scores and labels; patients become numbers."""
+def _reference(
+    tables: _Tables, distance: NDArray[np.float64], seen: dict[str, str]
+) -> pd.DataFrame:
+    """Return the validation images' scores and labels; patients become numbers.
+
+    Args:
+        tables: Of the stages.
+        distance: Of the latents of all images.
+        seen: What the gate says of some of the images, by name.
+    """
     of_val = (tables.rows["split"] == "val").to_numpy()
     rows = tables.rows[of_val].reset_index(drop=True)
     latents = tables.latents[of_val].reset_index(drop=True)
@@ -165,7 +174,8 @@ def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
             pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype(
                 "int32"
             ),
-            rows[["view", "sex", "age"]],
+            rows[["view", "sex", "age", "source"]],
+            pd.Series([seen.get(name) for name in rows["image"]], name="status", dtype="object"),
             latents["l1"],
             pd.Series(distance[of_val], name="distance", dtype="float32"),
             latents.filter(regex=r"^mu_\d+$"),
@@ -176,17 +186,24 @@ def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
     )
 
 
-def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> Gate | None:
-    def seen(part: str) -> NDArray[np.float64]:
+def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> tuple[Gate | None, dict[str, str]]:
+    """Return the gate, and what it says of the validation images that it was fitted on, by name."""
+
+    def seen(part: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
         names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
         drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
         places = pixels.rows_of(names[drawn].tolist())
         batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
-        return np.concatenate(
-            [thumbnails(pixels.read(batch)) for batch in batches] or [np.zeros((0, 1))]
-        )
+        found = [thumbnails(pixels.read(batch)) for batch in batches]
+        return names[drawn], np.concatenate(found or [np.zeros((0, 1))])
 
-    return Gate.fit(seen("train"), seen("val"))
+    _, train = seen("train")
+    names, validation = seen("val")
+    gate = Gate.fit(train, validation)
+    if gate is None:
+        return None, {}
+    reasons = (reason or OK for reason in gate.check_thumbnails(validation))
+    return gate, dict(zip(names, reasons, strict=True))
 
 
 def _prefixed(prefix: str, path: Path) -> dict[str, Tensor]:
