@@ -32,8 +32,8 @@ class Drift:
 
     Attributes:
         results: A row per source and quantity, the strongest first: `source` (`all`, or one of
-            the window's); `quantity`, its `kind` and whether it is a share; its mean over the patients of `reference` and
-            `window`; `effect`, as in `Differences`; `z`; `p`; `p_family`, which is below the level
+            the window's); `quantity`, its `kind` and whether it is a share; its mean over the
+            patients of `reference` and `window`; `effect`, as in `Differences`; `z`; `p`; `p_family`, which is below the level
             in at most that share of windows where nothing has changed; `num_patients` of the
             window of whom it is known; `is_drift`.
         moved: Images of the window that moved it most, the most typical first: `image`, `source`,
@@ -84,7 +84,9 @@ def find_drift(
     results = pd.concat(tables, ignore_index=True)
     results["p_family"] = (results["p_family"] * len(groups)).clip(upper=1.0)
     results["is_drift"] = results["p_family"] <= level
-    order = results.assign(size=-results["z"].abs()).sort_values(["p_family", "size"], kind="stable")
+    order = results.assign(size=-results["z"].abs()).sort_values(
+        ["p_family", "size"], kind="stable"
+    )
     results = results.loc[order.index, list(RESULT_COLUMNS)].reset_index(drop=True)
     small = tuple(str(name) for name in sizes.index if name not in large) if len(sizes) > 1 else ()
     return Drift(results, _most_moved(reference, window, tested, results), untested, small)

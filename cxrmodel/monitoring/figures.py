@@ -58,9 +58,7 @@ def panels_of(
         sides = [_known(table, by_name[name]) for table in (reference, window)]
         (values, weights), (its_values, its_weights) = sides
         drifted = bool(whole.loc[name, "is_drift"])
-        panels.append(
-            Panel(by_name[name], values, its_values, (weights, its_weights), drifted)
-        )
+        panels.append(Panel(by_name[name], values, its_values, (weights, its_weights), drifted))
     return panels
 
 
@@ -72,9 +70,7 @@ def draw_multiples(panels: Sequence[Panel], theme: Theme) -> Figure:
     width = (WIDTH_IN - (NUM_COLUMNS - 1) * GAP_IN) / NUM_COLUMNS
     for number, panel in enumerate(panels):
         row, column = divmod(number, NUM_COLUMNS)
-        axes = place(
-            figure, column * (width + GAP_IN), row * row_in + TOP_IN, width, PANEL_IN
-        )
+        axes = place(figure, column * (width + GAP_IN), row * row_in + TOP_IN, width, PANEL_IN)
         (_draw_share if panel.quantity.is_share else _draw_number)(axes, panel, theme)
         axes.set_title(
             shown_name(panel.quantity.name),

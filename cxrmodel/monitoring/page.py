@@ -99,7 +99,7 @@ def _row(row: pd.Series) -> dict[str, Any]:
         else ["" if pd.isna(row[name]) else f"{row[name]:.4g}" for name in means]
     )
     return {
-        **row.to_dict(),
+        **{str(name): value for name, value in row.items()},
         "reference": written[0],
         "window": written[1],
         "effect": effect_text(row),

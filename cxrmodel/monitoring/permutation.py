@@ -68,31 +68,44 @@ def compare_patients(
         seed: Of the permutations.
     """
     votes, known = _votes(values, is_share, patients)
+    directions, is_in_all = _directions(votes[:, joint], known[:, joint])
+    statistics = _Statistics(
+        np.column_stack([votes, directions]),
+        np.column_stack([known, is_in_all]),
+        np.append(is_share, np.zeros(directions.shape[1], bool)),
+    )
     side = np.zeros(len(votes), bool)
     side[patients] = in_window
-    statistics = _Statistics(votes, known, is_share, joint)
-    differences, z = statistics.of(side[None])
+    difference, z = statistics.of(side[None])
     rng = np.random.default_rng(seed)
-    permuted = [z]
-    squares = [statistics.joint_squares(differences)]
+    moved, permuted = [difference], [z]
     for begin in range(0, num_permutations, BATCH):
         sides = np.zeros((min(BATCH, num_permutations - begin), len(side)), bool)
         for row in sides:
             row[rng.permutation(len(side))[: side.sum()]] = True
-        moved, moved_z = statistics.of(sides)
-        permuted.append(moved_z)
-        squares.append(statistics.joint_squares(moved))
-    effect, every = differences[0], np.abs(np.concatenate(permuted))  # (1 + B, F)
-    signed = z[0]
-    if joint.any():
-        together = np.concatenate(squares)
-        score = _standardized(together)
-        every = np.column_stack([every, score])
-        signed = np.append(signed, score[0])
-        effect = np.append(effect, np.sqrt(max(0.0, together[0] - together[1:].mean())))
+        difference, z = statistics.of(sides)
+        moved.append(difference)
+        permuted.append(z)
+    return _judge(np.concatenate(moved), np.concatenate(permuted), len(is_share))
+
+
+def _judge(moved: Floats, permuted: Floats, num: int) -> Differences:
+    """Compare the first row of statistics, the observed one, with all.
+
+    Args:
+        moved: (1 + B, F + J), differences of F quantities and J directions.
+        permuted: Likewise, in standard errors.
+        num: F.
+    """
+    effect, z, every = moved[0, :num], permuted[0, :num], np.abs(permuted[:, :num])
+    if permuted.shape[1] > num:
+        score = _standardized((permuted[:, num:] ** 2).sum(axis=1))
+        distance = (moved[:, num:] ** 2).sum(axis=1)
+        effect = np.append(effect, np.sqrt(max(0.0, distance[0] - distance[1:].mean())))
+        z, every = np.append(z, score[0]), np.column_stack([every, score])
     reached = every >= every[0] - ROUNDING
     largest = every.max(axis=1, keepdims=True) >= every[0] - ROUNDING
-    return Differences(effect, signed, reached.mean(axis=0), largest.mean(axis=0))
+    return Differences(effect, z, reached.mean(axis=0), largest.mean(axis=0))
 
 
 def weighted_ranks(values: Floats, weights: Floats) -> Floats:
@@ -138,18 +151,12 @@ class _Statistics:
     one side never had tells nothing of its own.
     """
 
-    def __init__(
-        self,
-        votes: Floats,
-        known: Floats,
-        is_share: NDArray[np.bool_],
-        joint: NDArray[np.bool_],
-    ) -> None:
-        self._votes, self._squares, self._is_share, self._joint = votes, votes**2, is_share, joint
-        self._known, self._which = np.unique(known, axis=1, return_inverse=True)
+    def __init__(self, votes: Floats, known: Floats, is_share: NDArray[np.bool_]) -> None:
+        self._votes, self._squares, self._is_share = votes, votes**2, is_share
+        self._known, which = np.unique(known, axis=1, return_inverse=True)
+        self._which = which.reshape(-1)
         self._sums = [x.sum(axis=0) for x in (known, votes, self._squares)]
         self._pooled = _variance(*self._sums)
-        self._whitening = _whitening(votes[known[:, joint].all(axis=1)][:, joint])
 
     def of(self, sides: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Return the (B, F) differences of the means and the same in standard errors.
@@ -159,7 +166,7 @@ class _Statistics:
         """
         drawn = sides.astype(np.float64)
         inside = [
-            (drawn @ self._known)[:, self._which.reshape(-1)],
+            (drawn @ self._known)[:, self._which],
             drawn @ self._votes,
             drawn @ self._squares,
         ]
@@ -175,23 +182,22 @@ class _Statistics:
         z = np.divide(difference, error, out=np.zeros_like(error), where=error > ROUNDING)
         return difference, z
 
-    def joint_squares(self, differences: Floats) -> Floats:
-        """Return the (B,) squared distances of the means in standard deviations."""
-        return np.asarray(((differences[:, self._joint] @ self._whitening) ** 2).sum(axis=1))
-
 
 def _variance(number: Floats, total: Floats, squares: Floats) -> Floats:
     mean = total / np.maximum(number, 1)
     return np.maximum(squares - number * mean**2, 0) / np.maximum(number - 1, 1)
 
 
-def _whitening(votes: Floats) -> Floats:
-    """Return the matrix after which (P, J) votes have unit variance and no correlation."""
-    if votes.shape[0] <= 1 or votes.shape[1] == 0:
-        return np.zeros((votes.shape[1], votes.shape[1]))
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(votes, rowvar=False)))
+def _directions(votes: Floats, known: Floats) -> tuple[Floats, Floats]:
+    """Return (P, J) votes in directions without correlation, of unit variance, and who has them."""
+    has = known.all(axis=1)
+    if not votes.shape[1] or has.sum() <= 1:
+        return np.zeros((len(votes), 0)), np.zeros((len(votes), 0))
+    own = votes[has]
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(own, rowvar=False)))
     least = max(MIN_EIGENVALUE * float(values.mean()), ROUNDING)
-    return np.asarray(vectors / np.sqrt(np.maximum(values, least)))
+    scaled = (votes - own.mean(axis=0)) @ (vectors / np.sqrt(np.maximum(values, least)))
+    return np.where(has[:, None], scaled, 0), np.repeat(has[:, None], votes.shape[1], axis=1) * 1.0
 
 
 def _standardized(squares: Floats) -> Floats:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,51 +59,50 @@ def read_window(config: MonitorConfig, bundle: Bundle) -> Window:
         DamagedArtifactError: A part is damaged.
         StoreError: The scores are another bundle's, or cannot be opened.
     """
-    rows = _newest_rows(config, bundle)
-    people, notes = _people_of(config.data, config.store.scratch, set(rows["image"]))
-    rows = rows.merge(people, on="image", how="left", validate="1:1")
-    is_known = rows["patient_id"].notna()
-    of_train = _of_train(rows["patient_id"], bundle)
-    if config.data.root:
-        notes += _say_unknown(int((~is_known).sum()), len(rows))
-    # An image of nobody is its own patient; no id begins with such a mark.
-    rows["patient"] = rows["patient_id"].mask(~is_known, "\0" + rows["image"])
-    rows = rows[~of_train].drop(columns="patient_id").sort_values("image", ignore_index=True)
-    return Window(rows, int(of_train.sum()), tuple(notes))
-
-
-def _newest_rows(config: MonitorConfig, bundle: Bundle) -> pd.DataFrame:
-    """Return a row per image; of one that was scored again, the newest."""
     parts = ScoreParts(config.place_of_scores, bundle.digest)
     records = parts.records()
     if not records:
         raise DataError(_no_scores(config, bundle, parts.location))
-    tables = [_rows_of(parts, key, records[key]) for key in _newest_parts(records, config)]
+    people = _people_of(config.data, config.store.scratch)
+    is_of_train = _PatientsOfTrain(bundle)
+    tables: list[pd.DataFrame] = []
+    num_of_train, last = 0, ""
+    for key, record in sorted(records.items(), key=lambda item: item[1].scored_at, reverse=True):
+        if config.since and record.scored_at < config.since:
+            break
+        if sum(map(len, tables)) >= config.newest and record.scored_at != last:
+            break
+        last = record.scored_at
+        rows = _rows_of(parts, key, record).merge(people, on="image", how="left", validate="1:1")
+        of_train = rows["patient_id"].map(is_of_train).astype(bool)
+        num_of_train += int(of_train.sum())
+        tables.append(rows[~of_train])
     if not tables:
-        newest = max(record.scored_at for record in records.values())
         raise DataError(
             f"No image was scored since {config.since}; the last ones of {parts.location} were at "
-            f"{newest}. Give an earlier date."
+            f"{max(record.scored_at for record in records.values())}. Give an earlier date."
         )
-    rows = pd.concat(tables, ignore_index=True)
+    rows = _newest(pd.concat(tables, ignore_index=True), config.newest)
+    is_known = rows["patient_id"].notna()
+    if config.data.root and not is_known.any() and not num_of_train:
+        raise DataError(
+            f"None of the scored images, such as {rows['image'].iloc[0]}, is among the "
+            f"{len(people):,} of data.root {config.data.root}. Give the root that was scored, or "
+            "none."
+        )
+    # An image of nobody is its own patient; no id begins with such a mark.
+    rows["patient"] = rows["patient_id"].where(is_known, "\0" + rows["image"])
+    rows = rows.drop(columns="patient_id").sort_values("image", ignore_index=True)
+    return Window(rows, num_of_train, _notes(config, int((~is_known).sum()), len(rows)))
+
+
+def _newest(rows: pd.DataFrame, num: int) -> pd.DataFrame:
+    """Return the newest rows, one per image, with their sources."""
     rows["source"] = _sources(rows)
     # Those of one part were scored together: a hash draws among them, names would favour some.
     rows["draw"] = [hashlib.sha256(name.encode()).hexdigest() for name in rows["image"]]
     rows = rows.sort_values(["scored_at", "draw"], ascending=False, kind="stable")
-    rows = rows.drop_duplicates("image").head(config.newest)
-    return rows.drop(columns=["draw", "root", "name"])
-
-
-def _newest_parts(records: dict[str, PartRecord], config: MonitorConfig) -> Iterator[str]:
-    """Yield the parts that hold the newest images, the last ones first."""
-    found, last = 0, ""
-    for key, record in sorted(records.items(), key=lambda item: item[1].scored_at, reverse=True):
-        if config.since and record.scored_at < config.since:
-            return
-        if found >= config.newest and record.scored_at != last:
-            return
-        found, last = found + len(record.versions), record.scored_at
-        yield key
+    return rows.drop_duplicates("image").head(num).drop(columns=["draw", "root", "name"])
 
 
 def _rows_of(parts: ScoreParts, key: str, record: PartRecord) -> pd.DataFrame:
@@ -117,7 +115,7 @@ def _rows_of(parts: ScoreParts, key: str, record: PartRecord) -> pd.DataFrame:
 
 def _sources(rows: pd.DataFrame) -> pd.Series:
     """Return where each image comes from: its root where there are several, or its first folder."""
-    if rows["root"].nunique() > 1:
+    if len(rows["root"].unique()) > 1:
         return rows["root"]
     folders = rows["name"].str.partition("/")
     first = folders[0].where(folders[1] != "", NO_SOURCE)
@@ -125,49 +123,44 @@ def _sources(rows: pd.DataFrame) -> pd.Series:
     return first if is_few else pd.Series(NO_SOURCE, rows.index)
 
 
-def _people_of(
-    data: ImagesAndPeople, scratch: str, images: set[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return patient, view, sex and age of the images that a table or DICOM tags tell of."""
+def _people_of(data: ImagesAndPeople, scratch: str) -> pd.DataFrame:
+    """Return patient, view, sex and age of each image that a table or DICOM tags tell of."""
     if not data.root:
-        note = (
-            "Nothing tells whose the images are: each counts as another patient's, so several of "
-            "one patient may look like drift. View, sex and age are not tested, and images of "
-            "train patients are not left out. Give data.root, the folder that was scored, whose "
-            "tables or DICOM tags tell."
-        )
-        return pd.DataFrame({name: pd.Series(dtype="object") for name in ["image", *PEOPLE]}), [note]
-    given = data.model_dump()
-    config = DataConfig(**{**given, "root": absolute(data.root, Path.cwd())}, views=ALL_VIEWS)
+        return pd.DataFrame({name: pd.Series(dtype="object") for name in ["image", *PEOPLE]})
+    given = data.model_dump() | {"root": absolute(data.root, Path.cwd()), "views": ALL_VIEWS}
+    config = DataConfig(**given)
     source = scan_source(config, Path(scratch))
     with TemporaryDirectory() as folder:
         build_index(config, source, Path(folder))
         index = pd.read_parquet(Path(folder) / INDEX_FILE, columns=["uri", *PEOPLE])
     index["image"] = [image_name(source.root, uri) for uri in index["uri"]]
-    found = index[index["image"].isin(images)]
-    if found.empty:
-        raise DataError(
-            f"None of the {len(images):,} scored images, such as {min(images)}, is among the "
-            f"{len(index):,} of data.root {data.root}. Give the root that was scored, or none."
+    return index[["image", *PEOPLE]]
+
+
+def _notes(config: MonitorConfig, num_unknown: int, num: int) -> tuple[str, ...]:
+    if not config.data.root:
+        return (
+            "Nothing tells whose the images are: each counts as another patient's, so several of "
+            "one patient may look like drift. Images of train patients are not left out. Give "
+            "data.root, the folder that was scored, whose tables or DICOM tags tell.",
         )
-    return found[["image", *PEOPLE]], []
+    if num_unknown:
+        return (
+            f"No table or tag tells whose {num_unknown:,} of the {num:,} images are: each of them "
+            "counts as another patient's.",
+        )
+    return ()
 
 
-def _say_unknown(num_unknown: int, num: int) -> list[str]:
-    if not num_unknown:
-        return []
-    return [
-        f"No table or tag tells whose {num_unknown:,} of the {num:,} images are: each of them "
-        "counts as another patient's."
-    ]
+class _PatientsOfTrain:
+    """Tells whether a patient, null where unknown, is one of a bundle's training."""
 
+    def __init__(self, bundle: Bundle) -> None:
+        self._salt = bundle.description["salt"]
+        self._hashes = set(read_train_table(bundle)["patient"])
 
-def _of_train(patients: pd.Series, bundle: Bundle) -> pd.Series:
-    """Tell which images are of a patient of training."""
-    salt = bundle.description["salt"]
-    hashes = {each: patient_hash(salt, each) for each in patients.dropna().unique()}
-    train = set(read_train_table(bundle)["patient"]) if hashes else set()
-    return patients.map(hashes).isin(train)
+    def __call__(self, patient: object) -> bool:
+        return not pd.isna(patient) and patient_hash(self._salt, patient) in self._hashes
 
 
 def _no_scores(config: MonitorConfig, bundle: Bundle, location: str) -> str:

@@ -22,8 +22,10 @@ MADE = [
     "deployment cxrmodel/train-weekly",
     "deployment cxrmodel/smoke",
     "deployment cxrmodel-score/score",
+    "deployment cxrmodel-monitor/monitor",
     "deployment cxrmodel-promote/promote",
     "automation cxrmodel-dead-runs",
+    "automation cxrmodel-monitor",
 ]
 
 
