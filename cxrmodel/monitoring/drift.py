@@ -33,9 +33,9 @@ class Drift:
     Attributes:
         results: A row per source and quantity, the strongest first: `source` (`all`, or one of
             the window's); `quantity`, its `kind` and whether it is a share; its mean over the
-            patients of `reference` and `window`; `effect`, as in `Differences`; `z`; `p`; `p_family`, which is below the level
-            in at most that share of windows where nothing has changed; `num_patients` of the
-            window of whom it is known; `is_drift`.
+            patients of `reference` and `window`; `effect`, as in `Differences`; `z`; `p`;
+            `p_family`, which is below the level in at most that share of windows where nothing has
+            changed; `num_patients` of the window of whom it is known; `is_drift`.
         moved: Images of the window that moved it most, the most typical first: `image`, `source`,
             `because`, the quantity in which it counts most.
         untested: Why a quantity was not tested, by name.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_PERMUTATIONS = 1999
+NUM_PERMUTATIONS = 999
 SEED = 0
 BATCH = 50  # permutations that are computed together: bounds the memory
 ROUNDING = 1e-9  # statistics that differ by less are equal
