@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ class Drift:
             patients of `reference` and `window`; `effect`, as in `Differences`; `z`; `p`;
             `p_family`, which is below the level in at most that share of windows where nothing has
             changed; `num_patients` of the window of whom it is known; `is_drift`.
-        moved: Images of the window that moved it most, the most typical first: `image`, `source`,
+        moved: Images of the window that moved it most, of each kind in turns: `image`, `source`,
             `because`, the quantity in which it counts most.
         untested: Why a quantity was not tested, by name.
         small_sources: Sources with too few patients to be tested by themselves.
@@ -165,19 +166,36 @@ def _most_moved(
     tested: Sequence[Quantity],
     results: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return the images that lie furthest in the directions in which the window has moved."""
+    """Return the images that lie furthest where the window has moved, of each kind in turns."""
     whole = results[results["source"] == EVERYTHING].set_index("quantity")["z"]
     drifted = set(results["quantity"][results["is_drift"]]) - {TOGETHER.name}
     moving = [each for each in tested if each.name in drifted] or [
         max(tested, key=lambda each: abs(whole[each.name]))
     ]
+    pushes = pd.DataFrame(_pushes(reference, window, moving, whole))
+    best = {}
+    for kind in dict.fromkeys(quantity.kind for quantity in moving):
+        columns = [at for at, quantity in enumerate(moving) if quantity.kind == kind]
+        own = pushes[columns]
+        total = own.sum(axis=1)
+        order = total[total > 0].sort_values(ascending=False, kind="stable").index[:NUM_SHOWN]
+        best[kind] = [(row, moving[int(own.loc[row].idxmax())].name) for row in order]
+    turns = (turn for several in zip_longest(*best.values()) for turn in several if turn)
+    chosen: dict[int, str] = {}
+    for row, because in turns:
+        chosen.setdefault(row, because)
+    first = dict(islice(chosen.items(), NUM_SHOWN))
+    rows = window.iloc[list(first)][["image", "source"]].reset_index(drop=True)
+    return rows.assign(because=pd.Series(list(first.values()), dtype="str"))
+
+
+def _pushes(
+    reference: pd.DataFrame, window: pd.DataFrame, moving: Sequence[Quantity], z: pd.Series
+) -> NDArray[np.float64]:
+    """Return how far each image of N lies where each of F quantities moves, (N, F), times its z."""
     usual, here = values_of(reference, moving), values_of(window, moving)
     spread = np.nanstd(usual, axis=0)
-    spread = np.where(spread > 0, spread, np.maximum(np.nanstd(here, axis=0), 1e-12))
-    far = (here - np.nanmean(usual, axis=0)) / spread * [np.sign(whole[m.name]) for m in moving]
-    weighed = np.nan_to_num(far) * [abs(whole[each.name]) for each in moving]
-    total = weighed.sum(axis=1)
-    order = np.argsort(-total, kind="stable")[:NUM_SHOWN]
-    because = [moving[column].name for column in weighed[order].argmax(axis=1)]
-    chosen = window.iloc[order][["image", "source"]].reset_index(drop=True)
-    return chosen.assign(because=because)
+    spread = np.where(spread > 0, spread, np.nanstd(here, axis=0))
+    centred = here - np.nanmean(usual, axis=0)
+    far = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+    return np.asarray(np.nan_to_num(far) * [z[quantity.name] for quantity in moving])

@@ -15,7 +15,7 @@ from cxrmodel.monitoring.drift import EVERYTHING, Drift
 from cxrmodel.monitoring.quantities import LATENTS, PROBABILITIES, Quantity, values_of
 from cxrmodel.report.figures.theme import SMALL_PT, WIDTH_IN, Theme, new_figure, place, shown_name
 
-NUM_COLUMNS, MAX_PANELS = 5, 25
+NUM_COLUMNS, MAX_OF_KIND = 5, 8
 NUM_BINS = 24
 TAILS = (0.5, 99.5)  # percentiles of both sides together, between which the bins lie
 GAP_IN, TOP_IN, PANEL_IN, BELOW_IN = 0.22, 0.42, 0.95, 0.4
@@ -50,11 +50,12 @@ def panels_of(
     quantities: Sequence[Quantity],
     drift: Drift,
 ) -> list[Panel]:
-    """Return the quantities that were tested, those that differ most first."""
-    whole = drift.results[drift.results["source"] == EVERYTHING].set_index("quantity")
+    """Return the quantities that were tested, those of each kind that differ most."""
     by_name = {quantity.name: quantity for quantity in quantities}
+    whole = drift.results[drift.results["source"] == EVERYTHING].set_index("quantity")
+    whole = whole[whole.index.isin(list(by_name))]
     panels = []
-    for name in [str(name) for name in whole.index if name in by_name][:MAX_PANELS]:
+    for name in map(str, whole.groupby("kind").head(MAX_OF_KIND).index):
         sides = [_known(table, by_name[name]) for table in (reference, window)]
         (values, weights), (its_values, its_weights) = sides
         drifted = bool(whole.loc[name, "is_drift"])
@@ -118,7 +119,7 @@ def _draw_number(axes: Axes, panel: Panel, theme: Theme) -> None:
         inside = np.clip(values, edges[0], edges[-1])
         shares, _ = np.histogram(inside, edges, weights=weights / weights.sum())
         axes.stairs(shares, edges, fill=is_filled, color=colour, alpha=0.55 if is_filled else 1)
-    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="x", nbins=3)
 
 
 def _draw_share(axes: Axes, panel: Panel, theme: Theme) -> None:

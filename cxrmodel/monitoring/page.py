@@ -22,7 +22,8 @@ from cxrmodel.report.figures.gallery import Gallery, PageFigure, jpeg_url
 from cxrmodel.report.page import make_environment
 from cxrmodel.report.viewer import Strips, View, ViewerImage
 
-MAX_ROWS = 30
+MAX_OF_KIND = 4  # rows of a kind and source
+PER_CENT = 100
 MAX_JPEG_BYTES = 40_000
 
 
@@ -52,7 +53,7 @@ def render_drift(
         drift=drift,
         level=level,
         sentence=verdict(drift, level),
-        rows=[_row(row) for _, row in drift.results.head(MAX_ROWS).iterrows()],
+        rows=[_row(row) for _, row in _strongest(drift.results).iterrows()],
         refusals=_refusals(reference, window.rows),
         figures=_figures(reference, window.rows, quantities, drift),
         strips=Strips({"moved": _images(bundle, drift.moved)}, None),
@@ -66,7 +67,7 @@ def verdict(drift: Drift, level: float) -> str:
     if not drift.is_found:
         return (
             "No drift was found: a window in which nothing has changed shows as much in "
-            f"{drift.p:.0%} of cases."
+            f"{_percent(drift.p, 0)} of cases."
         )
     found = drift.results[drift.results["is_drift"]]
     strongest = found.iloc[0]
@@ -75,7 +76,8 @@ def verdict(drift: Drift, level: float) -> str:
     return (
         f"The window has drifted ({kinds}): most of all {strongest['quantity']}{where}, "
         f"{effect_text(strongest)}. A window in which nothing has changed shows as much in "
-        f"{drift.p:.2%} of cases, and at most {level:.0%} of such windows are called drift."
+        f"{_percent(drift.p)} of cases, and at most {_percent(level, 0)} of such windows are called "
+        "drift."
     )
 
 
@@ -85,16 +87,24 @@ def effect_text(row: pd.Series) -> str:
     if row["quantity"] == TOGETHER.name:
         return f"{effect:.2f} standard deviations apart"
     if row["is_share"]:
-        return f"{row['window']:.1%} against {row['reference']:.1%}"
+        return f"{_percent(row['window'])} against {_percent(row['reference'])}"
     direction = "above" if effect > 0 else "below"
-    return f"{direction} a reference image in {0.5 + abs(effect):.0%} of pairs"
+    return f"{direction} a reference image in {_percent(0.5 + abs(effect), 0)} of pairs"
+
+
+def _strongest(results: pd.DataFrame) -> pd.DataFrame:
+    return results.groupby(["source", "kind"], sort=False).head(MAX_OF_KIND)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{PER_CENT * share:.{digits}f} %"
 
 
 def _row(row: pd.Series) -> dict[str, Any]:
     """Return the cells of a result."""
     means = ["reference", "window"]
     written = (
-        [f"{row[name]:.1%}" for name in means]
+        [_percent(row[name]) for name in means]
         if row["is_share"]
         else ["" if pd.isna(row[name]) else f"{row[name]:.4g}" for name in means]
     )
@@ -141,7 +151,7 @@ def _figures(
             section="multiples",
             alt="Each quantity in the reference and in the window; the table above has numbers.",
             caption="Filled grey: the reference. Line or blue bar: the window. Each patient counts "
-            "once. What differs most comes first; what has drifted has an orange title.",
+            "once. The eight of each kind that differ most; what has drifted has an orange title.",
         )
         if whole["kind"].isin(["latents"]).any():
             gallery.add(
