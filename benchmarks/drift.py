@@ -128,7 +128,7 @@ def _score(model: Model, pixels: np.ndarray) -> pd.DataFrame:
     gate = Gate.of(model.bundle.tensors)
     status = [reason or OK for reason in gate.check(pixels)] if gate else [OK] * len(pixels)
     scores = model.score(pixels, batch_size=32)
-    numbers = scores.filter(regex=r"^(mu_|p_|l1|distance|unusual)").astype(np.float64)
+    numbers = scores.filter(regex=r"^(mu_|p_|l1|sharpness|distance|unusual)").astype(np.float64)
     is_refused = np.isin(status, GATE_REASONS)
     return numbers.mask(is_refused[:, None] & np.ones(numbers.shape, bool)).assign(status=status)
 

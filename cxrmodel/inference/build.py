@@ -30,9 +30,10 @@ from cxrmodel.inference.bundle import (
     write_checksums,
 )
 from cxrmodel.inference.card import bundle_card
-from cxrmodel.inference.gate import Gate, thumbnails
+from cxrmodel.inference.gate import THUMBNAIL_PX, Gate, thumbnails
 from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX
+from cxrmodel.inference.sharpness import sharpness
 from cxrmodel.storage.layout import (
     CLASSIFIER_WEIGHTS_FILE,
     CONFIG_FILE,
@@ -155,28 +156,28 @@ class _Tables:
         return cls(rows, latents, probabilities, labels)
 
 
-def _reference(
-    tables: _Tables, distance: NDArray[np.float64], seen: dict[str, str]
-) -> pd.DataFrame:
+def _reference(tables: _Tables, distance: NDArray[np.float64], seen: pd.DataFrame) -> pd.DataFrame:
     """Return the validation images' scores and labels; patients become numbers.
 
     Args:
         tables: Of the stages.
         distance: Of the latents of all images.
-        seen: What the gate says of some of the images, by name.
+        seen: What was found of the images that were looked at.
     """
     of_val = (tables.rows["split"] == "val").to_numpy()
     rows = tables.rows[of_val].reset_index(drop=True)
     latents = tables.latents[of_val].reset_index(drop=True)
     probabilities = tables.probabilities[of_val].reset_index(drop=True)
+    looks = rows[["image"]].merge(seen, on="image", how="left", validate="1:1")
     return pd.concat(
         [
             pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype(
                 "int32"
             ),
             rows[["view", "sex", "age", "source"]],
-            pd.Series([seen.get(name) for name in rows["image"]], name="status", dtype="object"),
+            looks["status"],
             latents["l1"],
+            looks["sharpness"],
             pd.Series(distance[of_val], name="distance", dtype="float32"),
             latents.filter(regex=r"^mu_\d+$"),
             rows[list(tables.labels)].add_prefix("y_"),
@@ -186,24 +187,35 @@ def _reference(
     )
 
 
-def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> tuple[Gate | None, dict[str, str]]:
-    """Return the gate, and what it says of the validation images that it was fitted on, by name."""
+def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> tuple[Gate | None, pd.DataFrame]:
+    """Return the gate, and a row per validation image that it was fitted on.
 
-    def seen(part: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
-        drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
-        places = pixels.rows_of(names[drawn].tolist())
-        batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
-        found = [thumbnails(pixels.read(batch)) for batch in batches]
-        return names[drawn], np.concatenate(found or [np.zeros((0, 1))])
-
-    _, train = seen("train")
-    names, validation = seen("val")
+    Returns:
+        The gate, None where there are too few images; `image`, `status` (`ok` or what the gate
+        says, null without one) and `sharpness`.
+    """
+    _, train, _ = _look_at("train", rows, pixels)
+    names, validation, sharp = _look_at("val", rows, pixels)
     gate = Gate.fit(train, validation)
-    if gate is None:
-        return None, {}
-    reasons = (reason or OK for reason in gate.check_thumbnails(validation))
-    return gate, dict(zip(names, reasons, strict=True))
+    reasons = gate.check_thumbnails(validation) if gate else [None] * len(names)
+    status = [OK if reason == "" else reason for reason in reasons]
+    seen = {"image": names, "status": np.array(status, dtype="object"), "sharpness": sharp}
+    return gate, pd.DataFrame(seen)
+
+
+def _look_at(
+    part: str, rows: pd.DataFrame, pixels: Pixels
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float32]]:
+    """Return names, thumbnails and sharpness of some images of a part."""
+    names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
+    drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
+    places = pixels.rows_of(names[drawn].tolist())
+    small, sharp = [np.zeros((0, THUMBNAIL_PX**2))], [np.zeros(0, np.float32)]
+    for at in range(0, len(places), READ_BATCH):
+        batch = pixels.read(places[at : at + READ_BATCH])
+        small.append(thumbnails(batch))
+        sharp.append(sharpness(batch))
+    return names[drawn], np.concatenate(small), np.concatenate(sharp)
 
 
 def _prefixed(prefix: str, path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ IMAGES = {"size", "fit", "max_megapixels"}
 MAX_SIZE_PX, MAX_MEGAPIXELS = 8192, 1_000_000
 MAX_SHOWN = 80
 TEXTS = ("view", "sex", "source", "status")  # of a validation image, null where unknown
+NUMBERS = ("age", "sharpness")  # likewise
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 
@@ -115,8 +116,9 @@ def check_reference(reference: pd.DataFrame, description: Mapping[str, Any]) -> 
     for name in TEXTS:  # a bundle of an older version lacks some
         if name in reference and not reference[name].dropna().map(_is_text).all():
             raise ValueError(f"its column {name} has a value that is no text")
-    if "age" in reference and not pd.api.types.is_numeric_dtype(reference["age"].dtype):
-        raise ValueError(f"its column age is of type {reference['age'].dtype}")
+    for name in NUMBERS:
+        if name in reference and not pd.api.types.is_numeric_dtype(reference[name].dtype):
+            raise ValueError(f"its column {name} is of type {reference[name].dtype}")
 
 
 def _check(found: Mapping[str, Any], rules: tuple[Rule, ...]) -> None:

@@ -2,7 +2,7 @@
 
 A table of images, whether of the reference or of a window, has the columns `patient`, `status`
 (`ok`, the reason of a refusal, or null where nobody looked), `view`, `sex`, `age` (null where
-unknown), `l1`, `distance`, `unusual`, `mu_00` and so on, and `p_<label>`; the scores are null where
+unknown), `l1`, `sharpness`, `distance`, `unusual`, `mu_00` and so on, and `p_<label>`; the scores are null where
 the image was refused.
 """
 
@@ -21,9 +21,9 @@ from cxrmodel.inference.image_files import OK
 
 GATE_REASONS = (INVERTED, NOT_A_CHEST_IMAGE)
 LATENTS, PROBABILITIES, RECONSTRUCTION = "latents", "probabilities", "reconstruction"
-PEOPLE, REFUSALS = "people", "refusals"
+IMAGES, PEOPLE, REFUSALS = "images", "people", "refusals"
 PEOPLE_COLUMNS = ("view", "sex", "age")
-SCORES = r"^(mu_\d+|p_.+|l1|distance)$"
+SCORES = r"^(mu_\d+|p_.+|l1|sharpness|distance)$"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def quantities_of(bundle: Bundle) -> tuple[Quantity, ...]:
         *(Quantity(f"p_{label}", PROBABILITIES) for label in bundle.labels),
         Quantity("l1", RECONSTRUCTION),
         Quantity("unusual", RECONSTRUCTION, is_share=True),
+        Quantity("sharpness", IMAGES),
         Quantity("AP view", PEOPLE, is_share=True),
         Quantity("female", PEOPLE, is_share=True),
         Quantity("age", PEOPLE),

@@ -88,7 +88,7 @@ def test_what_tells_nobody_of_drift(settings, events, tmp_path):
     )
     assert done["drift"].startswith("No drift was found")
     assert not events
-    with pytest.raises(DataError, match="Run flows/score.py with this bundle first"):
+    with pytest.raises(DataError, match=r"Run flows/score\.py with this bundle first"):
         monitor_scores(MonitorConfig(**settings, scores=str(tmp_path / "nothing")))
 
 

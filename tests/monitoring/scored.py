@@ -43,6 +43,7 @@ def images(num: int, seed: int, *, shift: float = 0.0, per_patient: int = 2) -> 
         rows[f"p_{label}"] = rng.random(num).astype(np.float32)
     return rows.assign(
         l1=rng.gamma(9, 0.01, num).astype(np.float32),
+        sharpness=rng.gamma(20, 0.01, num).astype(np.float32),
         distance=np.linalg.norm(mu, axis=1).astype(np.float32),
         patient=patients.astype(np.int32),
         view=rng.choice(["AP", "PA"], num),
@@ -122,12 +123,12 @@ def write_scores(
 ) -> str:
     """Write the scores of images below a root as `score` does; return the key of the part."""
     digest = read_bundle(bundle).digest
-    scores = rows.filter(regex=r"^(p_|mu_|l1|distance|status|unusual)")
+    scores = rows.filter(regex=r"^(p_|mu_|l1|sharpness|distance|status|unusual)")
     scores.insert(0, "image", [f"{root}/{name}" for name in names])
     scores.insert(1, "version", version)
     scores = scores.assign(detail="", unusual=False, bundle=digest)
     refused = scores["status"] != "ok"
-    numbers = list(scores.filter(regex=r"^(p_|mu_|l1|distance)"))
+    numbers = list(scores.filter(regex=r"^(p_|mu_|l1|sharpness|distance)"))
     scores[numbers] = scores[numbers].mask(refused)
     return ScoreParts(str(out), digest).write(
         scores,

@@ -34,7 +34,7 @@ def window(num=300, **settings) -> pd.DataFrame:
 def refused(rows: pd.DataFrame, reason: str, chosen: slice) -> pd.DataFrame:
     rows = rows.copy()
     rows.loc[rows.index[chosen], "status"] = reason
-    scores = list(rows.filter(regex=r"^(mu_|p_|l1|distance)"))
+    scores = list(rows.filter(regex=r"^(mu_|p_|l1|sharpness|distance)"))
     rows.loc[rows.index[chosen], scores] = np.nan
     return rows
 
@@ -95,7 +95,7 @@ def test_what_the_gate_refuses_of_the_reference_has_no_scores(bundle):
 
 
 def test_a_bundle_of_an_older_version_is_tested_by_what_it_has(bundle, quantities):
-    table = bundle.reference.drop(columns=["view", "sex", "age", "status", "source"])
+    table = bundle.reference.drop(columns=["view", "sex", "age", "status", "source", "sharpness"])
     rows = reference_of(type(bundle)(**{**vars(bundle), "reference": table}))
     drift = find_drift(rows, window(shift=1), quantities)
     assert "mu_00" in drifted(drift)
