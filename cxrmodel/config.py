@@ -35,12 +35,11 @@ DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
 RECORDS_FOLDER = "_results"
 CHECKPOINTS_FOLDER = "_checkpoints"
-SCORES_FOLDER = "_scores"
-SWEEPS_FOLDER = "_sweeps"
-EVALUATIONS_FOLDER = "_evaluations"
+SCORES_FOLDER, DRIFT_FOLDER = "_scores", "_drift"
+SWEEPS_FOLDER, EVALUATIONS_FOLDER = "_sweeps", "_evaluations"
 STORE_FOLDERS = (
     *get_args(Stage), RECORDS_FOLDER, CHECKPOINTS_FOLDER, ALIASES_FOLDER, SCORES_FOLDER,
-    SWEEPS_FOLDER, EVALUATIONS_FOLDER,
+    DRIFT_FOLDER, SWEEPS_FOLDER, EVALUATIONS_FOLDER,
 )  # fmt: skip
 """Folders that the pipeline makes below the store's root; no stage begins with an underscore."""
 

@@ -1,4 +1,4 @@
-"""What the server does by itself: end dead runs, and notify of failures and reports."""
+"""What the server does by itself: end dead runs, look for drift, and notify of what matters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from uuid import UUID
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
+from prefect.events.actions import (
+    ActionTypes,
+    ChangeFlowRunState,
+    RunDeployment,
+    SendNotification,
+)
 from prefect.events.schemas.automations import (
     Automation,
     AutomationCore,
@@ -20,20 +25,28 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
 from deployments.definitions import HEARTBEAT_S
+from deployments.reconcile import found
 from deployments.target import Target
+from flows.evaluate import evaluate_bundle
 from flows.main import train_pipeline
+from flows.monitor import monitor_scores
 from flows.promote import promote_bundle
 from flows.score import score_images
 from flows.sweep import sweep_settings
+from tasks.monitor import DRIFT_EVENT
 
 # A server that is down for some minutes must not end a healthy run. Prefect's client doubles its
 # wait after each failed request, so heartbeats may pause for twice as long as the server was down.
 DEAD_AFTER = timedelta(seconds=10 * HEARTBEAT_S)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry", "Scheduled")
-NO_BLOCK = UUID(int=0)
-EVERY_FLOW = (train_pipeline, score_images, promote_bundle, sweep_settings)
+NO_BLOCK = NO_DEPLOYMENT = UUID(int=0)
+EVERY_FLOW = (
+    train_pipeline, score_images, monitor_scores, promote_bundle, evaluate_bundle, sweep_settings
+)  # fmt: skip
 DEAD_RUNS, FAILURES, REPORTS = "cxrmodel-dead-runs", "cxrmodel-failures", "cxrmodel-reports"
+MONITOR, DRIFT = "cxrmodel-monitor", "cxrmodel-drift"
+MONITOR_DEPLOYMENT = f"{monitor_scores.name}/monitor"
 
 
 def _runs_of(*flows: Flow[..., Any]) -> ResourceSpecification:
@@ -80,12 +93,37 @@ def dead_runs(after: timedelta = DEAD_AFTER) -> AutomationCore:
     )
 
 
+def monitor_after_score() -> AutomationCore:
+    """Look for drift after each run of `score`; its resource fills in which deployment that is."""
+    return AutomationCore(
+        name=MONITOR,
+        description="Looks for drift when images were scored.",
+        trigger=_trigger(Posture.Reactive, {"prefect.flow-run.Completed"}, score_images),
+        actions=[RunDeployment(source="selected", deployment_id=NO_DEPLOYMENT)],
+    )
+
+
 def notices(block: UUID) -> list[AutomationCore]:
-    """Tell of failures and of finished reports through a saved notification block."""
+    """Tell of failures, finished reports and drift through a saved notification block."""
     return [
         _notice(FAILURES, {"Failed", "Crashed"}, "A run failed", block, *EVERY_FLOW),
         _notice(REPORTS, {"Completed"}, "A report is ready", block, train_pipeline),
+        _drift_notice(block),
     ]
+
+
+def _drift_notice(block: UUID) -> AutomationCore:
+    subject = "Scored images have drifted"
+    body = "{{ event.payload.verdict }}\n{{ event.payload.location }}/drift.html"
+    action: ActionTypes = SendNotification(block_document_id=block, subject=subject, body=body)
+    trigger = EventTrigger(
+        match=ResourceSpecification({"prefect.resource.id": "cxrmodel.bundle.*"}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        expect={DRIFT_EVENT},
+        threshold=1,
+    )
+    return AutomationCore(name=DRIFT, description=subject, trigger=trigger, actions=[action])
 
 
 def _notice(
@@ -107,11 +145,16 @@ def _notice(
 
 
 class AutomationResource:
-    """One automation on the server, found by its name."""
+    """One automation on the server, found by its name.
 
-    def __init__(self, automation: AutomationCore) -> None:
+    Args:
+        automation: What it does.
+        starts: Flow and name of the deployment that it starts, where it starts one.
+    """
+
+    def __init__(self, automation: AutomationCore, starts: str = "") -> None:
         self.label = f"automation {automation.name}"
-        self._automation = automation
+        self._automation, self._starts = automation, starts
 
     def wanted(self) -> dict[str, Any]:
         """Return the fields as they should be."""
@@ -119,24 +162,36 @@ class AutomationResource:
 
     def current(self, client: SyncPrefectClient) -> dict[str, Any] | None:
         """Return the same fields as the server has them, or None."""
-        found = self._find(client)
-        return None if found is None else _fields(found)
+        self._aim(client)
+        automation = self._find(client)
+        return None if automation is None else _fields(automation)
 
     def write(self, client: SyncPrefectClient) -> None:
         """Create or replace the automation; one switched off by hand stays off."""
-        found = self._find(client)
-        if found is None:
+        self._aim(client)
+        automation = self._find(client)
+        if automation is None:
             client.create_automation(self._automation)
             return
-        updated = self._automation.model_copy(update={"enabled": found.enabled})
-        client.delete_automation(found.id)
+        updated = self._automation.model_copy(update={"enabled": automation.enabled})
+        client.delete_automation(automation.id)
         client.create_automation(updated)
 
     def delete(self, client: SyncPrefectClient) -> None:
         """Remove the automation."""
-        found = self._find(client)
-        if found is not None:
-            client.delete_automation(found.id)
+        automation = self._find(client)
+        if automation is not None:
+            client.delete_automation(automation.id)
+
+    def _aim(self, client: SyncPrefectClient) -> None:
+        """Fill in the deployment that it starts, whose id is known once it is there."""
+        if not self._starts:
+            return
+        deployment = found(lambda: client.read_deployment_by_name(self._starts))
+        action: ActionTypes = RunDeployment(
+            source="selected", deployment_id=deployment.id if deployment else NO_DEPLOYMENT
+        )
+        self._automation = self._automation.model_copy(update={"actions": [action]})
 
     def _find(self, client: SyncPrefectClient) -> Automation | None:
         return client.find_automation(self._automation.name)
@@ -157,18 +212,24 @@ def _sorted(value: Any) -> Any:
 def automations(target: Target, client: SyncPrefectClient) -> list[AutomationResource]:
     """Return the automations of a target: notices only where a block to send them is given.
 
+    One version beside another has no `monitor` that starts by itself.
+
     Raises:
         ValueError: The server has no such block.
     """
-    wanted = [dead_runs()]
+    wanted = [AutomationResource(dead_runs())]
+    if not target.suffix:
+        wanted.append(AutomationResource(monitor_after_score(), MONITOR_DEPLOYMENT))
     if target.notify:
-        wanted += notices(_block_id(target.notify, client))
-    return [AutomationResource(automation) for automation in wanted]
+        told = notices(_block_id(target.notify, client))
+        wanted += [AutomationResource(automation) for automation in told]
+    return wanted
 
 
 def every_automation() -> list[AutomationResource]:
     """Return all automations that any target may have, to remove them by name."""
-    return [AutomationResource(automation) for automation in [dead_runs(), *notices(NO_BLOCK)]]
+    every = [dead_runs(), monitor_after_score(), *notices(NO_BLOCK)]
+    return [AutomationResource(automation) for automation in every]
 
 
 def _block_id(reference: str, client: SyncPrefectClient) -> UUID:

@@ -25,13 +25,21 @@ from cxrmodel.config import (
     Stage,
     VAEConfig,
 )
-from cxrmodel.inference.use_config import EvaluateConfig, ImageRoot, PromoteConfig, ScoreConfig
+from cxrmodel.inference.use_config import (
+    EvaluateConfig,
+    ImageRoot,
+    ImagesAndPeople,
+    MonitorConfig,
+    PromoteConfig,
+    ScoreConfig,
+)
 from cxrmodel.sweep_config import SweepConfig
 from deployments.pools import records_environment
 from deployments.reconcile import found
 from deployments.target import Target
 from flows.evaluate import evaluate_bundle
 from flows.main import train_pipeline
+from flows.monitor import monitor_scores
 from flows.promote import promote_bundle
 from flows.score import score_images
 from flows.sweep import sweep_settings
@@ -206,6 +214,9 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
     promotion = {**rollback.model_dump(mode="json"), "data": images, "rollback": False}
     anywhere = ScoreConfig(data=ImageRoot(root="."), device=device, store=store)
     scoring = {**anywhere.model_dump(mode="json"), "data": images}
+    fields = ImagesAndPeople.model_fields
+    people = {name: getattr(config.data, name) for name in fields} if one_place else {}
+    monitoring = MonitorConfig(data=ImagesAndPeople(**people), store=store)
     sweep = SweepConfig(base=config, settings={"as deployed": {}})
     no_site = DataConfig(root=".").model_dump(mode="json") | {"root": ""}  # a run names its own
     elsewhere = EvaluateConfig(data=DataConfig(root="."), device=device, store=store)
@@ -232,6 +243,13 @@ def deployments(config: PipelineConfig, target: Target) -> list[Deployment]:
             "Scores what is new every hour, once its schedule is switched on and a bundle has the "
             "alias champion.",
             parameters={"config": scoring}, tags=("gpu", HOURLY), schedule=HOURLY,
+        ),
+        Deployment(
+            "monitor", monitor_scores, config, target,
+            "Tells whether the images that were scored last have drifted; an automation starts it "
+            "after each run of score.",
+            parameters={"config": monitoring.model_dump(mode="json")}, tags=("cpu",),
+            without_gpu=True,
         ),
         Deployment(
             "promote", promote_bundle, config, target,

@@ -12,14 +12,19 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings.exceptions import SettingsError
 
-from cxrmodel.inference.use_config import EvaluateConfig, PromoteConfig, ScoreConfig
+from cxrmodel.inference.use_config import (
+    EvaluateConfig,
+    MonitorConfig,
+    PromoteConfig,
+    ScoreConfig,
+)
 from cxrmodel.settings import Section, explain
 from flows import terminal
 from flows.command_line import EXIT_BAD_SETTINGS, Parser, attempt, served
 
 WIDTH = 16  # of the names of what was done
 
-Settings = TypeVar("Settings", ScoreConfig, PromoteConfig, EvaluateConfig)
+Settings = TypeVar("Settings", ScoreConfig, MonitorConfig, PromoteConfig, EvaluateConfig)
 
 
 def read_flags(model: type[Settings], program: str, arguments: list[str]) -> Settings:

@@ -48,13 +48,13 @@ def promote_bundle(config: PromoteConfig, must_judge: bool = True) -> dict[str, 
     """
     show_library_logs()
     check_tracking(config.tracking)
-    done = _roll_back_or_contest(config)
+    done = _roll_back_or_contest(config, must_judge)
     if config.tracking.mlflow_uri and "refused" not in done:
         track_alias(config)
     return done
 
 
-def _roll_back_or_contest(config: PromoteConfig) -> dict[str, str]:
+def _roll_back_or_contest(config: PromoteConfig, must_judge: bool) -> dict[str, str]:
     if config.rollback:
         return roll_back_alias(config)
     if config.require_approval and not PREFECT_UI_URL.value():

@@ -31,8 +31,10 @@ from cxrmodel.inference.bundle import (
     write_checksums,
 )
 from cxrmodel.inference.card import bundle_card
-from cxrmodel.inference.gate import Gate, thumbnails
+from cxrmodel.inference.gate import THUMBNAIL_PX, Gate, thumbnails
+from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.predictor import CLASSIFIER_PREFIX, MEAN, PRECISION, VAE_PREFIX
+from cxrmodel.inference.sharpness import sharpness
 from cxrmodel.storage.layout import (
     CLASSIFIER_WEIGHTS_FILE,
     CONFIG_FILE,
@@ -96,8 +98,8 @@ def build_bundle(
     of_train = (tables.rows["split"] == "train").to_numpy()
     usual = LedoitWolf().fit(mu[of_train])
     distance = mahalanobis(mu, usual.location_, usual.precision_)
-    reference = _reference(tables, distance)
-    gate = _fit_gate(tables.rows, pixels)
+    gate, seen = _fit_gate(tables.rows, pixels)
+    reference = _reference(tables, distance, seen)
     tensors = {
         **_prefixed(VAE_PREFIX, inputs.vae / VAE_WEIGHTS_FILE),
         **_prefixed(CLASSIFIER_PREFIX, inputs.classifier / CLASSIFIER_WEIGHTS_FILE),
@@ -134,8 +136,8 @@ class _Tables:
     """The stages' tables, row by row of the latents.
 
     Attributes:
-        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, the labels, `crc32` of the
-            pixels, and `hash`, the perceptual fingerprint.
+        rows: `image`, `split`, `patient_id`, `view`, `sex`, `age`, `source`, the labels, `crc32` of
+            the pixels, and `hash`, the perceptual fingerprint.
         latents: As the latents stage wrote them.
         probabilities: As the classifier stage wrote them.
         labels: Names, in the classifier's order.
@@ -151,7 +153,7 @@ class _Tables:
         latents = pd.read_parquet(inputs.latents / LATENTS_FILE)
         probabilities = pd.read_parquet(inputs.classifier / PREDICTIONS_FILE)
         labels = tuple(_read_json(inputs.classifier / CONFIG_FILE)["labels"])
-        columns = ["image", "patient_id", "view", "sex", "age", *labels]
+        columns = ["image", "patient_id", "view", "sex", "age", "source", *labels]
         index = pd.read_parquet(inputs.index / INDEX_FILE, columns=columns)
         checksums = pd.read_parquet(inputs.images / IMAGES_FILE, columns=["image", "crc32"])
         rows = latents[["image", "split"]].merge(index, on="image", how="left", validate="1:1")
@@ -162,19 +164,28 @@ class _Tables:
         return cls(rows, latents, probabilities, labels)
 
 
-def _reference(tables: _Tables, distance: NDArray[np.float64]) -> pd.DataFrame:
-    """Return the validation images' scores and labels; patients become numbers."""
+def _reference(tables: _Tables, distance: NDArray[np.float64], seen: pd.DataFrame) -> pd.DataFrame:
+    """Return the validation images' scores and labels; patients become numbers.
+
+    Args:
+        tables: Of the stages.
+        distance: Of the latents of all images.
+        seen: What was found of the images that were looked at.
+    """
     of_val = (tables.rows["split"] == "val").to_numpy()
     rows = tables.rows[of_val].reset_index(drop=True)
     latents = tables.latents[of_val].reset_index(drop=True)
     probabilities = tables.probabilities[of_val].reset_index(drop=True)
+    looks = rows[["image"]].merge(seen, on="image", how="left", validate="1:1")
     return pd.concat(
         [
             pd.Series(pd.factorize(rows["patient_id"], sort=True)[0], name="patient").astype(
                 "int32"
             ),
-            rows[["view", "sex", "age"]],
+            rows[["view", "sex", "age", "source"]],
+            looks["status"],
             latents["l1"],
+            looks["sharpness"],
             pd.Series(distance[of_val], name="distance", dtype="float32"),
             latents.filter(regex=r"^mu_\d+$"),
             rows[list(tables.labels)].add_prefix("y_"),
@@ -195,17 +206,35 @@ def _test(tables: _Tables, patients: pd.Series) -> pd.DataFrame:
     return scored[of_test].reset_index(drop=True)
 
 
-def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> Gate | None:
-    def seen(part: str) -> NDArray[np.float64]:
-        names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
-        drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
-        places = pixels.rows_of(names[drawn].tolist())
-        batches = [places[at : at + READ_BATCH] for at in range(0, len(places), READ_BATCH)]
-        return np.concatenate(
-            [thumbnails(pixels.read(batch)) for batch in batches] or [np.zeros((0, 1))]
-        )
+def _fit_gate(rows: pd.DataFrame, pixels: Pixels) -> tuple[Gate | None, pd.DataFrame]:
+    """Return the gate, and a row per validation image that it was fitted on.
 
-    return Gate.fit(seen("train"), seen("val"))
+    Returns:
+        The gate, None where there are too few images; `image`, `status` (`ok` or what the gate
+        says, null without one) and `sharpness`.
+    """
+    _, train, _ = _look_at("train", rows, pixels)
+    names, validation, sharp = _look_at("val", rows, pixels)
+    gate = Gate.fit(train, validation)
+    reasons = gate.check_thumbnails(validation) if gate else [None] * len(names)
+    status = [OK if reason == "" else reason for reason in reasons]
+    seen = {"image": names, "status": np.array(status, dtype="object"), "sharpness": sharp}
+    return gate, pd.DataFrame(seen)
+
+
+def _look_at(
+    part: str, rows: pd.DataFrame, pixels: Pixels
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float32]]:
+    """Return names, thumbnails and sharpness of some images of a part."""
+    names = rows["image"][(rows["split"] == part).to_numpy()].to_numpy()
+    drawn = np.sort(np.random.default_rng(SEED).permutation(len(names))[:MAX_GATE_IMAGES])
+    places = pixels.rows_of(names[drawn].tolist())
+    small, sharp = [np.zeros((0, THUMBNAIL_PX**2))], [np.zeros(0, np.float32)]
+    for at in range(0, len(places), READ_BATCH):
+        batch = pixels.read(places[at : at + READ_BATCH])
+        small.append(thumbnails(batch))
+        sharp.append(sharpness(batch))
+    return names[drawn], np.concatenate(small), np.concatenate(sharp)
 
 
 def _prefixed(prefix: str, path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ MAX_SIZE_PX, MAX_MEGAPIXELS = 8192, 1_000_000
 MAX_SHOWN = 80
 MAX_CRC32 = 2**32 - 1
 NUM_BITS = 512  # of a perceptual hash; that module needs more packages than a bundle does
+TEXTS = ("view", "sex", "source", "status")  # of a validation image, null where unknown
+NUMBERS = ("age", "sharpness")  # likewise
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 
@@ -100,6 +102,12 @@ def check_reference(reference: pd.DataFrame, description: Mapping[str, Any]) -> 
         **{f"mu_{dim:02d}": (-math.inf, math.inf) for dim in dims},
     }
     _check_numbers(reference, ranges)
+    for name in TEXTS:  # a bundle of an older version lacks some
+        if name in reference and not reference[name].dropna().map(_is_text).all():
+            raise ValueError(f"its column {name} has a value that is no text")
+    for name in NUMBERS:
+        if name in reference and not pd.api.types.is_numeric_dtype(reference[name].dtype):
+            raise ValueError(f"its column {name} is of type {reference[name].dtype}")
 
 
 def check_test(test: pd.DataFrame, description: Mapping[str, Any]) -> None:

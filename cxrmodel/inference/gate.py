@@ -91,7 +91,10 @@ class Gate:
 
     def check(self, pixels: NDArray[np.uint8]) -> list[str]:
         """Say what is wrong with each of (B, S, S) images: a reason, or nothing."""
-        seen = thumbnails(pixels)
+        return self.check_thumbnails(thumbnails(pixels))
+
+    def check_thumbnails(self, seen: Thumbnails) -> list[str]:
+        """Say what is wrong with each of (B, P) thumbnails: a reason, or nothing."""
         is_usual, is_usual_inverted = self._is_usual(seen), self._is_usual(-seen)
         return [
             "" if usual else INVERTED if inverted else NOT_A_CHEST_IMAGE

@@ -25,6 +25,7 @@ from cxrmodel.inference.image_files import (
     expand,
     read_images,
 )
+from cxrmodel.inference.sharpness import sharpness
 from cxrmodel.models.classifier import Classifier
 from cxrmodel.models.vae import VAE
 from cxrmodel.training.devices import keeping_memory, resolve_device
@@ -209,7 +210,7 @@ class Model:
         Returns:
             A row per image: per label `p_<label>`, a probability, and `call_<label>`, whether it
             reaches the threshold, null where there is none; `mu_00` and so on, the latents; `l1`,
-            the reconstruction's mean absolute error on [0, 1]; `distance` of the latents from the
+            the reconstruction's mean absolute error on [0, 1]; `sharpness` of the image; `distance` of the latents from the
             train images' (Mahalanobis); and `unusual`, whether one of these two is above 99 % of
             the validation images.
 
@@ -237,6 +238,7 @@ class Model:
             **self._calls(probabilities),
             **{f"mu_{dim:02d}": latents[:, dim] for dim in range(latents.shape[1])},
             "l1": errors,
+            "sharpness": sharpness(pixels),
             "distance": distance.astype(np.float32),
             "unusual": self._is_unusual(errors, distance),
         }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from cxrmodel.config import (
     DEVICE,
+    DRIFT_FOLDER,
     MAX_SEED,
     PHANTOM_ROOT,
     SCORES_FOLDER,
     DataConfig,
+    SourceConfig,
     StoreConfig,
     TrackingConfig,
 )
@@ -70,6 +73,62 @@ class ScoreConfig(Section):
     def place(self) -> str:
         """Where the scores go."""
         return self.out or f"{self.store.root}/{SCORES_FOLDER}"
+
+
+class ImagesAndPeople(SourceConfig):
+    """Where the images and the tables that tell whose they are."""
+
+    root: Annotated[str, AfterValidator(_place_of_images)] = ""
+    """Folder or URL that was scored, as `score` had it: its tables or DICOM tags say view, sex,
+    age and patient of each image. Empty: nothing is known of them."""
+
+    hash_patient_ids: bool = False
+    """Replace patient ids by pseudonyms, as the training did: SHA-256 keyed by the secret in
+    CXRMODEL_PATIENT_SALT."""
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no date. Give it as 2026-01-31 or 2026-01-31T08:00, in UTC."
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+class MonitorConfig(Section):
+    """Tell whether the images that were scored last differ from those a model was validated on."""
+
+    bundle: str = CHAMPION
+    """Folder, zip archive or URL of a bundle, or an alias in the store, such as `champion`."""
+
+    data: ImagesAndPeople = ImagesAndPeople()
+
+    scores: Annotated[str, AfterValidator(normal_store)] | None = None
+    """Folder or URL that `score` wrote to (its `out`). Empty: the folder `_scores` of the store."""
+
+    newest: int = Field(1000, ge=1)
+    """How many images the window has at most: those that were scored last."""
+
+    since: Annotated[str, AfterValidator(_moment)] | None = None
+    """Only images that were scored at this date or later, such as 2026-01-31, in UTC."""
+
+    level: float = Field(0.05, gt=0, lt=1)
+    """Share of windows without drift in which something may be called drift by chance."""
+
+    store: StoreConfig = StoreConfig()
+
+    @property
+    def place_of_scores(self) -> str:
+        """Where the scores are."""
+        return self.scores or f"{self.store.root}/{SCORES_FOLDER}"
+
+    @property
+    def place(self) -> str:
+        """Where pages and tables go."""
+        return f"{self.store.root}/{DRIFT_FOLDER}"
 
 
 class PromoteConfig(Section):

@@ -22,9 +22,12 @@ MADE = [
     "deployment cxrmodel/train-weekly",
     "deployment cxrmodel/smoke",
     "deployment cxrmodel-score/score",
+    "deployment cxrmodel-monitor/monitor",
     "deployment cxrmodel-promote/promote",
+    "deployment cxrmodel-evaluate/evaluate",
     "deployment cxrmodel-sweep/sweep",
     "automation cxrmodel-dead-runs",
+    "automation cxrmodel-monitor",
 ]
 
 

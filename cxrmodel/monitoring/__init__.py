@@ -1,0 +1,1 @@
+"""Reference statistics, and drift between two sets of scored images."""
