@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.errors import DataError
 from cxrmodel.evaluation.audit.duplicates import NEAR_BITS
-from cxrmodel.evaluation.perceptual_hash import nearest_distances
+from cxrmodel.evaluation.perceptual_hash import nearest_within
 from cxrmodel.evaluation.sites import OVERLAPS
 from cxrmodel.inference.bundle import Bundle, patient_hash, read_train_table
 
@@ -69,7 +69,7 @@ class SeenImages:
             return np.zeros(len(hashes), dtype=bool)
         joined = b"".join(self._table["hash"])
         seen = np.frombuffer(joined, np.uint8).reshape(len(self._table), -1)
-        return np.asarray(nearest_distances(hashes, seen)[1] <= NEAR_BITS)
+        return np.asarray(nearest_within(hashes, seen, NEAR_BITS)[1] <= NEAR_BITS)
 
     def hashes_of(self, patients: pd.Series) -> pd.Series:
         """Return what the bundle's tables have for some patients."""
