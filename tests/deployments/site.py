@@ -66,14 +66,21 @@ class Site:
     def log(self) -> Path:
         return self.folder / "worker.log"
 
-    def deploy(self, project: Path, *arguments: str, store: str, revision: str = "") -> None:
-        """Make pool and deployments as a user does, from a copy of the project."""
+    def deploy(self, project: Path, *arguments: str, store: str, revision: str = "") -> list[str]:
+        """Make pool and deployments as a user does, from a copy of the project.
+
+        Returns:
+            What the command says.
+        """
         command = [sys.executable, "-m", "deployments", "--pool-type=process"]
         command += [f"--pool={self.pool}", f"--store.root={store}"]
         command += [f"--store.scratch={self.scratch}", *arguments]
         env = {**os.environ, **self.env, "PYTHONPATH": str(project)}
         env["CXRMODEL_REVISION"] = revision
-        subprocess.run(command, cwd=project, env=env, check=True)
+        done = subprocess.run(
+            command, cwd=project, env=env, check=True, text=True, stdout=subprocess.PIPE
+        )
+        return done.stdout.splitlines()
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -144,13 +151,30 @@ class Api:
     def __init__(self, client: SyncPrefectClient) -> None:
         self.client = client
 
-    def trigger(self, name: str, env: dict[str, str] | None = None, **settings: Any) -> UUID:
-        """Start a run of a deployment; `vae__epochs=3` sets one of its settings."""
-        deployment = self.client.read_deployment_by_name(f"cxrmodel/{name}")
-        parameters = deployment.parameters
+    def trigger(
+        self,
+        name: str,
+        env: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> UUID:
+        """Start a run of a deployment.
+
+        Args:
+            name: Flow and deployment, or a deployment of the training.
+            env: More of the run's environment.
+            parameters: Of the flow, in place of the deployment's.
+            settings: `vae__epochs=3` sets one of the settings.
+        """
+        full_name = name if "/" in name else f"cxrmodel/{name}"
+        deployment = self.client.read_deployment_by_name(full_name)
+        parameters = {**deployment.parameters, **(parameters or {})}
         for path, value in settings.items():
-            section, field = path.split("__")
-            parameters["config"][section][field] = value
+            *sections, field = path.split("__")
+            inner = parameters["config"]
+            for section in sections:
+                inner = inner[section]
+            inner[field] = value
         variables = {"env": {**deployment.job_variables["env"], **(env or {})}}
         run = self.client.create_flow_run_from_deployment(
             deployment.id, parameters=parameters, job_variables=variables
