@@ -14,7 +14,7 @@ from cxrmodel.config import (
     PHANTOM_ROOT,
     SCORES_FOLDER,
     DataConfig,
-    SourceConfig,
+    DataSetConfig,
     StoreConfig,
     TrackingConfig,
 )
@@ -75,7 +75,7 @@ class ScoreConfig(Section):
         return self.out or f"{self.store.root}/{SCORES_FOLDER}"
 
 
-class ImagesAndPeople(SourceConfig):
+class ImagesAndPeople(DataSetConfig):
     """Where the images and the tables that tell whose they are."""
 
     root: Annotated[str, AfterValidator(_place_of_images)] = ""
