@@ -30,8 +30,9 @@ def measure_joined_tables(work: Path, csv_path: Path | None = None) -> dict[str,
         csv_path: NIH's `Data_Entry_2017_v2020.csv`, if it is available.
 
     Returns:
-        By layout, as of `measure_data_plane`; and index_us_per_row, microseconds of listing and
-        indexing one image.
+        By layout, as of `measure_data_plane`; and microseconds per image of the scan, which lists
+        the folders (NIH has 12, MIMIC-CXR-JPG a folder per study), and of the index, which joins
+        the tables with the files.
     """
     roots = {
         "NIH, one table": (make_root(work / "nih", SIZES[-1], csv_path), SIZES[-1]),
@@ -40,8 +41,11 @@ def measure_joined_tables(work: Path, csv_path: Path | None = None) -> dict[str,
     results = {}
     for name, (root, size) in roots.items():
         found = measured_apart(root, work / f"{root.name}-made")
-        per_row = 1e6 * (found["scan_s"] + found["index_s"]) / size
-        results[name] = {"images": size, **found, "index_us_per_row": round(per_row, 1)}
+        per_row = {
+            f"{stage}_us_per_row": round(1e6 * found[f"{stage}_s"] / size, 1)
+            for stage in ("scan", "index")
+        }
+        results[name] = {"images": size, **found, **per_row}
     return results
 
 

@@ -29,6 +29,7 @@ EACH_IMAGE = "image"
 """Value of `data.patient_from`: each image is of another patient."""
 SIDE_STEP = 64  # the network halves a side six times
 MAX_SEED = 2**32 - 1  # of NumPy and scikit-learn
+MAX_SOURCE_CHARS = 40
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")  # and other numbers
 DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 
@@ -92,8 +93,8 @@ class ColumnsConfig(Section):
     """What stands between names in that one column; empty: `|`, `;` or a comma, as found."""
 
 
-class SourceConfig(Section):
-    """One data set among several in a run."""
+class DataSetConfig(Section):
+    """Where one data set is, and how to read it."""
 
     root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)]
     """Folder or fsspec URL of the data set."""
@@ -118,7 +119,26 @@ class SourceConfig(Section):
     image is of another patient, and where that is wrong, train and test share patients."""
 
 
-class DataConfig(SourceConfig):
+def _name_of_source(name: str) -> str:
+    if any(mark in name for mark in "/\\:") or not name.isprintable() or name != name.strip():
+        raise ValueError(
+            f"{name!r} cannot name a data set: names of images begin with it. Use letters, digits, "
+            "blanks and dashes."
+        )
+    if len(name) > MAX_SOURCE_CHARS:
+        raise ValueError(f"It has {len(name)} characters, and may have {MAX_SOURCE_CHARS}.")
+    return name
+
+
+class SourceConfig(DataSetConfig):
+    """One data set among several in a run."""
+
+    name: Annotated[str, KEY_EXEMPT, AfterValidator(_name_of_source)] = ""
+    """What to call it in the index and in the report; empty: what it is, as `nih` or `table`, with
+    a number from the second of its kind on."""
+
+
+class DataConfig(DataSetConfig):
     """Where the data set is, and how much of it to use."""
 
     root: Annotated[str, KEY_EXEMPT, AfterValidator(normal_place)] = PHANTOM_ROOT
@@ -127,7 +147,7 @@ class DataConfig(SourceConfig):
 
     sources: tuple[SourceConfig, ...] = ()
     """Several data sets in one run, instead of the settings above: a list in the YAML file, each
-    with root and where needed csv, images, dataset, columns and patient_from."""
+    with root and where needed name, csv, images, dataset, columns and patient_from."""
 
     views: Literal["frontal", "all"] = "frontal"
     """Which images to use: frontal ones, or lateral, oblique and decubitus views as well."""
@@ -163,7 +183,7 @@ class DataConfig(SourceConfig):
 
     def of_sources(self) -> list[DataConfig]:
         """Return the settings of each data set of `sources`, as of a run with it alone."""
-        names = SourceConfig.model_fields
+        names = DataSetConfig.model_fields
         return [
             self.model_copy(update={"sources": (), **{name: getattr(x, name) for name in names}})
             for x in self.sources
@@ -178,12 +198,18 @@ class DataConfig(SourceConfig):
     @model_validator(mode="after")
     def _one_way_to_name_data(self) -> Self:
         fields = type(self).model_fields
-        alone = [x for x in SourceConfig.model_fields if getattr(self, x) != fields[x].default]
+        alone = [x for x in DataSetConfig.model_fields if getattr(self, x) != fields[x].default]
         if self.sources and alone:
             raise ValueError(
                 f"data.sources lists the data sets, and data.{alone[0]} is set too. Move that into "
                 "the list, to the data set that it is meant for."
             )
+        names = [source.name for source in self.sources if source.name]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"data.sources calls two data sets {name!r}. Give each its own name."
+                )
         if any(source.root == PHANTOM_ROOT for source in self.sources):
             raise ValueError(
                 "data.sources lists `phantom`, and synthetic images are not mixed with others: set "

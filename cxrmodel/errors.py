@@ -11,6 +11,10 @@ class DataError(CxrModelError):
     """The data set is missing, unreadable, or holds nothing usable."""
 
 
+class NothingToJudgeError(DataError):
+    """No image or no label is left by which two models could be compared."""
+
+
 class FileChangedError(DataError):
     """A file was replaced after it was listed."""
 

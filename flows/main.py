@@ -12,6 +12,7 @@ from prefect import flow
 from cxrmodel.config import PipelineConfig, Stage
 from cxrmodel.data.source import Source
 from cxrmodel.data.split_file import SplitTable
+from cxrmodel.inference.promotion import warn_of_moving_parts
 from cxrmodel.inference.use_config import ImageRoot, PromoteConfig
 from cxrmodel.storage.layout import (
     BOXES_FILE,
@@ -59,13 +60,16 @@ def train_pipeline(
     Args:
         config: Every setting; each stage is cached by its own section and its inputs' content.
         refresh: Stages to run again even where their result is cached.
-        promote: Then give the alias `champion` to the bundle if it is better than the present one.
+        promote: Then give the alias `champion` to the bundle if it is better than the present one;
+            where no test image is left to compare by, it is not, and the training still succeeds.
 
     Returns:
         References of the report and of the bundle, which is the model to use.
     """
     make_objective(config.vae)  # a misspelt name is told now, not once the images are decoded
     show_library_logs()
+    if promote:
+        warn_of_moving_parts(config.split)
     store = Store(config.store.root, config.store.scratch)
     source = find_source(config.data, store, config.runtime)
     table = find_split_table(config.split, config.data, store) if config.split.file else None
@@ -81,7 +85,8 @@ def train_pipeline(
                 data=ImageRoot(root=source.root),
                 device=config.runtime.device_here,
                 store=config.store,
-            )
+            ),
+            must_judge=False,
         )
     return report, bundle
 

@@ -12,6 +12,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.settings import PREFECT_UI_URL
 
+from cxrmodel.errors import NothingToJudgeError
 from cxrmodel.inference.promotion import contest_text
 from cxrmodel.inference.use_config import PromoteConfig
 from flows.flags import run_command
@@ -31,13 +32,14 @@ class Approval(RunInput):
 
 
 @flow(name="cxrmodel-promote", persist_result=False)
-def promote_bundle(config: PromoteConfig) -> dict[str, str]:
+def promote_bundle(config: PromoteConfig, must_judge: bool = True) -> dict[str, str]:
     """Give an alias to a bundle that is better on held-out images, or give it back.
 
     A challenger that is not better is refused, which is no failure of the run.
 
     Args:
         config: The bundles, the test images, and what the challenger has to show.
+        must_judge: Fail where no test image is left to compare by; else that is a refusal too.
 
     Returns:
         What was done, in words, by what it is.
@@ -51,6 +53,8 @@ def promote_bundle(config: PromoteConfig) -> dict[str, str]:
             "its own, without one. Set PREFECT_API_URL to a server with a page."
         )
     contest = compare_with_champion(config)
+    if contest.obstacle and must_judge:
+        raise NothingToJudgeError(contest.obstacle)
     if not contest.is_won:
         return {"refused": contest.challenger, "why": " ".join(contest.reasons)}
     if not config.require_approval:

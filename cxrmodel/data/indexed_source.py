@@ -24,6 +24,7 @@ from cxrmodel.data.datasets.joins import (
 )
 from cxrmodel.data.datasets.name_rules import (
     NameMatch,
+    among,
     explain_mismatch,
     match_names,
     match_without_endings,
@@ -104,7 +105,8 @@ def index_source(config: DataConfig, source: Source) -> IndexedSource:
     files, surplus = named_files(listing, image_set.name_parts)
     match = _match(entries, files, image_set)
     rows = join_rows(entries, files, image_set.name_parts, match, config)
-    refuse_clashes(listing, rows["image"], image_set.name_parts, Root(source.root))
+    if len(surplus):
+        refuse_clashes(listing, rows["image"], image_set.name_parts, Root(source.root))
     _draw_fraction(rows, config)
     rows = with_tags(rows, files, source.root, config).assign(source=source.name or image_set.name)
     excluded = ledger_of(rows, files, surplus)
@@ -139,9 +141,10 @@ def _match(entries: Entries, files: pd.DataFrame, image_set: ImageSet) -> NameMa
 def _mismatch(rows: pd.DataFrame, files: pd.DataFrame, num_parts: int) -> str:
     """Say how names and files differ where some of either have no counterpart."""
     lonely = rows["reason"].isin((Reason.IMAGE_MISSING, Reason.BAD_IMAGE_NAME))
-    return explain_mismatch(
-        rows["image"][lonely], files["image"][~files["image"].isin(rows["image"])], num_parts
-    )
+    if not lonely.any():
+        return ""
+    without_row = ~among(files["image"], rows["image"])
+    return explain_mismatch(rows["image"][lonely], files["image"][without_row], num_parts)
 
 
 def _cause(rows: pd.DataFrame, files: pd.DataFrame, excluded: pd.DataFrame) -> str:

@@ -152,11 +152,12 @@ def ledger(
     """Return ledger rows: text columns image, reason (one for all rows, or one per row), detail."""
     one_for_all = isinstance(reasons, Reason)
     columns = {
-        "image": list(images),
-        "reason": [str(reasons)] * len(images) if one_for_all else list(reasons),
-        "detail": list(details),
+        "image": images,
+        "reason": [str(reasons)] * len(images) if one_for_all else reasons,
+        "detail": details,
     }
-    return pd.DataFrame(columns).astype("str")
+    texts = {name: pd.Series(each, dtype="str").array for name, each in columns.items()}
+    return pd.DataFrame(texts)
 
 
 def write_ledger(rows: pd.DataFrame, directory: Path) -> None:

@@ -97,14 +97,17 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
         place = _with_archives(place, files)
         root = Root(place)
         files = root.files()
-    images = [file for file in files if is_image(file.uri)]
+    images: list[ListedFile] = []
+    others: list[ListedFile] = []
+    for file in files:
+        (images if is_image(file.uri) else others).append(file)
     if not images:
         raise DataError(_no_images(root))
     images = _chosen(images, config.images, root)
     entries = _read_entries(config, root, files, images)
     tables = {_entries_file(number): each for number, each in enumerate(entries.values())}
     for names in (TRAIN_VAL_LISTS, TEST_LISTS, BOX_LISTS):
-        uri = _official_file(files, names)
+        uri = _official_file(others, names)
         if uri is not None:
             tables[names[0]] = root.read_required(uri)
     fingerprint = _fingerprint(tables, images, salt)
@@ -116,10 +119,13 @@ def scan_source(config: DataConfig, scratch: Path) -> Source:
 def _scan_several(config: DataConfig, scratch: Path) -> Source:
     """Return a joint snapshot of several data sets, each with a name of its own."""
     parts: list[Source] = []
-    for one in config.of_sources():
+    taken = {source.name for source in config.sources}
+    for named, one in zip(config.sources, config.of_sources(), strict=True):
         part = scan_source(one, scratch)
-        same = sum(other.name.partition(" ")[0] == part.name for other in parts)
-        parts.append(replace(part, name=f"{part.name} {same + 1}" if same else part.name))
+        numbered = (f"{part.name} {number}" if number > 1 else part.name for number in count(1))
+        name = named.name or next(each for each in numbered if each not in taken)
+        taken.add(name)
+        parts.append(replace(part, name=name))
     digest = hashlib.sha256("".join(f"{x.name} {x.fingerprint}\n" for x in parts).encode())
     root = joint_root({part.name: part.root for part in parts})
     return Source(root, digest.hexdigest(), scratch / "sources", parts=tuple(parts))
@@ -202,8 +208,8 @@ def _fingerprint(tables: Mapping[str, bytes], images: list[ListedFile], salt: by
         digest.update(f"salt {hashlib.sha256(salt).hexdigest()}\n".encode())
     for name, content in sorted(tables.items()):
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
-    for image in images:
-        digest.update(f"{image.uri}\0{image.bytes}\0{image.version}\n".encode())
+    lines = [f"{image.uri}\0{image.bytes}\0{image.version}\n" for image in images]
+    digest.update("".join(lines).encode())
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.data.files.listing import ListedFile
 from cxrmodel.data.files.root import read_location
-from cxrmodel.errors import DataError
+from cxrmodel.errors import NothingToJudgeError
 from cxrmodel.evaluation.promotion import HeldOut
 from cxrmodel.inference.bundle import Bundle, patient_hash, read_train_table
 from cxrmodel.inference.calibration import read_labels
@@ -53,12 +53,12 @@ def read_held_out(
         The images with what both tell, and how many were left out for which reason.
 
     Raises:
-        DataError: The table cannot be used, or no image is left.
-        ValueError: The models have no label in common.
+        NothingToJudgeError: The models have no label in common, or no image is left.
+        DataError: The table cannot be used.
     """
     labels = tuple(label for label in challenger.labels if label in champion.labels)
     if not labels:
-        raise ValueError(
+        raise NothingToJudgeError(
             f"The two bundles have no label in common. The champion's: {_listed(champion.labels)}; "
             f"the challenger's: {_listed(challenger.labels)}. Compare bundles of the same labels, "
             "or give the challenger an alias of its own."
@@ -83,7 +83,7 @@ def read_held_out(
     left_out = dict(Counter(map(str, reasons[reasons != ""])))
     if not len(kept):
         counts = ", ".join(f"{name} {count:,}" for name, count in left_out.items()) or "no rows"
-        raise DataError(
+        raise NothingToJudgeError(
             f"No image of {table} is left to judge by ({counts}). Give images of patients that "
             "neither bundle was trained on, and in data.root the folder or URL that holds them."
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
-from cxrmodel.errors import DamagedArtifactError
+from cxrmodel.config import SplitConfig
+from cxrmodel.errors import DamagedArtifactError, NothingToJudgeError
 from cxrmodel.evaluation.patient_bootstrap import Estimate
 from cxrmodel.evaluation.promotion import Judgement, Rules, judge
 from cxrmodel.inference.bundle import Bundle, read_bundle
@@ -19,6 +21,9 @@ from cxrmodel.progress import ReportProgress, silent
 from cxrmodel.storage.aliases import Aliases, Change, find_bundle
 
 SHOWN_CHARS = 16  # of a digest
+MOVING = ("patient", "rows")  # methods of a split under which patients change part
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Contest:
         judgement: What the images say; None where there is no other champion to compare with.
         left_out: Test images that were left out, by reason.
         test: The table of the test images.
+        obstacle: Why nothing could be judged; empty where something was, or need not be.
     """
 
     alias: str
@@ -42,6 +48,7 @@ class Contest:
     judgement: Judgement | None
     left_out: dict[str, int]
     test: str | None
+    obstacle: str = ""
 
     @property
     def is_won(self) -> bool:
@@ -55,6 +62,8 @@ class Contest:
         """Sentences that say why."""
         if self.judgement is not None:
             return self.judgement.reasons
+        if self.obstacle:
+            return (self.obstacle,)
         if self.champion_digest is None:
             return (f"No bundle has the alias {self.alias} yet.",)
         return (f"It has the alias {self.alias} already.",)
@@ -89,12 +98,32 @@ def hold_contest(config: PromoteConfig, *, report: ReportProgress = silent) -> C
             "test_predictions.parquet of the challenger's report, and data.root, their folder."
         )
     champion = Model(_read_unchanged(aliases, config.alias, now), config.device)
-    images, left_out = read_held_out(
-        champion, challenger, config.test, config.data.root, report=report
-    )
+    sides = (config.alias, place, digest, now.digest)
+    try:
+        images, left_out = read_held_out(
+            champion, challenger, config.test, config.data.root, report=report
+        )
+    except NothingToJudgeError as error:
+        return Contest(*sides, None, {}, config.test, str(error))
     rules = Rules(config.margin, config.guard, config.tolerance)
     judgement = judge(images, rules, seed=config.seed)
-    return Contest(config.alias, place, digest, now.digest, judgement, left_out, config.test)
+    return Contest(*sides, judgement, left_out, config.test)
+
+
+def warn_of_moving_parts(split: SplitConfig) -> None:
+    """Say before a training that the test images it ends with may be the champion's train images.
+
+    Args:
+        split: How the training divides its images.
+    """
+    if split.method in MOVING:
+        logger.warning(
+            "split.method is %s, which deals the parts anew whenever the data set grows: images "
+            "that this run tests on may be among those that the champion was trained on, and do "
+            "not count in the comparison at the end. Set split.method to hash, and no patient "
+            "moves.",
+            split.method,
+        )
 
 
 def _check_guard(guard: tuple[str, ...], labels: tuple[str, ...]) -> None:

@@ -66,6 +66,7 @@ class Results:
 
     Attributes:
         num_patients: Patients of all used images.
+        known_of_people: Which of `age`, `sex` and `view` is known of any image.
         parts: `train`, `val` and `test`.
         leaking_test_fraction: Share of test images whose patient is also in train, None without a
             test image.
@@ -80,6 +81,7 @@ class Results:
     """
 
     num_patients: int
+    known_of_people: tuple[str, ...]
     parts: dict[str, Part]
     leaking_test_fraction: float | None
     autoencoder: AutoencoderEvaluation
@@ -122,6 +124,7 @@ def measure(
     localisation = locate_errors(run, pixels, seed=seed)
     return Results(
         num_patients=int(run.images["patient_id"].nunique()),
+        known_of_people=run.known_of_people,
         parts={part: _count(run.images, part) for part in ("train", "val", "test")},
         leaking_test_fraction=leaking_test_fraction(run.images),
         autoencoder=autoencoder,
@@ -168,9 +171,12 @@ def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
     positive, known = (train.labels == 1).sum(axis=0), train.known.sum(axis=0)
     prevalence = positive / np.maximum(known, 1)
     constants = {"prevalence": prevalence, "all_positive": np.ones(len(known))}
+    fitted = dict(run.baseline_predictions)
+    if not run.known_of_people:
+        fitted.pop("metadata", None)  # it had nothing to learn from
     return {
         **_fit_pca_network(run),
-        **run.baseline_predictions,
+        **fitted,
         **{
             name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
             for name, constant in constants.items()

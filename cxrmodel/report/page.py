@@ -47,6 +47,7 @@ def render_page(
         **_shared(run, results),
         report_config=config,
         further_verdicts=prose.further_verdicts(results, run),
+        probed=prose.probed(results),
         anomalies=prose.ANOMALIES,
         compressions=_compressions(run, results),
         further_metrics={n: t for n, t in METRICS.items() if n not in HEADLINE_METRICS},
@@ -92,6 +93,7 @@ def make_environment(*, escape: bool) -> Environment:
         marked=_marked,
     )
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
+    environment.tests["listed"] = lambda value: isinstance(value, (list, tuple))
     return environment
 
 

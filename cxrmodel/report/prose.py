@@ -16,7 +16,7 @@ MODELS = {  # in the order in which they are listed, the hardest to beat first
     "classifier": "Classifier on latents",
     "pca_network": "PCA + the same network",
     "pca_logistic": "PCA + logistic regression",
-    "metadata": "Age, sex and view, no pixel",
+    "metadata": "{known}, no pixel",
     "patient_memory": "Memory of the patient's other labels",
     "prevalence": "Prevalence in train",
     "all_positive": "Everything called positive",
@@ -28,7 +28,7 @@ ANOMALIES = {
 }
 RIVALS = {  # the baselines that the verdict names, and what it calls them
     "all_positive": "chance",
-    "metadata": "age, sex and view without a pixel",
+    "metadata": "{known} without a pixel",
     "patient_memory": "a memory of the patient's other labels",
     "pca_logistic": "principal components with logistic regressions",
     "pca_network": "principal components with the same network",
@@ -89,8 +89,32 @@ def ranked_models(results: Results) -> list[tuple[str, Evaluation, Estimate | No
         if key == "classifier":
             found.append((name, results.classifier, None))
         elif key in results.baselines:  # else there was nothing to fit it on
-            found.append((name, results.baselines[key], results.differences[key]["auroc"]))
+            known = _join(list(results.known_of_people)).capitalize()
+            lead = results.differences[key]["auroc"]
+            found.append((name.format(known=known), results.baselines[key], lead))
     return found
+
+
+def probed(results: Results) -> str:
+    """Say what a linear model of the latents tells of people, of what is known of them."""
+    found = results.audit.probes
+    names = {"view": ("the view", "AUROC"), "sex": ("the sex", "AUROC"), "age": ("the age", "R²")}
+    told = [
+        f"{called} ({score} {number(found[kind].value)}"
+        f"{', ' + interval(found[kind].interval) if found[kind].interval else ''})"
+        for kind, (called, score) in names.items()
+        if found[kind].value is not None
+    ]
+    untold: dict[str, list[str]] = {}
+    for kind, (called, _) in names.items():
+        if found[kind].value is None:
+            untold.setdefault(found[kind].reason or "", []).append(called)
+    sentences = []
+    if told:
+        sentences.append(f"A linear model of the latents predicts {_join(told)} of test images.")
+    for reason, those in untold.items():
+        sentences.append(f"Whether the latents tell {_join(those)} cannot be said: {reason}.")
+    return " ".join(sentences)
 
 
 def nothing_classified(run: Run) -> str:
@@ -129,10 +153,11 @@ def verdict(results: Results) -> str:
         if name == "patient_memory" and not results.leaking_test_fraction:
             continue  # it is chance where patients are apart
         if name == "metadata" and not _knows_metadata(results):
-            continue
+            continue  # it is chance where nothing is known of the test images
         difference = results.differences.get(name, {}).get("auroc")
         if difference is not None and difference.value is not None:
-            groups[difference.verdict].append(f"{called} ({_difference(difference)})")
+            rival = called.format(known=_join(list(results.known_of_people)))
+            groups[difference.verdict].append(f"{rival} ({_difference(difference)})")
     claims = [f"{CLAIMS[kind]} {_join(rivals)}" for kind, rivals in groups.items() if rivals]
     return (
         f"The classifier on the latents (macro AUROC {number(ours)}) {'; it '.join(claims)}. "

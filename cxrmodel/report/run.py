@@ -147,6 +147,11 @@ class Run:
         return int(self.latents.columns.str.match(r"^mu_\d+$").sum())
 
     @property
+    def known_of_people(self) -> tuple[str, ...]:
+        """Which of `age`, `sex` and `view` is known of any image."""
+        return tuple(x for x in ("age", "sex", "view") if self.images[x].notna().any())
+
+    @property
     def in_test(self) -> NDArray[np.bool_]:
         """Which images are of the test part, (N,)."""
         return (self.images["split"] == "test").to_numpy()

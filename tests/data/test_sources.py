@@ -83,6 +83,21 @@ def test_two_of_one_kind_are_told_apart(own, mix):
     assert index["patient_id"].nunique() == 4
 
 
+def test_they_can_be_named(nih, own, mix):
+    _, source, folder = mix({**own, "name": "ward 3"}, nih, own, {**own, "name": "table 2"}, own)
+    names = [part.name for part in source.parts]
+    assert names == ["ward 3", "nih", "table", "table 2", "table 3"]
+    index = pd.read_parquet(folder / "index.parquet")
+    assert list(index["source"].unique()) == names
+    assert (index["image"][0], index["patient_id"][0]) == ("ward 3/a.png", "ward 3:1")
+
+
+def test_a_name_makes_another_mix_and_leaves_a_run_alone_as_it_is(nih, own, mix):
+    first = mix(nih, own)[1].fingerprint
+    assert mix(nih, {**own, "name": "ward"})[1].fingerprint != first
+    assert "name" not in DataConfig.model_fields  # so it is in no cache key of a single data set
+
+
 def test_the_ledger_names_the_data_set(nih, own, mix):
     OWN.assign(file=["a.png", "gone.png"]).to_csv(f"{own['root']}/meta.csv", index=False)
     _, _, folder = mix(nih, own)
@@ -138,6 +153,11 @@ def test_one_that_cannot_be_read_is_named(nih, tmp_path, mix):
         ({"root": "/data"}, r"data\.sources lists the data sets, and data\.root is set too"),
         ({"dataset": "nih"}, r"data\.dataset is set too"),
         ({"sources": [{"root": "phantom"}]}, "synthetic images are not mixed"),
+        ({"sources": [{"root": "/a", "name": "x"}] * 2}, "calls two data sets 'x'"),
+        ({"sources": [{"root": "/a", "name": "a/b"}]}, "'a/b' cannot name a data set"),
+        ({"sources": [{"root": "/a", "name": "a:b"}]}, "'a:b' cannot name a data set"),
+        ({"sources": [{"root": "/a", "name": "a\n"}]}, "cannot name a data set"),
+        ({"sources": [{"root": "/a", "name": "x" * 41}]}, "It has 41 characters, and may have 40"),
     ],
 )
 def test_data_is_named_in_one_way(settings, message):

@@ -21,7 +21,7 @@ from prefect.settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from cxrmodel.errors import StoreError
+from cxrmodel.errors import NothingToJudgeError, StoreError
 from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.command_line import main as cxrmodel
 from cxrmodel.inference.use_config import PromoteConfig, ScoreConfig
@@ -96,6 +96,22 @@ def test_an_equal_challenger_is_refused(contest, champion):
     done = promote_bundle(PromoteConfig(**contest))
     assert done["refused"] == contest["challenger"]
     assert done["why"].startswith("The gain in macro AUROC, +0.0000")
+    assert Aliases(contest["store"]["root"]).find("champion") == str(champion)
+
+
+def test_without_an_image_to_judge_by_a_promotion_fails_and_the_end_of_a_training_refuses(
+    contest, finished, tmp_path, champion
+):
+    table = pd.read_parquet(contest["test"]).head(3)
+    split = next((finished[0].store / "split").iterdir()) / "split.parquet"
+    of_train = pd.read_parquet(split).query("split == 'train'")["image"].head(3)
+    table.assign(image=of_train.tolist()).to_parquet(tmp_path / "train.parquet")
+    config = PromoteConfig(**contest | {"test": str(tmp_path / "train.parquet")})
+    with pytest.raises(NothingToJudgeError, match=r"is left to judge by \(pixels of a train imag"):
+        promote_bundle(config)
+    done = promote_bundle(config, must_judge=False)
+    assert done["refused"] == contest["challenger"]
+    assert "is left to judge by" in done["why"]
     assert Aliases(contest["store"]["root"]).find("champion") == str(champion)
 
 

@@ -6,11 +6,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cxrmodel.config import SplitConfig
 from cxrmodel.data.files.root import joint_root
-from cxrmodel.errors import DamagedArtifactError, DataError
+from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference import promotion
 from cxrmodel.inference.bundle import write_checksums
-from cxrmodel.inference.promotion import hold_contest, roll_back, settle_contest, this_user
+from cxrmodel.inference.promotion import (
+    contest_text,
+    hold_contest,
+    roll_back,
+    settle_contest,
+    this_user,
+    warn_of_moving_parts,
+)
 from cxrmodel.inference.use_config import PromoteConfig
 from cxrmodel.storage.aliases import Aliases
 
@@ -72,8 +80,10 @@ def test_a_table_without_rows_is_said(settings, run, bundle, table, tmp_path):
         test=str(tmp_path / "test.csv"),
         data={"root": str(run.root)},
     )
-    with pytest.raises(DataError, match=r"is left to judge by \(no rows\)"):
-        hold_contest(config)
+    contest = hold_contest(config)
+    assert not contest.is_won
+    assert "is left to judge by (no rows)" in contest.obstacle
+    assert contest.obstacle in contest_text(contest)
 
 
 def test_a_champion_that_is_gone_or_replaced_neither_judges_nor_comes_back(
@@ -115,6 +125,14 @@ def test_a_user_without_a_name_has_a_number(monkeypatch):
     monkeypatch.setattr(promotion.getpass, "getuser", nobody)
     monkeypatch.setattr(promotion.os, "getuid", lambda: 4711)
     assert this_user().startswith("user 4711@")
+
+
+@pytest.mark.parametrize(
+    ("method", "is_warned"), [("patient", True), ("rows", True), ("hash", False)]
+)
+def test_a_split_under_which_patients_move_is_warned_of(method, is_warned, caplog):
+    warn_of_moving_parts(SplitConfig(method=method))
+    assert (f"split.method is {method}, which deals the parts anew" in caplog.text) == is_warned
 
 
 def test_a_misspelt_guard_is_told_while_there_is_no_champion(bundle, tmp_path):

@@ -125,6 +125,27 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
     assert metrics["vae"]["undefined"]["test_l1"] == "no test image"
 
 
+def test_what_the_data_does_not_have_is_not_shown(make_run, tmp_path):
+    run = make_run(count=60, epochs=1, data={"sources": (), "columns": {"image": "x", "age": ""}})
+    path = run.inputs.index / "index.parquet"
+    index = pd.read_parquet(path)
+    unknown = {name: pd.Series(None, index.index, index[name].dtype) for name in ("age", "sex")}
+    index.assign(**unknown, follow_up=pd.Series(None, index.index, "Int32")).to_parquet(path)
+    write_report(SMALL_REPORT, run.inputs, run.record, run.pixels, tmp_path)
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert "View, no pixel" in words
+    assert "and so not checked for shortcuts: sex, age, follow-up." in words
+    assert "the sex and the age cannot be said: known of too few images." in words
+    assert "sources none" in words
+    assert "()" not in words
+    index.assign(**unknown, view=unknown["sex"]).to_parquet(path)
+    write_report(SMALL_REPORT, run.inputs, run.record, run.pixels, tmp_path)
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert "There is no model of age, sex and view: none of them is known of any image." in words
+    assert ", no pixel" not in words
+    assert "metadata" not in json.loads((tmp_path / "metrics.json").read_text())["baselines"]
+
+
 def test_probabilities_that_were_scaled_before_are_said_to_be(make_run, report, page, tmp_path):
     run = make_run(count=40, epochs=1, classifier={"loss": "balanced", "epochs": 2})
     write_report(SMALL_REPORT, run.inputs, run.record, run.pixels, tmp_path)

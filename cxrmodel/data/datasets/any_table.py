@@ -72,6 +72,12 @@ SAID = {
     "names": "names of findings",
 }
 
+READABLE = {
+    "view": "AP, PA and the usual names of lateral views",
+    "sex": "F and M, or female and male",
+    "age": "whole years such as 58, or 058Y and 011M as DICOM writes them",
+}
+NUM_EXAMPLES = 3
 NUM_LOOKED_AT = 1000
 MAX_PARTS = 8
 
@@ -141,6 +147,10 @@ def read_any_table(
     if guessed or not config.columns.labels:
         notes.append(note)
         logger.info("%s", note)
+    for field in ("view", "sex", "age"):
+        if values[field].ne("").any() and rows[field].isna().all():
+            notes.append(_unread(file, field, fields[field], values[field]))
+            logger.warning("%s", notes[-1])
     labels = findings.labels
     rows = pd.concat([rows, any_abnormal(labels), labels], axis=1)
     names = tuple(map(str, labels.columns))
@@ -176,6 +186,14 @@ def list_images(uris: Sequence[str], config: DataConfig) -> tuple[ImageSet, Entr
     note = "There is no table: the images have no labels."
     logger.warning("%s", note)
     return replace(ANY_TABLE, name_parts=num_parts), Entries(rows, (), usable, usable, (note,))
+
+
+def _unread(file: str, field: str, column: str, texts: pd.Series) -> str:
+    examples = column_list(texts[texts != ""].unique().tolist(), NUM_EXAMPLES)
+    return (
+        f"Nothing in the column {column!r} of {file} can be read as {field} (it says {examples}), "
+        f"so the {field} counts as unknown. Accepted are {READABLE[field]}."
+    )
 
 
 def _require_patients(config: DataConfig, uris: Sequence[str], problem: str) -> None:

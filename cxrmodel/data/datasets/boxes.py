@@ -21,7 +21,7 @@ from cxrmodel.data.datasets.delimited import (
     separator_of,
 )
 from cxrmodel.data.datasets.labels import pathology_named
-from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, resolve_list
+from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, among, resolve_list
 
 BOX_LIST = "BBox_List_2017.csv"
 BOX_LISTS = (BOX_LIST, "BBox_List_2017_Official_NIH.csv")
@@ -82,7 +82,7 @@ def read_boxes(path: Path, images: pd.Series, match: NameMatch = AS_THEY_ARE) ->
             **{side: _numbers(rows[side]) for side in SIDES},
         }
     )
-    known, good = boxes["image"].isin(images), _is_box(boxes)
+    known, good = among(boxes["image"], images), _is_box(boxes)
     kept = known & good & (boxes[["x", "y"]] < BOX_GRID_PX).all(axis=1)
     if len(rows):
         logger.info(

@@ -54,7 +54,7 @@ _AGE = re.compile(r"(\d{1,4})(?:\.0*)?\s*([YMWD]?)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,10})(?:\.0*)?")
 _SEEN_FROM_THE_SIDE = re.compile(
     r"(?:L|R|LT|RT|LEFT|RIGHT)?LAT(?:L|R|LT|RT|LEFT|RIGHT|ERAL|ERALE|ERALES|ERALIS)?"
-    r"|LL|RL|PROFILE?|PERFIL|SEITLICH"
+    r"|LL|RL|PROFILE?|PERFIL|SEITLICH|SWIMMERS?"
 )
 _OBLIQUE_OR_LYING = re.compile(
     r"[LR]L[OD]|[LR][AP]O|[LR]DEC|[LR]DECUB|DECUB|DECUBITUS|OBL|OBLIQUE|OBLIQUO|OBLICUA|OBLIQUA"
@@ -139,6 +139,11 @@ class ImageSet:
     images_of: tuple[str, ...] = ()
     mined: bool = False
 
+    @property
+    def title_within(self) -> str:
+        """The title within a sentence."""
+        return f"a {self.title[2:]}" if self.title.startswith("A ") else self.title
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(ImageSet):
@@ -191,8 +196,9 @@ def described(image: pd.Series, **known: pd.Series) -> pd.DataFrame:
 
 def converted(texts: pd.Series, parse: Callable[[str], object]) -> pd.Series:
     """Return each text's value; a distinct text is parsed once."""
-    distinct = {text: parse(str(text)) for text in texts.unique()}
-    return texts.map(distinct)
+    numbers, distinct = pd.factorize(texts, use_na_sentinel=False)
+    values = pd.Series([parse(str(text)) for text in distinct])
+    return values.take(numbers).set_axis(texts.index)
 
 
 def parse_patient_id(text: str) -> str:

@@ -27,6 +27,8 @@ from cxrmodel.errors import DataError
 
 PACKED = (".gz", ".zip")
 NOT_MAIN = ".json"  # seldom a table; read where a data set names it
+MAIN_SUFFIXES = tuple(each for each in TABLE_SUFFIXES if each != NOT_MAIN)
+_BOX_LISTS = frozenset(map(str.casefold, BOX_LISTS))
 MAX_CANDIDATES = 20
 SHOWN_TABLES = 5
 SHOWN_COLUMNS = 8
@@ -56,8 +58,7 @@ def find_tables(
 def is_table(uri: str) -> bool:
     """Tell by its name whether a file may be a table of images."""
     name = _name(uri)
-    is_boxes = name in map(str.casefold, BOX_LISTS)
-    return name.endswith(TABLE_SUFFIXES) and not name.endswith(NOT_MAIN) and not is_boxes
+    return name.endswith(MAIN_SUFFIXES) and name not in _BOX_LISTS
 
 
 def _name(uri: str) -> str:
@@ -78,7 +79,10 @@ class _Search:
     ) -> None:
         self.config, self.root, self.files = config, root, files
         self.has_patients = only_dicom or bool(config.patient_from)
-        self.uris = [file.uri for file in files if file.bytes and is_table(file.uri)]
+        tables = [f for f in files if f.uri.casefold().endswith(TABLE_SUFFIXES)]
+        self.tables = [file.uri for file in tables if file.bytes]
+        self.uris = [uri for uri in self.tables if is_table(uri)]
+        self.empty = [f.uri for f in tables if is_table(f.uri) and not f.bytes]
         self.head = cache(self._head)
 
     def find(self) -> list[str]:
@@ -133,11 +137,8 @@ class _Search:
         return found
 
     def _table_for(self, table: JoinedTable) -> str:
-        tables = [
-            f.uri for f in self.files if f.bytes and f.uri.casefold().endswith(TABLE_SUFFIXES)
-        ]
         for pattern in table.tables:
-            named = [uri for uri in tables if _is_named(uri, pattern)]
+            named = [uri for uri in self.tables if _is_named(uri, pattern)]
             fitting = [uri for uri in named if table.matches(self._header(uri, table.columns))]
             if fitting:
                 return self._only(fitting)
@@ -204,13 +205,12 @@ class _Search:
         )
 
     def _nothing_fits(self) -> str:
-        empty = [file.uri for file in self.files if is_table(file.uri) and not file.bytes]
-        if empty and not self.uris:
-            return f"{self._place(empty[0])} is empty. Copy it again, or set data.csv."
+        if self.empty and not self.uris:
+            return f"{self._place(self.empty[0])} is empty. Copy it again, or set data.csv."
         if not self.uris:
-            endings = ", ".join(each for each in TABLE_SUFFIXES if each != NOT_MAIN)
             return (
-                f"There is no table in {self.root.root}, at any depth: no file ends in {endings}. "
+                f"There is no table in {self.root.root}, at any depth: no file ends in "
+                f"{', '.join(MAIN_SUFFIXES)}. "
                 "Set data.csv to its path or URL; or, for images without labels, set data.dataset "
                 "to table."
             )

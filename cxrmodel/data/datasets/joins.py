@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 
 import numpy as np
 import pandas as pd
 
 from cxrmodel.config import ALL_VIEWS, EACH_IMAGE, DataConfig
 from cxrmodel.data.datasets.data_set import LATERAL, Entries, converted, parse_patient_id
-from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch
+from cxrmodel.data.datasets.name_rules import AS_THEY_ARE, NameMatch, among, last_parts
 from cxrmodel.data.files.listing import RASTER_SUFFIXES
 from cxrmodel.data.files.root import Root
 from cxrmodel.data.ledger import Reason, ledger
@@ -21,8 +21,8 @@ NUM_COMPARED = 8
 SHOWN_FOLDERS = 10
 
 # A name is only ever compared with the listing, never used as a path; these say why it is odd.
-_BAD_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]|(?:^|/)\.\.?(?:/|$)|^$|//|^/|/$")
-_HIDDEN = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
+_BAD_NAME = r"[\x00-\x1f\x7f-\x9f\\" "\ufffd" r"]|(?:^|/)\.\.?(?:/|$)|^$|//|^/|/$"
+_HIDDEN = r"(?:^|/)(?:\.|__MACOSX/)"
 
 
 def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
@@ -31,8 +31,12 @@ def image_names(uris: pd.Series, num_parts: int) -> pd.Series:
     A table from one system and files from another may encode the same accent differently. Some
     archives made on Windows have `\` between the parts.
     """
-    names = uris.str.replace("\\", "/").str.rsplit("/", n=num_parts).str[-num_parts:].str.join("/")
-    return names.str.normalize("NFC")
+    names = [_composed(last_parts(uri, num_parts)) for uri in uris.tolist()]
+    return pd.Series(names, index=uris.index, dtype=object)  # of the same bytes in Parquet as ever
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def named_files(listing: pd.DataFrame, num_parts: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -70,7 +74,7 @@ def refuse_clashes(listing: pd.DataFrame, images: pd.Series, num_parts: int, roo
         DataError: It is unclear which folder is meant.
     """
     listing = listing.assign(image=image_names(listing["uri"], num_parts))
-    listing = listing[listing["image"].isin(images)]
+    listing = listing[among(listing["image"], images)]
     named = listing[listing["image"].duplicated(keep=False)]
     if named.empty:
         return
@@ -122,7 +126,8 @@ def _are_copies(pairs: list[tuple[str, str]], root: Root) -> bool:
 
 def table_names(entries: Entries) -> pd.Series:
     """Return the table's names of its images, in Unicode's composed form."""
-    return entries.rows["image"].fillna("").str.normalize("NFC")
+    names = entries.rows["image"].fillna("")
+    return pd.Series(map(_composed, names.tolist()), index=names.index, dtype="str")
 
 
 def join_rows(
@@ -149,8 +154,8 @@ def join_rows(
     exclude(rows, image.duplicated(), Reason.DUPLICATE_ROW, "row " + numbers + " of the table")
     exclude(rows, rows["uri"].isna(), Reason.IMAGE_MISSING)
     exclude_people(rows, ~is_dicom(rows["uri"]), config.views)
-    for reason in Reason:
-        exclude(rows, entries.reasons == str(reason), reason, entries.details)
+    for reason in filter(None, entries.reasons.unique()):
+        exclude(rows, entries.reasons == reason, Reason(reason), entries.details)
     return rows
 
 
@@ -161,7 +166,7 @@ def is_dicom_name(uri: str) -> bool:
 
 def is_dicom(uris: pd.Series) -> pd.Series:
     """Tell which files are DICOM by name: their tags may say what the table does not."""
-    return uris.notna() & ~uris.str.casefold().str.endswith(RASTER_SUFFIXES, na=True)
+    return uris.notna() & ~uris.str.lower().str.endswith(RASTER_SUFFIXES, na=True)
 
 
 def exclude_people(rows: pd.DataFrame, where: pd.Series, views: str) -> None:
@@ -194,7 +199,7 @@ def exclude(
 
 def ledger_of(rows: pd.DataFrame, files: pd.DataFrame, surplus: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger of unused rows, of files without a row and of surplus files."""
-    without_row = files[~files["image"].isin(rows["image"])]
+    without_row = files[~among(files["image"], rows["image"])]
     unused = rows[rows["reason"] != ""]
     parts = [
         ledger(unused["image"], unused["reason"], unused["detail"]),
@@ -202,18 +207,16 @@ def ledger_of(rows: pd.DataFrame, files: pd.DataFrame, surplus: pd.DataFrame) ->
         surplus,
     ]
     excluded = pd.concat(parts, ignore_index=True)
-    return excluded.assign(**{each: excluded[each].map(_shown) for each in ("image", "detail")})
+    shown = {each: list(map(_shown, excluded[each].tolist())) for each in ("image", "detail")}
+    return excluded.assign(**shown).astype("str")
 
 
 def _is_bad_name(images: pd.Series, num_parts: int, uris: pd.Series) -> pd.Series:
     """Tell which names cannot be those of files; one near the root may have fewer parts."""
-    bad = [
-        len(name) > MAX_NAME_CHARS
-        or (not is_there and name.count("/") != num_parts - 1)
-        or bool(_BAD_NAME.search(name))
-        for name, is_there in zip(images, uris.notna(), strict=True)
-    ]
-    return pd.Series(bad, index=images.index, dtype="bool")
+    is_long = images.str.len() > MAX_NAME_CHARS
+    is_elsewhere = uris.isna() & (images.str.count("/") != num_parts - 1)
+    bad: pd.Series = is_long | is_elsewhere | images.str.contains(_BAD_NAME)
+    return bad
 
 
 def _shown(text: str) -> str:

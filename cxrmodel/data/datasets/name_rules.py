@@ -16,19 +16,35 @@ import pandas as pd
 
 from cxrmodel.errors import DataError
 
-_ENDING = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|gif|webp|jp2)$", re.IGNORECASE)
+ENDINGS = frozenset(
+    {"png", "jpg", "jpeg", "dcm", "dicom", "tif", "tiff", "bmp", "gif", "webp", "jp2"}
+)
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 SHOWN_CHARS = 80
 
 
-def _last_parts(name: str, num_parts: int) -> str:
-    return "/".join(name.replace("\\", "/").split("/")[-num_parts:])
+def last_parts(path: str, num_parts: int) -> str:
+    r"""Return the last parts of a path whose parts are separated by `/`, or by `\`."""
+    return "/".join(path.replace("\\", "/").rsplit("/", num_parts)[-num_parts:])
+
+
+def without_ending(name: str) -> str:
+    """Return a name without the ending of an image file."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and ending.lower() in ENDINGS else name
+
+
+def among(names: pd.Series, known: pd.Series | pd.Index) -> pd.Series:
+    """Tell which names are among others; `Series.isin` takes 4 µs for each of these."""
+    others = set(known.tolist())
+    found = [name in others for name in names.tolist()]
+    return pd.Series(found, index=names.index, dtype="bool")
 
 
 RULES: Mapping[str, Callable[[str, int], str]] = {
-    "folder": _last_parts,
+    "folder": last_parts,
     "case": lambda name, _: name.casefold(),
-    "ending": lambda name, _: _ENDING.sub("", name),
+    "ending": lambda name, _: without_ending(name),
     "leading zeros": lambda name, _: _LEADING_ZEROS.sub("", name),  # which spreadsheets remove
 }
 """What is ignored in a name, in words for people; combined in this order."""
@@ -57,8 +73,8 @@ class NameMatch:
         """Return the name of each file; a name without a file stays as it is."""
         if not self.rules:
             return names
-        distinct = {name: self._file_of(str(name)) for name in names.unique()}
-        return names.map(distinct).astype("str")
+        found = [self._file_of(name) for name in names.tolist()]
+        return pd.Series(found, index=names.index, dtype="str")
 
     def _file_of(self, name: str) -> str:
         return self.files.get(key_of(name, self.rules, self.num_parts), name)
@@ -115,9 +131,11 @@ def match_without_endings(names: Iterable[str], files: Iterable[str], num_parts:
     files = set(files)
     by_key = _unique(files, rules, num_parts)
     named = {key_of(name, rules, num_parts) for name in names if name}
-    several = sorted(
-        x for x in files if (key := key_of(x, rules, num_parts)) in named and key not in by_key
-    )
+    if len(by_key) < len(files):
+        keys = {file: key_of(file, rules, num_parts) for file in files}
+        several = sorted(x for x, key in keys.items() if key in named and key not in by_key)
+    else:
+        several = []
     if several:
         raise DataError(
             f"{len(several):,} files are the same images in several formats, such as "
@@ -139,7 +157,7 @@ def resolve_list(names: pd.Series, images: pd.Series, match: NameMatch, table: s
         table: What to call the list in the log.
     """
     names = match.resolve(names)
-    if names.empty or names.isin(images).any():
+    if names.empty or among(names, images).any():
         return names
     own = match_names(names.unique(), images, match.num_parts, table)
     note = own.note or explain_mismatch(names.unique(), images, match.num_parts, table)

@@ -28,7 +28,7 @@ from cxrmodel.data.datasets.data_set import (
 )
 from cxrmodel.data.datasets.delimited import decode_table
 from cxrmodel.data.datasets.labels import PATHOLOGIES, label_matrix
-from cxrmodel.data.datasets.name_rules import NameMatch, resolve_list
+from cxrmodel.data.datasets.name_rules import NameMatch, among, resolve_list
 from cxrmodel.data.label_columns import LABEL_DTYPE
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def official_parts(images: pd.Series, directory: Path, match: NameMatch) -> pd.S
     }
     listed = pd.concat(lists, names=["part"]) if lists else pd.Series(dtype="str")
     resolved = resolve_list(listed, images, match, "official lists")
-    named = {part: images.isin(resolved.get(part, [])) for part in lists}
+    named = {part: among(images, resolved.get(part, pd.Series(dtype="str"))) for part in lists}
     official = pd.Series(None, index=images.index, dtype="str")
     for part, member in named.items():
         official[member] = part

@@ -90,5 +90,8 @@ def _reasons(
     reasons[(values == BLANK).all(axis=1)] = str(Reason.EMPTY_LABELS)
     reasons[(values == UNKNOWN).any(axis=1)] = str(Reason.UNKNOWN_LABEL)
     odd = values.isin((UNCERTAIN, UNKNOWN)).mul(reasons.isin(SHOWN_REASONS), axis=0)
-    shown = [(f"{name} " + texts[name] + ", ").where(odd[name], "") for name in OBSERVATIONS]
-    return reasons, reduce(operator.add, shown).str.removesuffix(", ")
+    details = pd.Series("", index=texts.index, dtype="str")
+    odd = odd[odd.any(axis=1)]
+    shown = [(f"{x} " + texts[x][odd.index] + ", ").where(odd[x], "") for x in OBSERVATIONS]
+    details[odd.index] = reduce(operator.add, shown).str.removesuffix(", ")
+    return reasons, details

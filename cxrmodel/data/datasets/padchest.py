@@ -6,10 +6,12 @@ reports, Medical Image Analysis 66, 101797 (2020), https://bimcv.cipf.es/bimcv-p
 `PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz` has a row per image: `ImageID`,
 `PatientID`, `PatientBirth` (a year), `StudyDate_DICOM`, `PatientSex_DICOM`, `Projection` and
 `Labels`, the text of a list of terms. The labels here are terms of the paper's tree (its table 5)
-that mean the same as a label of other data sets, with the terms below them; other terms count for
-`any_abnormal` alone. The names follow torchxrayvision (Cohen et al., MIDL 2022), which maps terms
-by parts of words: here they are whole terms, so that `subcutaneous emphysema` is not an emphysema
-of the lung.
+that mean the same as a label of other data sets, with the terms below them (so a consolidation is
+an infiltrate as well), masses outside the lungs left out; other terms count for `any_abnormal`
+alone. The names follow `PC_Dataset` of torchxrayvision (Cohen et al., MIDL 2022,
+https://github.com/mlmed/torchxrayvision), which maps terms by parts of words: here they are whole
+terms, so that `subcutaneous emphysema` is not an emphysema of the lung. The columns, the
+projections and the blanks around terms are as that reader has them.
 """
 
 from __future__ import annotations
@@ -42,16 +44,21 @@ TERMS: Mapping[str, tuple[str, ...]] = {
     "Cardiomegaly": ("cardiomegaly",),
     "Consolidation": ("consolidation", "air bronchogram"),
     "Edema": ("pulmonary edema",),
-    "Effusion": ("pleural effusion", "loculated pleural effusion", "loculated fissural effusion"),
+    "Effusion": (
+        "pleural effusion", "loculated pleural effusion", "loculated fissural effusion",
+        "hydropneumothorax", "empyema", "hemothorax",
+    ),
     "Emphysema": ("emphysema",),
-    "Fibrosis": ("pulmonary fibrosis",),
+    "Fibrosis": ("pulmonary fibrosis", "post radiotherapy changes", "asbestosis signs"),
     "Fracture": (
-        "fracture", "rib fracture", "clavicle fracture", "vertebral fracture", "humeral fracture",
+        "fracture", "rib fracture", "callus rib fracture", "clavicle fracture",
+        "vertebral fracture", "humeral fracture",
     ),
     "Hernia": ("hiatal hernia",),
     "Infiltration": (
         "infiltrates", "interstitial pattern", "ground glass pattern", "alveolar pattern",
         "reticular interstitial pattern", "reticulonodular interstitial pattern",
+        "miliary opacities", "consolidation", "air bronchogram",
     ),
     "Mass": ("mass", "pulmonary mass"),
     "Nodule": ("nodule", "multiple nodules"),
@@ -61,7 +68,7 @@ TERMS: Mapping[str, tuple[str, ...]] = {
     "Pneumonia": ("pneumonia", "atypical pneumonia"),
     "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
     "Scoliosis": ("scoliosis",),
-    "Tuberculosis": ("tuberculosis",),
+    "Tuberculosis": ("tuberculosis", "tuberculosis sequelae"),
 }  # fmt: skip
 """The terms of each label."""
 
@@ -71,6 +78,7 @@ SAYS_NOTHING = frozenset({"unchanged", "exclude", "suboptimal study"})
 DEVICES = (
     "catheter", "tube", "device", "pacemaker", "electrode", "prosthesis", "suture", "stent", "wire",
     "surgical staples", "metal", "osteosynthesis", "sternotomy", "mastectomy", "surgery",
+    "artificial", "bone cement", "dai",
 )  # fmt: skip
 """Words in terms of what was put into a patient, or done: they say nothing of disease."""
 

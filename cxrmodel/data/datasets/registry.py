@@ -62,7 +62,7 @@ def about(name: str) -> ImageSet:
         return sets[0]
     return ImageSet(
         name=name,
-        title=" and ".join(each.title for each in sets),
+        title=" and ".join([sets[0].title, *(each.title_within for each in sets[1:])]),
         url=" ".join(each.url for each in sets if each.url),
         citation="; ".join(each.citation for each in sets if each.citation),
     )
@@ -156,7 +156,8 @@ def _with_table(
     """Return the rows with the fields of a joined table, empty where it has no row for them."""
     fields = [field for field in table.columns if field not in table.on]
     more, notes = read_columns(text, table.columns, table.columns, name)
-    more = more.drop_duplicates()
+    if more.duplicated(list(table.on)).any():
+        more = more.drop_duplicates()
     again = more.duplicated(list(table.on))
     if again.any():
         row = more[again].iloc[0]

@@ -4,8 +4,9 @@ Source: Society for Imaging Informatics in Medicine, SIIM-ACR Pneumothorax Segme
 https://www.kaggle.com/competitions/siim-acr-pneumothorax-segmentation.
 
 `train-rle.csv` has a row per mask: `ImageId` and ` EncodedPixels` (with a blank before it), -1
-where there is no pneumothorax. The masks themselves are not read. Files are DICOM in nested
-folders, named by the image; the patient is DICOM's tag.
+where there is no pneumothorax; `SIIM_Pneumothorax_Dataset` of torchxrayvision (Cohen et al., MIDL
+2022, https://github.com/mlmed/torchxrayvision) reads the same columns. The masks themselves are not
+read. Files are DICOM in nested folders, named by the image; the patient is DICOM's tag.
 """
 
 from __future__ import annotations

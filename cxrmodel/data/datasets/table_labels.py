@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from cxrmodel.config import DataConfig
 from cxrmodel.data.datasets.data_set import converted
-from cxrmodel.data.datasets.delimited import column_list, match_columns
+from cxrmodel.data.datasets.delimited import Columns, column_list, match_columns
 from cxrmodel.data.label_columns import LABEL_DTYPE, RESERVED
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import DataError
@@ -26,6 +26,16 @@ MARKS: Mapping[int, frozenset[str]] = {
 """What a cell of a label's column may say: 1 found, 0 not found, -1 uncertain, or nothing."""
 
 NO_FINDING = frozenset({"no finding", "no findings", "normal", "healthy", "no abnormality"})
+
+NOT_LABELS: Columns = {
+    "other": (
+        "follow up", "follow up number", "visit", "visit number", "index", "unnamed 0", "row",
+        "row number", "number", "count", "male", "female", "is male", "is female", "frontal",
+        "lateral", "is frontal", "is lateral", "ap", "pa", "portable", "train", "val", "valid",
+        "validation", "test", "is train", "is val", "is valid", "is validation", "is test",
+    )
+}  # fmt: skip
+"""Names of columns that say something else of an image: these are labels only where told so."""
 
 SEPARATORS = ("|", ";", ",")
 MAX_NAMES = 200
@@ -71,7 +81,8 @@ def read_findings(
     used = {column for field, column in fields.items() if field != "names"}
     marks = {each: set(converted(texts[each], _mark)) for each in header if each not in used}
     marked = [each for each, found in marks.items() if UNKNOWN not in found]
-    guessed = [each for each in marked if 1 in marks[each]]
+    found = [each for each in marked if 1 in marks[each]]
+    guessed = [each for each in found if not match_columns([each], NOT_LABELS)]
     of_names = columns if len(columns) == 1 else []
     if (
         not columns and len(guessed) <= 1
@@ -80,8 +91,19 @@ def read_findings(
     if of_names and of_names[0] not in marked:
         return _from_names(texts[of_names[0]], of_names[0], config.columns.separator, name)
     no_finding = next((each for each in marked if each.casefold() in NO_FINDING), None)
+    others = [] if columns else [each for each in found if each not in guessed]
+    never = [] if columns else [x for x in marked if marks[x] == {0} and x != no_finding]
     columns = columns or [each for each in guessed if each not in RESERVED]
-    return _from_marks(texts, [each for each in columns if each != no_finding], no_finding, config)
+    labels = [each for each in columns if each != no_finding]
+    findings = _from_marks(texts, labels, no_finding, config)
+    reasons = {"by the name": others, "where nothing is found": never}
+    left_out = [
+        f"not from {column_list(those, SHOWN_NAMES)}, {why}"
+        for why, those in reasons.items()
+        if those
+    ]
+    said = f"{findings.said} ({'; '.join(left_out)})" if left_out else findings.said
+    return replace(findings, said=said)
 
 
 def _mark(text: str) -> int:
@@ -114,7 +136,8 @@ def _from_marks(
     for each in columns:
         details[odd[each]] += each + " " + texts[each][odd[each]] + " "
     shown = column_list(columns, SHOWN_NAMES)
-    said = f"labels from the columns {shown}" if columns else "no labels"
+    noun = "column" if len(columns) == 1 else "columns"
+    said = f"labels from the {noun} {shown}" if columns else "no labels"
     return Findings(labels, reasons, details.str.strip(), said)
 
 

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -48,9 +48,8 @@ def is_listed(uri: str, suffixes: tuple[str, ...], bare: bool) -> bool:
     return uri.casefold().endswith(suffixes) or (bare and is_bare(uri))
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class ListedFile:
-    """One file of a listing.
+class ListedFile(NamedTuple):
+    """One file of a listing, ordered by its path.
 
     Attributes:
         uri: Path relative to the root, '/'-separated.

@@ -72,7 +72,7 @@ class LocalFolder:
                 try:
                     if self._is_folder(entry, name):
                         folders.append(f"{name}/")
-                    elif self._is_listed(entry.name) or entry.is_symlink():
+                    elif entry.is_symlink() or self._is_listed(entry.name):
                         yield from self._file(entry, name)
                 except PermissionError:
                     self.oddities.add(CLOSED, name)
@@ -82,7 +82,7 @@ class LocalFolder:
 
     def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(self.path / prefix) as entries:
+            with os.scandir(f"{self.path}/{prefix}") as entries:  # Path / prefix takes longer
                 return sorted(entries, key=lambda entry: entry.name)  # links are followed in order
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             if not prefix:
@@ -119,7 +119,7 @@ class LocalFolder:
                 raise  # trouble with the disk, worth another try
             self.oddities.add(DEAD_LINK if is_link else VANISHED, name)
             return
-        if not self._is_listed(entry.name) or stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) or (is_link and not self._is_listed(entry.name)):
             return
         if not stat.S_ISREG(status.st_mode):
             self.oddities.add(NO_FILE, name)

@@ -23,7 +23,6 @@ from cxrmodel.data.files.listing import (
     LISTED_SUFFIXES,
     ListedFile,
     Oddities,
-    is_bare,
     is_listed,
 )
 from cxrmodel.data.files.local_files import CLOSED, LocalFolder
@@ -172,7 +171,9 @@ class Root:
 
     def _without_strangers(self, files: list[ListedFile]) -> list[ListedFile]:
         """Leave out files without an ending in their name whose content is not DICOM."""
-        bare = [file.uri for file in files if is_bare(file.uri)]
+        bare = [file.uri for file in files if not is_listed(file.uri, LISTED_SUFFIXES, bare=False)]
+        if not bare:
+            return files
         with ThreadPoolExecutor(PEEK_WORKERS, "peek") as pool:
             known = dict(zip(bare, pool.map(self._holds_dicom, bare), strict=True))
         return [file for file in files if known.get(file.uri, True)]
@@ -303,4 +304,4 @@ def _files_below(root: str) -> _Files:
 
 def _printable(uri: str) -> str:
     # Names that are not UTF-8 cannot be stored in Parquet, nor can a CSV in UTF-8 name them.
-    return uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return uri if uri.isascii() else uri.encode("utf-8", "surrogateescape").decode(errors="replace")

@@ -54,7 +54,9 @@ def _probe_class(
     known = np.asarray(pd.notna(values))
     labels = (values == level).astype(np.uint8)
     train, test = known & (split == "train"), split == "test"
-    if train.sum() < MIN_TRAIN or len(np.unique(labels[train])) == 1:
+    if train.sum() < MIN_TRAIN:
+        return Estimate.undefined("known of too few images")
+    if len(np.unique(labels[train])) == 1:
         return Estimate.undefined("train has one kind only")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
     model.fit(mu[train], labels[train])
@@ -68,7 +70,7 @@ def _probe_age(
     known = ~np.isnan(ages)
     train, test = known & (split == "train"), split == "test"
     if train.sum() < MIN_TRAIN or not test.any():
-        return Estimate.undefined("too few ages are known")
+        return Estimate.undefined("known of too few images")
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGE_WEIGHTS)).fit(mu[train], ages[train])
     errors = np.nan_to_num(model.predict(mu[test]) - ages[test]) ** 2
     spread = np.nan_to_num(ages[test] - ages[train].mean()) ** 2

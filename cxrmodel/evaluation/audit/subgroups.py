@@ -125,6 +125,12 @@ class Subgroup:
     false_positive_rate: Estimate
     false_negative_rate: Estimate
 
+    @property
+    def is_told(self) -> bool:
+        """Whether any of the scores is defined."""
+        scores = (self.auroc, self.false_positive_rate, self.false_negative_rate)
+        return any(score.value is not None for score in scores)
+
 
 def evaluate_subgroups(
     test: Predictions, abnormal: Floats, groups: dict[str, Rows], threshold: Estimate,

@@ -56,6 +56,23 @@ def test_columns_with_usual_names_are_found_and_said():
     )
 
 
+def test_columns_of_ones_and_zeros_that_say_something_else_are_no_labels():
+    others = ["Follow-up #", "Unnamed: 0", "male", "is_train", "Lateral"]
+    flags = {each: list("010101") for each in others}
+    coded = TABLE.assign(**flags, Tube="0", Gender=list("010101"), Split=list("010011"))
+    _, entries = read(coded)
+    assert entries.labels == ("Effusion",)
+    assert (
+        "labels from the column 'Effusion' (not from 'Follow-up #', 'Unnamed: 0', 'male', "
+        "'is_train', 'Lateral', by the name; not from 'Tube', where nothing is found)"
+        in entries.notes[0]
+    )
+    assert entries.notes[1].startswith(
+        "Nothing in the column 'Gender' of meta.csv can be read as sex (it says '0', '1'), so"
+    )
+    assert read(coded, columns={"labels": ("male", "Effusion")})[1].labels == ("male", "Effusion")
+
+
 def test_given_columns_win_and_need_no_note_once_all_are_given():
     columns = {"labels": ("Tube",), "patient_id": "COMMENT", "image": "filename"}
     _, entries = read(TABLE[["filename", "comment", "Tube", "Effusion"]], columns=columns)

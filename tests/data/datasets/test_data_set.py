@@ -91,6 +91,8 @@ def test_spellings_of_a_number_are_one_patient(number, zeros):
         ("LLAT", "lateral"),
         ("LAT-R", "lateral"),
         ("XTABLE_LATERAL", "lateral"),
+        ("SWIMMERS", "lateral"),
+        ("AP AXIAL", None),
         ("Perfil", "lateral"),
         ("LLO", "lateral"),
         ("RAO", "lateral"),

@@ -42,7 +42,12 @@ def test_projections_ages_and_sex(indexed):
         ("['subcutaneous emphysema']", set(), 1),
         ("['COPD signs']", set(), 1),
         ("['normal', 'pacemaker']", set(), 0),
-        ("['air bronchogram', 'infiltrates']", {"Consolidation", "Infiltration"}, 1),
+        ("['air bronchogram']", {"Consolidation", "Infiltration"}, 1),
+        ("['hydropneumothorax']", {"Effusion", "Pneumothorax"}, 1),
+        ("['reticular interstitial pattern ']", {"Infiltration"}, 1),
+        ("['tuberculosis sequelae', 'callus rib fracture']", {"Fracture", "Tuberculosis"}, 1),
+        ("['breast mass']", set(), 1),
+        ("['normal', 'dai', 'bone cement']", set(), 0),
         ("['Pneumonia']", {"Pneumonia"}, 1),
     ],
 )
