@@ -139,6 +139,11 @@ class ImageSet:
     images_of: tuple[str, ...] = ()
     mined: bool = False
 
+    @property
+    def title_within(self) -> str:
+        """The title within a sentence."""
+        return f"a {self.title[2:]}" if self.title.startswith("A ") else self.title
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(ImageSet):

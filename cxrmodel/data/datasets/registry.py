@@ -62,7 +62,7 @@ def about(name: str) -> ImageSet:
         return sets[0]
     return ImageSet(
         name=name,
-        title=" and ".join(each.title for each in sets),
+        title=" and ".join([sets[0].title, *(each.title_within for each in sets[1:])]),
         url=" ".join(each.url for each in sets if each.url),
         citation="; ".join(each.citation for each in sets if each.citation),
     )

@@ -36,6 +36,7 @@ PANEL_IN = (WIDTH_IN - LEFT_IN - 0.15 - (NUM_COLUMNS - 1) * GAP_X_IN) / NUM_COLU
 DASHES = (0, (4, 3))
 MATRIX_LEFT_IN, MATRIX_GAP_IN, MATRIX_TOP_IN, MATRIX_BOTTOM_IN = 1.75, 0.3, 0.42, 1.4
 MIN_CELL_IN, MAX_CELL_IN = 0.21, 0.3
+FEW_CELL_IN, MIN_MATRIX_IN = 0.45, 1.5
 UNDEFINED = "\u2013"
 LOW_RECALL = 0.1  # below it a precision is of a few images
 
@@ -225,7 +226,9 @@ def draw_cooccurrence(found: Cooccurrence, theme: Theme) -> Figure:
     below = max(MATRIX_BOTTOM_IN, *(text_width_in(name, SMALL_PT) + 0.15 for name in names))
     side = (WIDTH_IN - before - MATRIX_GAP_IN - 0.1) / 2
     is_wide = side >= MIN_CELL_IN * len(names)
-    if not is_wide:  # one below the other
+    if is_wide:  # few labels do not fill the page
+        side = min(side, max(MIN_MATRIX_IN, FEW_CELL_IN * len(names)))
+    else:  # one below the other
         side = min(MAX_CELL_IN * len(names), WIDTH_IN - before - 0.1)
     height = MATRIX_TOP_IN + side + below
     figure = new_figure(height if is_wide else 2 * height)

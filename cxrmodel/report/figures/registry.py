@@ -16,6 +16,7 @@ from cxrmodel.config import ReportConfig
 from cxrmodel.data.label_columns import ANY_ABNORMAL, label_values
 from cxrmodel.evaluation.audit.subgroups import AGE_BANDS, AGE_NAMES, strata_of
 from cxrmodel.evaluation.autoencoder import latent_columns
+from cxrmodel.evaluation.cooccurrence import Cooccurrence
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.curves import draw_training_curves
 from cxrmodel.report.figures.gallery import Gallery
@@ -152,7 +153,19 @@ def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
         "precision is that of a few images.",
         summary="Precision over recall",
     )
-    found = results.cooccurrence
+    if len(results.cooccurrence.names) > 1:
+        _draw_cooccurrence(results.cooccurrence, gallery)
+    gallery.add(
+        "reliability",
+        partial(draw_reliability, results.calibration),
+        section="calibration",
+        alt=f"Reliability of each pathology's probabilities before and after scaling; {IN_TABLE}",
+        caption="Share of positive test images over the mean probability of a bin; on the dashed "
+        "line they agree. The axes end where the values do.",
+    )
+
+
+def _draw_cooccurrence(found: Cooccurrence, gallery: Gallery) -> None:
     gallery.add(
         "cooccurrence",
         partial(draw_cooccurrence, found),
@@ -166,14 +179,6 @@ def _draw_panels(run: Run, results: Results, gallery: Gallery) -> None:
         "second is its sensitivity. A column that is dark from top to bottom is called positive "
         "for everything. A dash: no such image, or no threshold. Images whose label is not known "
         "do not count.",
-    )
-    gallery.add(
-        "reliability",
-        partial(draw_reliability, results.calibration),
-        section="calibration",
-        alt=f"Reliability of each pathology's probabilities before and after scaling; {IN_TABLE}",
-        caption="Share of positive test images over the mean probability of a bin; on the dashed "
-        "line they agree. The axes end where the values do.",
     )
 
 
