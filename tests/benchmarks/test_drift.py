@@ -8,7 +8,7 @@ from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.monitoring.quantities import quantities_of
 from tests.monitoring.scored import images, write_bundle
 
-NUM_WINDOWS = 30
+NUM_WINDOWS = 16
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def pool(tmp_path_factory) -> Pool:
     clean = clean.assign(image=[f"{row}.png" for row in clean.index], source="")
     abnormal = np.random.default_rng(12).random(len(clean)) < 0.3
     clean = clean.assign(abnormal=abnormal.astype(float))
-    clean["p_Mass"] = np.random.default_rng(13).normal(abnormal * 1.0)
+    clean["p_Mass"] = np.random.default_rng(13).normal(abnormal * 1.5)
     inverted = clean.assign(status="inverted")
     scores = list(clean.filter(regex=r"^(mu_|p_|l1|sharpness|distance)"))
     inverted[scores] = np.nan
@@ -36,7 +36,7 @@ def test_of_clean_windows_few_alarm_and_of_altered_ones_many(pool):
     found = simulate(pool, NUM_WINDOWS)
     assert list(found) == list(scenarios(pool))
     clean = found.pop("clean")
-    assert clean <= 0.2  # of 30 windows more than 6: once in 2,000 such tests
+    assert clean <= 0.25  # of 16 windows more than 4: once in 1,000 such tests
     assert {name: share for name, share in found.items() if share < 0.9} == {}
 
 
