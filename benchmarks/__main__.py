@@ -23,6 +23,7 @@ from benchmarks import runners
 from benchmarks.another_site import measure_another_site
 from benchmarks.busy import measure_busy
 from benchmarks.data_plane import measure_data_plane
+from benchmarks.drift import measure_big_window, measure_drift
 from benchmarks.evaluation import measure_bootstrap
 from benchmarks.growth import measure_growth, peak_memory
 from benchmarks.joined_tables import measure_joined_tables
@@ -173,6 +174,8 @@ SECTIONS: dict[str, Section] = {
     "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "joined_tables": lambda _, arguments, work: measure_joined_tables(work, arguments.csv),
+    "drift": lambda _, arguments, work: measure_drift(work, arguments.root),
+    "big_window": lambda *_: measure_big_window(),
     "bootstrap": lambda *_: measure_bootstrap(),
     "another_site": lambda _, __, work: measure_another_site(work),
     "orchestration": lambda _, arguments, work: measure_orchestration(

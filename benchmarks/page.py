@@ -64,6 +64,8 @@ NESTED = (
     ("data_plane", "Stages before training"),
     ("joined_tables", "Index by layout"),
     ("orchestration", "Prefect"),
+    ("drift", "Drift: share of windows with an alarm"),
+    ("big_window", "Drift of many images"),
 )
 
 

@@ -70,8 +70,8 @@ class Bundle:
         tensors: Content of `model.safetensors`.
         reference: A row per validation image: `patient` (a number without meaning elsewhere),
             `view`, `sex`, `age`, `source` (its data set), `status` (`ok` or what the gate says,
-            null where it has not looked), `l1`, `sharpness` (likewise), `distance`, `mu_00` and so
-            on, and per label `y_<label>` (1, 0, or null where unknown) and `p_<label>`.
+            null where it has not looked), `l1`, `sharpness` (null likewise), `distance`, `mu_00`
+            and so on, and per label `y_<label>` (1, 0, or null where unknown) and `p_<label>`.
         test: A row per test image: `patient` (hashed as in `train.parquet`), `crc32`, `view`,
             `sex`, `age`, and per label `y_<label>` and `p_<label>`; None in a bundle that was
             made before bundles had it.

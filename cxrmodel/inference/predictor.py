@@ -210,9 +210,9 @@ class Model:
         Returns:
             A row per image: per label `p_<label>`, a probability, and `call_<label>`, whether it
             reaches the threshold, null where there is none; `mu_00` and so on, the latents; `l1`,
-            the reconstruction's mean absolute error on [0, 1]; `sharpness` of the image; `distance` of the latents from the
-            train images' (Mahalanobis); and `unusual`, whether one of these two is above 99 % of
-            the validation images.
+            the reconstruction's mean absolute error on [0, 1]; `sharpness` of the image;
+            `distance` of the latents from the train images' (Mahalanobis); and `unusual`, whether
+            `l1` or `distance` is above 99 % of the validation images.
 
         Raises:
             ValueError: The pixels are of another shape or type, or the batch size is less than 1.

@@ -1,6 +1,7 @@
 """How sharp an image is: what a detector, its processing or a resize changes first.
 
-The autoencoder renders no detail that 64 numbers cannot hold, so neither latents nor errors show it.
+The autoencoder renders no detail that its few latents cannot hold, so that neither they nor its
+errors show such a change.
 """
 
 from __future__ import annotations

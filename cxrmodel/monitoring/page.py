@@ -76,7 +76,8 @@ def verdict(drift: Drift, level: float) -> str:
     return (
         f"The window has drifted ({kinds}): most of all {strongest['quantity']}{where}, "
         f"{effect_text(strongest)}. A window in which nothing has changed shows as much in "
-        f"{_percent(drift.p)} of cases; at most {_percent(level, 0)} of such windows are called drift."
+        f"{_percent(drift.p)} of cases; of such windows at most {_percent(level, 0)} are called "
+        "drift."
     )
 
 

@@ -2,8 +2,8 @@
 
 A table of images, whether of the reference or of a window, has the columns `patient`, `status`
 (`ok`, the reason of a refusal, or null where nobody looked), `view`, `sex`, `age` (null where
-unknown), `l1`, `sharpness`, `distance`, `unusual`, `mu_00` and so on, and `p_<label>`; the scores are null where
-the image was refused.
+unknown), `l1`, `sharpness`, `distance`, `unusual`, `mu_00` and so on, and `p_<label>`; the scores
+are null where the image was refused.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ GATE_REASONS = (INVERTED, NOT_A_CHEST_IMAGE)
 LATENTS, PROBABILITIES, RECONSTRUCTION = "latents", "probabilities", "reconstruction"
 IMAGES, PEOPLE, REFUSALS = "images", "people", "refusals"
 PEOPLE_COLUMNS = ("view", "sex", "age")
+FINDINGS = "expected findings"
+"""Sum of an image's probabilities: what rises with the prevalence of anything."""
+
 SCORES = r"^(mu_\d+|p_.+|l1|sharpness|distance)$"
 
 
@@ -48,6 +51,7 @@ def quantities_of(bundle: Bundle) -> tuple[Quantity, ...]:
         Quantity("distance", LATENTS),
         *(Quantity(f"mu_{dim:02d}", LATENTS) for dim in range(num_dims)),
         *(Quantity(f"p_{label}", PROBABILITIES) for label in bundle.labels),
+        *((Quantity(FINDINGS, PROBABILITIES),) if bundle.labels else ()),
         Quantity("l1", RECONSTRUCTION),
         Quantity("unusual", RECONSTRUCTION, is_share=True),
         Quantity("sharpness", IMAGES),
@@ -63,6 +67,7 @@ def values_of(table: pd.DataFrame, quantities: Sequence[Quantity]) -> NDArray[np
     of_status = table["status"].where(table["status"].isin([OK, *GATE_REASONS]))
     made = {
         "AP view": _is(table["view"].where(table["view"].isin(["AP", "PA"])), "AP"),
+        FINDINGS: table.filter(regex="^p_").astype(np.float64).sum(axis=1, skipna=False),
         "female": _is(table["sex"].where(table["sex"].isin(["F", "M"])), "F"),
         **{reason: _is(of_status, reason) for reason in GATE_REASONS},
     }

@@ -131,12 +131,23 @@ def test_deleting_removes_all_and_says_what_was_absent(deploy, client):
 def test_notices_are_made_where_a_block_is_given(deploy, client):
     SlackWebhook(url="https://hooks.slack.com/x").save("team", overwrite=True)
     lines = deploy("--notify=slack-webhook/team")
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "create    automation cxrmodel-failures",
         "create    automation cxrmodel-reports",
+        "create    automation cxrmodel-drift",
     ]
     assert {line.split()[0] for line in deploy("--notify=slack-webhook/team")} == {"unchanged"}
     assert "delete    automation cxrmodel-reports" in deploy("--delete")
+
+
+def test_monitor_is_started_after_score(deploy, client):
+    deploy()
+    deployment = client.read_deployment_by_name("cxrmodel-monitor/monitor")
+    (automation,) = client.read_automations_by_name("cxrmodel-monitor")
+    assert [action.deployment_id for action in automation.actions] == [deployment.id]
+    assert automation.trigger.expect == {"prefect.flow-run.Completed"}
+    related = automation.trigger.match_related.model_dump()
+    assert related["prefect.resource.name"] == ["cxrmodel-score"]
 
 
 def test_a_pool_of_another_type_is_not_touched(deploy, client, refusal):
