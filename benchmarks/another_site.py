@@ -31,7 +31,7 @@ from cxrmodel.phantom.population import sample_entries
 
 PROJECT = Path(__file__).parents[1]
 SIZE_PX = 64
-NUM_TRAIN, NUM_POPULATION = 1200, 4000
+NUM_TRAIN, NUM_POPULATION = 1200, 2500
 NUM_PATIENTS = 300  # of a test set, and of a site
 NUM_SIMULATIONS, NUM_RESAMPLES = 200, 500
 MIN_PREVALENCE = 0.05  # so that every draw can judge the same labels
