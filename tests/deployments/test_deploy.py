@@ -23,6 +23,7 @@ MADE = [
     "deployment cxrmodel/smoke",
     "deployment cxrmodel-score/score",
     "deployment cxrmodel-promote/promote",
+    "deployment cxrmodel-evaluate/evaluate",
     "automation cxrmodel-dead-runs",
 ]
 

@@ -150,7 +150,7 @@ def test_the_image_is_the_deployments_own_so_that_two_versions_share_a_pool():
         for deployment in deployments(BUCKET, target):
             assert deployment.wanted()["job_variables"]["image"] == target.image
             names.append(deployment.label.partition("/")[2])
-    own = ["train", "train-weekly", "smoke", "score", "promote"]
+    own = ["train", "train-weekly", "smoke", "score", "promote", "evaluate"]
     assert names == [*own, *(f"{name}-old" for name in own)]
 
 
