@@ -83,11 +83,11 @@ def test_a_base_may_be_written_in_place_or_left_out(write):
         ("settings: {a: {}, b: {vae: {epochs: 10}}}", "The settings 'a' and 'b' are the same. "),
         (
             "choose_by: l1\nsettings: {a: {images: {size: 64}}}",
-            "'a' changes the images, whose reco",
+            "'a' changes the images, whose ",
         ),
         (
             "choose_by: test_auroc\nsettings: {a: {}}",
-            "choose_by: 'test_auroc' is not one of macro_",
+            "choose_by: 'test_auroc' is not one of ",
         ),
         ("seeds: []\nsettings: {a: {}}", "seeds: It has no seed. Give a number"),
         ("seeds: 0\nsettings: {a: {}}", "seeds: It has no seed. "),
