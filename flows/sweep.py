@@ -61,7 +61,8 @@ def _train(run: SweepRun, store: Store) -> SweptRun | FailedRun:
     pipeline = train_pipeline.with_options(flow_run_name=name)
     state = pipeline(run.config, return_state=True)
     if not state.is_completed():
-        return FailedRun(run.setting, run.seed, str(state.message))
+        error = state.result(raise_on_failure=False)
+        return FailedRun(run.setting, run.seed, str(error) or type(error).__name__)
     report, bundle = state.result()
     return SweptRun(run.setting, run.seed, store.uri(report, REPORT_FILE), store.uri(bundle))
 
