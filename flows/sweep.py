@@ -57,8 +57,10 @@ def sweep_settings(config: SweepConfig) -> dict[str, str]:
 
 
 def _train(run: SweepRun, store: Store) -> SweptRun | FailedRun:
-    name = f"{run.setting}, seed {run.seed}"
-    pipeline = train_pipeline.with_options(flow_run_name=name)
+    # With a name of its own: the notices of finished reports are not for each of these.
+    pipeline = train_pipeline.with_options(
+        name="cxrmodel-sweep-training", flow_run_name=f"{run.setting}, seed {run.seed}"
+    )
     state = pipeline(run.config, return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
