@@ -7,13 +7,14 @@
 FROM python:3.11-slim AS packages
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG EXTRAS=dicom,pipeline
 RUN python -m venv /opt/venv
 WORKDIR /build
 # No code yet: this installs the locked packages and the project's own metadata, and stays cached
 # until the lock changes. The code is found by PYTHONPATH below.
 COPY pyproject.toml constraints.txt ./
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt ".[dicom,pipeline]" \
+        --constraint constraints.txt ".[${EXTRAS}]" \
     && /opt/venv/bin/pip uninstall --yes --quiet pip
 
 FROM python:3.11-slim

@@ -147,7 +147,7 @@ def describe_sweep(sweep: SweepConfig, stages: Stages) -> str:
 
 
 def _sweep_lines(sweep: SweepConfig, steps: list[Step]) -> Iterator[str]:
-    """Say how often each stage would run, what runs share counted once."""
+    """Say how often each stage would run; what several trainings share counts once."""
     num_runs = len(sweep.settings) * len(sweep.seeds)
     yield (
         f"{len(sweep.settings)} settings and {len(sweep.seeds)} seeds: {num_runs} trainings with "
@@ -165,8 +165,9 @@ def _sweep_lines(sweep: SweepConfig, steps: list[Step]) -> Iterator[str]:
 
 
 def _counted(counts: Counter[str]) -> str:
-    words = {"shared": "shared", CACHED: "cached", WOULD_RUN: "would run", UNKNOWN: "unknown"}
-    return ", ".join(f"{counts[name]} {word}" for name, word in words.items() if counts[name])
+    return ", ".join(
+        f"{counts[name]} {name}" for name in ("shared", CACHED, WOULD_RUN, UNKNOWN) if counts[name]
+    )
 
 
 def _source(config: PipelineConfig, temporary: Path) -> Source | Unknown:

@@ -57,11 +57,14 @@ def sweep_settings(config: SweepConfig) -> dict[str, str]:
 
 
 def _train(run: SweepRun, store: Store) -> SweptRun | FailedRun:
-    name = f"{run.setting}, seed {run.seed}"
-    pipeline = train_pipeline.with_options(flow_run_name=name)
+    # With a name of its own: the notices of finished reports are not for each of these.
+    pipeline = train_pipeline.with_options(
+        name="cxrmodel-sweep-training", flow_run_name=f"{run.setting}, seed {run.seed}"
+    )
     state = pipeline(run.config, return_state=True)
     if not state.is_completed():
-        return FailedRun(run.setting, run.seed, str(state.message))
+        error = state.result(raise_on_failure=False)
+        return FailedRun(run.setting, run.seed, str(error) or type(error).__name__)
     report, bundle = state.result()
     return SweptRun(run.setting, run.seed, store.uri(report, REPORT_FILE), store.uri(bundle))
 

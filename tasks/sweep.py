@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 from cxrmodel.config import SWEEPS_FOLDER
 from cxrmodel.report.comparison.sweep import FailedRun, SweptRun, compare_settings
 from cxrmodel.report.comparison.sweep_page import choice_text, sweep_files
+from cxrmodel.report.prose import plural
 from cxrmodel.storage.layout import SWEEP_FILE
 from cxrmodel.storage.small_files import open_small_files
 from cxrmodel.sweep_config import COMPARED, SweepConfig, changed
@@ -37,7 +38,7 @@ def write_sweep_page(
     if results.failed:
         counts = Counter(one.setting for one in results.failed)
         listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
-        done["failed"] = f"{len(results.failed)} trainings failed: {listed}"
+        done["failed"] = f"{plural(len(results.failed), 'training')} failed: {listed}"
     create_table_artifact(
         [{"what": name, "value": text} for name, text in done.items()],
         key="sweep",

@@ -1,21 +1,26 @@
-"""A small sweep as a user runs it: shared stages, a setting that fails, a restart, the page."""
+"""A small sweep as a user runs it: shared stages, a stop, a setting that fails, the page."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from tests.flows.conftest import SMALL
+from flows.dry_run import describe_sweep
+from flows.main import run_stages
+from flows.sweep_file import read_command
+from tests.flows.conftest import FINISHED
 from tests.servers.prefect_server import wait_until
 
 PROJECT = Path(__file__).parents[2]
+SEED = 42  # that of the finished run
 SETTINGS = {
     "plain": {},
     "breaks": {"vae": {"lr": 1e30}},
@@ -24,132 +29,128 @@ SETTINGS = {
 
 
 class Sweep:
-    """A sweep of the small images in a folder of its own."""
+    """A sweep on a copy of a finished run's store.
 
-    def __init__(self, folder, images, env):
-        self.folder, self.env = folder, {**os.environ, **env, "PYTHONPATH": str(PROJECT)}
-        self.base = [
-            f"--data.root={images}",
-            f"--store.root={folder / 'store'}",
-            f"--store.scratch={folder / 'scratch'}",
-            *SMALL,
-        ]
+    Args:
+        pipeline: Of the finished run.
+        folder: For the sweep.
+    """
 
-    def start(self, settings, *flags, seeds=2):
-        file = self.folder / "mine.yaml"
-        file.write_text(yaml.safe_dump({"settings": settings, "seeds": seeds}, sort_keys=False))
+    def __init__(self, pipeline, folder):
+        self.store, self.scratch = folder / "store", folder / "scratch"
+        shutil.copytree(pipeline.store, self.store)
+        self._file = folder / "mine.yaml"
+        self._env = {**os.environ, **pipeline.env, "PYTHONPATH": str(PROJECT)}
+        places = (f"--store.root={self.store}", f"--store.scratch={self.scratch}")
+        self._flags = [*pipeline.command()[2:], *places]
+
+    def words(self, settings):
+        """The words of the command after the program's name."""
+        text = yaml.safe_dump({"settings": settings, "seeds": [SEED]}, sort_keys=False)
+        self._file.write_text(text)
+        return [str(self._file), *self._flags]
+
+    def start(self, settings):
         return subprocess.Popen(
-            [sys.executable, str(PROJECT / "flows/sweep.py"), str(file), *self.base, *flags],
-            cwd=self.folder,
-            env=self.env,
+            [sys.executable, str(PROJECT / "flows/sweep.py"), *self.words(settings)],
+            env=self._env,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
-    def run(self, settings, *flags, seeds=2):
-        process = self.start(settings, *flags, seeds=seeds)
-        output, _ = process.communicate(timeout=400)
-        return process.returncode, output
-
-    def artifacts(self, stage):
-        return sorted(
-            path.parent.name for path in self.folder.glob(f"store/{stage}/*/manifest.json")
-        )
-
     def file(self, name):
-        return self.folder / "store/_sweeps/mine" / name
+        return self.store / "_sweeps/mine" / name
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory, images, prefect_env):
-    return Sweep(tmp_path_factory.mktemp("sweep"), images, prefect_env)
+def sweep(finished, tmp_path_factory):
+    return Sweep(finished[0], tmp_path_factory.mktemp("sweep"))
 
 
 @pytest.fixture(scope="module")
 def plan(sweep):
-    """What was planned before anything had run."""
-    code, output = sweep.run(SETTINGS, "--dry-run")
-    assert code == 0, output
-    assert not (sweep.folder / "store").exists()
-    return dict(line.split(maxsplit=1) for line in output.splitlines() if "would run" in line)
+    """What is planned before anything runs, by stage."""
+    config, _ = read_command(sweep.words(SETTINGS))
+    before = sorted(sweep.store.rglob("*"))
+    lines = describe_sweep(config, run_stages).splitlines()
+    assert sorted(sweep.store.rglob("*")) == before
+    return dict(line.split(maxsplit=1) for line in lines[1:] if line)
 
 
 @pytest.fixture(scope="module")
-def first(sweep, plan):
-    """A run of all settings, of which one fails."""
-    return sweep.run(SETTINGS)
+def stopped(sweep, plan):
+    """A sweep that was stopped while its second training ran."""
+    process = sweep.start({"plain": {}, "longer": {"vae": {"epochs": 5000}}})
+    work = sweep.scratch / "work"
+    wait_until(lambda: any(work.glob("vae-*/*")), "the training has begun", 200)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=100)
+    return process.returncode, output
 
 
-def test_what_settings_share_runs_once_as_planned(sweep, plan, first):
-    assert plan["index"] == "5 shared, 1 would run"
-    assert plan["vae"] == "2 shared, 4 would run"  # of which two fail
-    assert plan["classifier"] == "6 would run"
-    assert len(sweep.artifacts("index")) == len(sweep.artifacts("baselines")) == 1
-    assert len(sweep.artifacts("vae")) == 2
-    assert len(sweep.artifacts("classifier")) == len(sweep.artifacts("report")) == 4
+@pytest.fixture(scope="module")
+def ended(sweep, stopped):
+    """A sweep of which one setting fails, on what the stopped one has left."""
+    process = sweep.start(SETTINGS)
+    output, _ = process.communicate(timeout=400)
+    return process.returncode, output
 
 
-def test_a_setting_that_fails_is_named_and_the_others_go_on(sweep, first):
-    code, output = first
+@pytest.fixture(scope="module")
+def numbers(sweep, ended):
+    return json.loads(sweep.file("sweep.json").read_text())
+
+
+def test_the_plan_counts_what_settings_share_once(plan):
+    for stage in ("index", "images", "split", "baselines"):
+        assert plan[stage] == "2 shared, 1 cached"
+    assert plan["vae"] == "1 shared, 1 cached, 1 would run"
+    assert plan["latents"] == "1 shared, 1 cached, 1 unknown"
+    assert plan["classifier"] == "1 cached, 1 would run, 1 unknown"
+    assert plan["report"] == plan["bundle"] == "1 cached, 2 unknown"
+    assert plan["together"] == "10 shared, 9 cached, 2 would run, 6 unknown"
+
+
+def test_a_signal_stops_it_with_a_line_and_the_shells_exit_code(stopped):
+    code, output = stopped
+    assert code == 128 + signal.SIGTERM
+    assert output.rstrip().endswith("stopped; the same command goes on from here")
+
+
+def test_what_is_there_is_not_run_again(ended):
+    states = Counter(FINISHED.findall(ended[1]))
+    assert states["index", "Cached"] == states["split", "Cached"] == 3
+    assert states["vae", "Cached"] == 2
+    assert states["vae", "Failed"] == 1
+    assert states["classifier", "Cached"] == states["classifier", "Completed"] == 1
+
+
+def test_a_setting_that_fails_is_named_and_the_others_go_on(sweep, ended, numbers):
+    code, output = ended
     assert code == 1
-    assert "error: 2 trainings failed: breaks (2). The others are on the page" in output
-    numbers = json.loads(sweep.file("sweep.json").read_text())
+    place = sweep.file("sweep.html")
+    line = f"error: 1 training failed: breaks (1). The others are on the page {place}"
+    assert output.splitlines()[-1] == line
     assert set(numbers["validation"]) == {"plain", "standardized"}
-    assert [(one["setting"], one["seed"]) for one in numbers["failed"]] == [
-        ("breaks", 0),
-        ("breaks", 1),
-    ]
-    page = sweep.file("sweep.html").read_text()
-    assert "<strong>breaks</strong>, seed 1: " in page
-    assert "not finite" in page
+    assert [(one["setting"], one["seed"]) for one in numbers["failed"]] == [("breaks", SEED)]
+    page = place.read_text()
+    assert f"<strong>breaks</strong>, seed {SEED}: The autoencoder diverged" in page
 
 
-def test_the_numbers_are_those_of_the_reports(sweep, first):
-    numbers = json.loads(sweep.file("sweep.json").read_text())
+def test_the_numbers_are_those_of_the_reports(numbers):
     by_mean = {
         name: found["scores"]["macro_auroc"]["mean"]
         for name, found in numbers["validation"].items()
     }
-    assert numbers["chosen"] == max(by_mean, key=by_mean.get)
-    for run, score in zip(
-        numbers["runs_of_chosen"], numbers["test_of_chosen"]["macro_auroc"]["values"], strict=True
-    ):
-        metrics = json.loads(Path(run["report"]).with_name("metrics.json").read_text())
-        assert metrics["classifier"]["macro_auroc"] == score
-        assert metrics["config"]["vae"]["seed"] == run["seed"]
-        table = pd.read_parquet(Path(run["report"]).with_name("val_predictions.parquet"))
-        own = numbers["validation"][numbers["chosen"]]
-        position = own["seeds"].index(run["seed"])
-        l1 = own["scores"]["l1"]["values"][position]
-        assert l1 == pytest.approx(table["l1"].astype(float).mean())
-        assert l1 == pytest.approx(metrics["vae"]["val_l1"], rel=1e-6)
-
-
-def test_a_sweep_that_is_stopped_goes_on_where_it_was(sweep, first, tmp_path):
-    more = {"plain": {}, "longer": {"vae": {"epochs": 400}}}
-    process = sweep.start(more, seeds=1)
-    work = sweep.folder / "scratch/work"
-    wait_until(lambda: any(work.glob("vae-*/**/*")), "the training has begun", 120)
-    time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, output
-    assert output.rstrip().endswith("stopped; the same command goes on from here")
-    assert sweep.artifacts("vae") == sweep.artifacts("vae")
-    less = {"plain": {}, "standardized": SETTINGS["standardized"]}
-    code, output = sweep.run(less)
-    assert code == 0, output
-    assert "Cached" in output
-    assert "Finished in state Completed" not in [
-        line for line in output.splitlines() if "'vae'" in line or "'classifier'" in line
-    ]
-    assert output.splitlines()[-1] == f"page:     {sweep.file('sweep.html')}"
-    assert output.splitlines()[-2].startswith("chosen:   ")
-
-
-def test_bad_input_ends_with_a_line_and_code_2(sweep):
-    code, output = sweep.run({"a": {"vae": {"epochs": 0}}})
-    assert code == 2
-    assert output.splitlines()[-1].endswith("vae.epochs: Input should be greater than 0, got 0")
+    chosen = numbers["chosen"]
+    assert chosen == max(by_mean, key=by_mean.get)
+    (run,) = numbers["runs_of_chosen"]
+    metrics = json.loads(Path(run["report"]).with_name("metrics.json").read_text())
+    assert metrics["classifier"]["macro_auroc"] == numbers["test_of_chosen"]["macro_auroc"]["mean"]
+    assert metrics["config"]["classifier"]["standardize"] is (chosen == "standardized")
+    table = pd.read_parquet(Path(run["report"]).with_name("val_predictions.parquet"))
+    l1 = numbers["validation"][chosen]["scores"]["l1"]["mean"]
+    assert l1 == pytest.approx(table["l1"].astype(float).mean())
+    assert l1 == pytest.approx(metrics["vae"]["val_l1"])

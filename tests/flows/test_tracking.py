@@ -66,10 +66,9 @@ def test_a_training_is_logged_whole_and_once(tracker, config, training, finished
     assert tracker.metrics["macro_auroc"] == metrics["classifier"]["macro_auroc"]
     low, high = metrics["vae"]["intervals"]["test_l1"]
     assert (tracker.metrics["test_l1_low"], tracker.metrics["test_l1_high"]) == (low, high)
-    logged = {name.partition("artifacts/")[2]: body for name, body in tracker.artifacts.items()}
     for name, folder in (("report", training.report), ("bundle", training.bundle)):
         expected = {f"{name}/{file}": (folder / file).read_bytes() for file in files_of(folder)}
-        assert {key: logged[key] for key in expected} == expected
+        assert {key: tracker.artifacts[key] for key in expected} == expected
     (version,) = tracker.versions
     assert version["name"] == "chest"
     assert version["source"].endswith(f"{run['id']}/artifacts/bundle")
@@ -90,7 +89,7 @@ def test_a_server_that_refuses_is_told_and_the_run_there_has_failed(tracker, con
 
 
 def test_an_alias_needs_a_tracked_bundle(tracker, config):
-    with pytest.raises(TrackingError, match="no version of the model chest at .* holds this"):
+    with pytest.raises(TrackingError, match="no version of the model chest"):
         log_alias(config, "champion", "0" * 64)
     assert not tracker.aliases
 
@@ -99,7 +98,7 @@ def test_a_server_that_never_answers_costs_two_seconds(training):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = TrackingConfig(mlflow_uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.thread_time(), time.monotonic()
-        with pytest.raises(TrackingError, match="does not answer within 2 s"):
+        with pytest.raises(TrackingError, match="does not answer"):
             log_training(config, training)
         assert time.monotonic() - started[1] < 20  # minutes with the client's own limits
         assert time.thread_time() - started[0] < 2

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Tracker:
         return 200, {"experiment_id": number}
 
     def _runs_create(self, body):
-        run_id = f"{len(self.runs):032x}"
+        run_id = uuid.uuid4().hex  # the client keeps what it knows of a run by its id
         self.runs[run_id] = {**body, "id": run_id}
         return 200, {"run": self._run(run_id)}
 
@@ -121,9 +122,8 @@ def open_tracker() -> Iterator[Tracker]:
             if any(url.path.startswith(start) for start in tracker.refused):
                 self._send(403, {"error_code": "PERMISSION_DENIED", "message": "refused"})
             elif url.path.startswith(ARTIFACTS):
-                tracker.artifacts[url.path.partition("/artifacts/1/")[2].partition("/")[2]] = (
-                    content
-                )
+                name = url.path.removeprefix(ARTIFACTS).partition("/artifacts/")[2]
+                tracker.artifacts[name] = content
                 self._send(200, {})
             elif url.path.startswith(API):
                 query = {name: values[0] for name, values in parse_qs(url.query).items()}

@@ -18,6 +18,8 @@ LABELS = ("Edema", "Mass")
 SKILL = {"plain": 0.4, "<better>": 2.0, "equal": 0.4}
 L1 = {"plain": 0.05, "<better>": 0.06, "equal": 0.04}
 
+NO_CONFIGS = {name: {} for name in SKILL}
+
 
 def predictions(setting, seed, part, count=120):
     """A table of one part: the same labels for all, scores as good as the setting's skill."""
@@ -117,10 +119,10 @@ def test_test_is_read_for_the_chosen_setting_alone(runs, choose_by, chosen):
     )
     low, high = found.test["macro_auroc"].mean.interval
     assert low < found.test["macro_auroc"].mean.value < high
-    page = sweep_files("mine", found, dict.fromkeys(SKILL, {}))["sweep.html"].decode()
+    page = sweep_files("mine", found, NO_CONFIGS)["sweep.html"].decode()
     assert page.count("bundle-") == 2
     assert f"{found.test['macro_auroc'].mean.value:.3f}" in page
-    numbers = json.loads(sweep_files("mine", found, dict.fromkeys(SKILL, {}))["sweep.json"])
+    numbers = json.loads(sweep_files("mine", found, NO_CONFIGS)["sweep.json"])
     assert numbers["chosen"] == chosen
     assert {run["bundle"] for run in numbers["runs_of_chosen"]} == {
         f"bundle-{chosen}-{seed}" for seed in (0, 1)
@@ -134,7 +136,7 @@ def test_the_lead_over_the_second_best_tells_whether_the_choice_is_chance(runs):
     others = [run for run in runs if run.setting != "<better>"]
     close = compare_settings(others, [], "macro_auroc")
     assert close.lead.verdict == "unclear"
-    page = sweep_files("mine", close, dict.fromkeys(SKILL, {}))["sweep.html"].decode()
+    page = sweep_files("mine", close, NO_CONFIGS)["sweep.html"].decode()
     assert "which may be chance" in page
 
 
@@ -171,5 +173,5 @@ def test_nothing_to_choose_from(runs):
         pd.read_parquet(path)[["image", "patient_id", "l1"]].to_parquet(path)
     found = compare_settings(runs, [], "macro_auroc")
     assert found.chosen is None
-    page = sweep_files("mine", found, dict.fromkeys(SKILL, {}))["sweep.html"].decode()
+    page = sweep_files("mine", found, NO_CONFIGS)["sweep.html"].decode()
     assert "undefined on validation for all of them (nothing is classified)" in page
