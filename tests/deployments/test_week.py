@@ -7,7 +7,12 @@ from s3fs import S3FileSystem
 
 from tests.deployments.hospital import Hospital
 from tests.deployments.site import Site, api_of
-from tests.deployments.week import BUCKET, STEPS, Week
+from tests.deployments.week import (
+    BUCKET,
+    STEPS,
+    Week,
+    everything_is_deployed_and_nothing_runs_by_itself,
+)
 from tests.servers.prefect_server import PrefectServer
 from tests.servers.s3 import client_of, s3_server
 
@@ -39,15 +44,17 @@ def server(tmp_path) -> Iterator[PrefectServer]:
 
 @pytest.fixture
 def week(server, cloud, project, tmp_path) -> Iterator[Week]:
-    """Monday morning: a server, a worker, an empty store."""
+    """Monday morning: a server, the hospitals, an empty store."""
     env = {**server.env, **cloud, "PYTHONPATH": str(project), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     site = Site(tmp_path, env, "test-week")
     client = client_of(env)
     home, elsewhere = (Hospital(client, BUCKET, name) for name in ("images", "site"))
-    with api_of(server) as api, site.worker():
+    with api_of(server) as api:
         yield Week(project, site, api, home, elsewhere)
 
 
 def test_a_week_in_the_life_of_a_team(week):
-    for step in STEPS:
-        step(week)
+    everything_is_deployed_and_nothing_runs_by_itself(week)
+    with week.site.worker():
+        for step in STEPS:
+            step(week)

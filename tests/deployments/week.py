@@ -247,8 +247,7 @@ def the_new_champion_scores_anew_and_is_rolled_back(week: Week) -> None:
     scored(week, set())
 
 
-STEPS = (
-    everything_is_deployed_and_nothing_runs_by_itself,
+STEPS = (  # once everything is deployed and a worker is there
     the_first_model_is_trained_and_promoted,
     what_is_there_is_scored_and_does_not_drift,
     images_of_another_detector_arrive_and_drift_is_told,
