@@ -1,4 +1,4 @@
-"""Deployed runs that end early: cancelled, evicted, dead; and those that never use the cache."""
+"""Deployed runs that end early: cancelled, evicted, dead."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from prefect.states import Cancelling
 
 from deployments.automations import AutomationResource, dead_runs
-from tests.deployments.site import SMALL, STAGES, Api, Site, descendants
+from tests.deployments.site import SMALL, Api, Site, descendants
 from tests.servers.prefect_server import running, wait_until
 from tests.servers.s3 import client_of, s3_server
 
@@ -49,13 +49,6 @@ def worked(site):
     """The same with a worker."""
     with site.worker():
         yield site
-
-
-def test_smoke_runs_every_stage_and_never_from_the_cache(api, worked):
-    for _ in range(2):
-        run = api.trigger("smoke", data__phantom_images=40, images__size=64)
-        assert api.finish(run) == "Completed", api.log(run)
-        assert api.stages(run) == dict.fromkeys(STAGES, "Completed")
 
 
 LONG = {"vae__epochs": 400, "vae__checkpoint_every_s": 1}

@@ -1,9 +1,11 @@
 """What the command line of `python -m deployments` says, before any server is asked."""
 
+from typing import get_args
+
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from cxrmodel.config import PipelineConfig, SplitConfig
+from cxrmodel.config import PipelineConfig, SplitConfig, Stage
 from deployments.__main__ import main
 from deployments.definitions import deployments
 from deployments.pools import records_environment
@@ -64,6 +66,16 @@ def test_no_patient_moves_in_a_deployment_that_sees_the_data_grow(given, weekly)
     split = {"method": weekly, "file": None, "seed": 7}
     assert found["deployment cxrmodel/train-weekly"]["split"] == split
     assert found["deployment cxrmodel/train"]["split"]["method"] == given
+
+
+def test_smoke_runs_every_stage_and_never_from_the_cache():
+    (smoke,) = (
+        made.wanted()["parameters"]
+        for made in deployments(placed(PipelineConfig(), PROCESS), PROCESS)
+        if made.label == "deployment cxrmodel/smoke"
+    )
+    assert smoke["refresh"] == [*get_args(Stage)]
+    assert PipelineConfig(**smoke["config"]).data.is_synthetic
 
 
 @pytest.mark.parametrize(
