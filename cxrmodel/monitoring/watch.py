@@ -96,8 +96,8 @@ def _too_few(reference: pd.DataFrame, window: Window) -> str:
         )
     if window.num_patients < MIN_PATIENTS:
         left_out = (
-            f" ({window.num_of_train:,} images of train patients left out)"
-            if window.num_of_train
+            f" ({window.num_seen:,} images of patients of train or validation left out)"
+            if window.num_seen
             else ""
         )
         return (

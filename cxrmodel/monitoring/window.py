@@ -33,12 +33,12 @@ class Window:
     Attributes:
         rows: A table of images, as `cxrmodel.monitoring.quantities` tells, with `image`, `version`,
             `source` and `scored_at`; in the order of their names.
-        num_of_train: Images that were left out since their patient is one of training.
+        num_seen: Images that were left out since the model was made with their patient.
         notes: What a reader has to know of it, a sentence each.
     """
 
     rows: pd.DataFrame
-    num_of_train: int
+    num_seen: int
     notes: tuple[str, ...]
 
     @property
@@ -64,9 +64,9 @@ def read_window(config: MonitorConfig, bundle: Bundle) -> Window:
     if not records:
         raise DataError(_no_scores(config, bundle, parts.location))
     people = _people_of(config.data, config.store.scratch)
-    is_of_train = _PatientsOfTrain(bundle)
+    is_seen = _SeenPatients(bundle)
     tables: list[pd.DataFrame] = []
-    num_of_train, last = 0, ""
+    num_seen, last = 0, ""
     for key, record in sorted(records.items(), key=lambda item: item[1].scored_at, reverse=True):
         if config.since and record.scored_at < config.since:
             break
@@ -74,9 +74,9 @@ def read_window(config: MonitorConfig, bundle: Bundle) -> Window:
             break
         last = record.scored_at
         rows = _rows_of(parts, key, record).merge(people, on="image", how="left", validate="1:1")
-        of_train = rows["patient_id"].map(is_of_train).astype(bool)
-        num_of_train += int(of_train.sum())
-        tables.append(rows[~of_train])
+        seen = rows["patient_id"].map(is_seen).astype(bool)
+        num_seen += int(seen.sum())
+        tables.append(rows[~seen])
     if not tables:
         raise DataError(
             f"No image was scored since {config.since}; the last ones of {parts.location} were at "
@@ -84,7 +84,7 @@ def read_window(config: MonitorConfig, bundle: Bundle) -> Window:
         )
     rows = _newest(pd.concat(tables, ignore_index=True), config.newest)
     is_known = rows["patient_id"].notna()
-    if config.data.root and not is_known.any() and not num_of_train:
+    if config.data.root and not is_known.any() and not num_seen:
         raise DataError(
             f"None of the scored images, such as {rows['image'].iloc[0]}, is among the "
             f"{len(people):,} of data.root {config.data.root}. Give the root that was scored, or "
@@ -93,7 +93,7 @@ def read_window(config: MonitorConfig, bundle: Bundle) -> Window:
     # An image of nobody is its own patient; no id begins with such a mark.
     rows["patient"] = rows["patient_id"].where(is_known, "\0" + rows["image"])
     rows = rows.drop(columns="patient_id").sort_values("image", ignore_index=True)
-    return Window(rows, num_of_train, _notes(config, int((~is_known).sum()), len(rows)))
+    return Window(rows, num_seen, _notes(config, int((~is_known).sum()), len(rows)))
 
 
 def _newest(rows: pd.DataFrame, num: int) -> pd.DataFrame:
@@ -141,8 +141,8 @@ def _notes(config: MonitorConfig, num_unknown: int, num: int) -> tuple[str, ...]
     if not config.data.root:
         return (
             "Nothing tells whose the images are: each counts as another patient's, so several of "
-            "one patient may look like drift. Images of train patients are not left out. Give "
-            "data.root, the folder that was scored, whose tables or DICOM tags tell.",
+            "one patient may look like drift. Images of patients of train or validation are not "
+            "left out. Give data.root, the folder that was scored, whose tables or DICOM tags tell.",
         )
     if num_unknown:
         return (
@@ -152,8 +152,8 @@ def _notes(config: MonitorConfig, num_unknown: int, num: int) -> tuple[str, ...]
     return ()
 
 
-class _PatientsOfTrain:
-    """Tells whether a patient, null where unknown, is one of a bundle's training."""
+class _SeenPatients:
+    """Tells whether a patient, null where unknown, is one of train or validation."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._salt = bundle.description["salt"]
@@ -177,6 +177,6 @@ def _no_scores(config: MonitorConfig, bundle: Bundle, location: str) -> str:
 def digest_of(window: Window, bundle: Bundle, config: MonitorConfig) -> str:
     """Return what tells a window from others: its images, what is known of them, the settings."""
     rows = window.rows[["image", "version", "patient", "source", *PEOPLE[1:]]]
-    content = json.dumps([bundle.digest, config.level, window.notes, window.num_of_train])
+    content = json.dumps([bundle.digest, config.level, window.notes, window.num_seen])
     text = rows.to_json(orient="values", double_precision=6)
     return hashlib.sha256(f"{content}\n{text}".encode()).hexdigest()

@@ -97,7 +97,7 @@ def test_a_table_tells_whose_the_images_are(score, config, bundle, tmp_path):
     score([*table["image"], "c.png"], root=root)
     window = read_window(config(data={"root": str(root), "dataset": "table"}), bundle)
     rows = window.rows.set_index("image")
-    assert window.num_of_train == 2  # both of patient0
+    assert window.num_seen == 2  # both of patient0
     assert len(rows) == 11
     assert window.num_patients == 5 + 1
     known = rows.loc[f"{root}/a/0005.png"]
