@@ -226,7 +226,7 @@ def a_retraining_on_more_patients_is_promoted_by_evidence(week: Week) -> None:
     assert f"{week.store}/{change['bundle']}" == week.bundles[1]
     evidence = change["evidence"]
     assert evidence["is_better"]
-    assert evidence["macro_auroc"]["gain"]["low"] > 0
+    assert evidence["macro_auroc"]["gain"]["interval"][0] > 0
     assert evidence["test"] == f"{week.reports[1]}/test_predictions.parquet"
 
 

@@ -22,11 +22,15 @@ from prefect.settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
+from cxrmodel.config import PipelineConfig
 from cxrmodel.errors import DataError, NothingToJudgeError, StoreError
 from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.command_line import main as cxrmodel
 from cxrmodel.inference.use_config import EvaluateConfig, PromoteConfig, ScoreConfig
+from cxrmodel.phantom import write_phantoms
 from cxrmodel.storage.aliases import Aliases
+from deployments.definitions import deployments
+from deployments.target import Target
 from flows import command_line, promote
 from flows.evaluate import evaluate_bundle
 from flows.flags import read_flags
@@ -232,10 +236,18 @@ def test_the_command_line_prints_what_was_done(settings, champion, prefect_env, 
     assert len(pd.read_parquet(lines["scores"].strip())) == 90
 
 
-def test_the_commands_of_the_page_run(contest, champion, tmp_path):
+@pytest.fixture
+def elsewhere(tmp_path) -> Path:
+    """Another hospital's labelled images."""
+    root = tmp_path / "elsewhere"
+    write_phantoms(root, 30, seed=5, size_px=64)
+    return root
+
+
+def test_the_commands_of_the_page_run(contest, champion, elsewhere, tmp_path):
     """Those of docs/operate.md, as they stand there."""
     text = (PROJECT / "docs/operate.md").read_text("utf-8")
-    section = text.partition("## Score every night")[2].partition("\n## ")[0]
+    section = text.partition("## A week in the life of a team")[2].partition("\n## ")[0]
     (commands,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     store = tmp_path / "page"
     words = {
@@ -243,6 +255,7 @@ def test_the_commands_of_the_page_run(contest, champion, tmp_path):
         "BUNDLE": str(champion),
         "REPORT/test_predictions.parquet": contest["test"],
         "s3://images/new": contest["data"]["root"],
+        "s3://images/site": str(elsewhere),
         "s3://models/cxr": str(store),
         "images/": contest["data"]["root"],
         "scores.parquet": str(tmp_path / "scores.parquet"),
@@ -252,13 +265,28 @@ def test_the_commands_of_the_page_run(contest, champion, tmp_path):
         given = [words.get(word, word) for word in shlex.split(line, comments=True)]
         if given[0] == "cxrmodel":
             cxrmodel(given[1:])
+        elif given[0] == "prefect":
+            check_run_of_deployment(given[1:])
         elif "--rollback" in given:  # the challenger is equal, so there is no way back
             with pytest.raises(StoreError, match="only one bundle has ever had it"):
                 promote_bundle(read_flags(PromoteConfig, given[1], given[2:]))
         elif given[1] == "flows/score.py":
             done.append(score_images(read_flags(ScoreConfig, given[1], given[2:])))
+        elif given[1] == "flows/evaluate.py":
+            done.append(evaluate_bundle(read_flags(EvaluateConfig, given[1], given[2:])))
         else:
             done.append(promote_bundle(read_flags(PromoteConfig, given[1], given[2:])))
-    assert [next(iter(each)) for each in done] == ["promoted", "listed", "refused"]
+    kinds = [next(iter(each)) for each in done]
+    assert kinds == ["promoted", "listed", "judged by", "refused"]
     assert len(pd.read_parquet(next((store / "_scores").iterdir()))) == 90
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 90
+
+
+def check_run_of_deployment(given: list[str]) -> None:
+    """A run of tests/deployments/test_week.py starts it; here, that it is one and may be so."""
+    assert given[:2] == ["deployment", "run"]
+    flow, _, name = given[2].partition("/")
+    made = deployments(PipelineConfig(), Target(pool_type="process"))
+    (wanted,) = (each.wanted() for each in made if each.label == f"deployment {flow}/{name}")
+    names = [entry.partition("=")[0] for entry in given[4:]] if given[3:4] == ["--param"] else []
+    assert set(names) <= set(wanted["parameter_openapi_schema"]["properties"])
