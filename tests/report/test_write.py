@@ -50,12 +50,12 @@ def test_the_parts_of_all_images_are_kept_for_a_comparison(report, made_run):
     )
 
 
-def test_predictions_of_validation_and_test_are_kept(report, made_run):
+def test_predictions_of_validation_and_test_are_kept(report, run):
     parts = pd.read_parquet(report[0] / "split.parquet").set_index("image")["split"]
     for part in ("val", "test"):
         table = pd.read_parquet(report[0] / f"{part}_predictions.parquet")
         assert set(table["image"]) == set(parts.index[parts == part])
-        latents = made_run.latents.set_index("image").loc[table["image"], "l1"]
+        latents = run.latents.set_index("image").loc[table["image"], "l1"]
         assert table["l1"].tolist() == latents.tolist()
 
 
