@@ -190,7 +190,7 @@ def _variance(number: Floats, total: Floats, squares: Floats) -> Floats:
 
 def _directions(votes: Floats, known: Floats) -> tuple[Floats, Floats]:
     """Return (P, J) votes in directions without correlation, of unit variance, and who has them."""
-    has = known.all(axis=1)
+    has: NDArray[np.bool_] = np.asarray(known.all(axis=1), dtype=bool)
     if not votes.shape[1] or has.sum() <= 1:
         return np.zeros((len(votes), 0)), np.zeros((len(votes), 0))
     own = votes[has]
