@@ -197,7 +197,8 @@ def _directions(votes: Floats, known: Floats) -> tuple[Floats, Floats]:
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(own, rowvar=False)))
     least = max(MIN_EIGENVALUE * float(values.mean()), ROUNDING)
     scaled = (votes - own.mean(axis=0)) @ (vectors / np.sqrt(np.maximum(values, least)))
-    return np.where(has[:, None], scaled, 0), np.repeat(has[:, None], votes.shape[1], axis=1) * 1.0
+    knows = np.repeat(has[:, None], votes.shape[1], axis=1).astype(np.float64)
+    return np.asarray(scaled * knows, dtype=np.float64), knows
 
 
 def _standardized(squares: Floats) -> Floats:
