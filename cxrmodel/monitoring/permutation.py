@@ -190,14 +190,15 @@ def _variance(number: Floats, total: Floats, squares: Floats) -> Floats:
 
 def _directions(votes: Floats, known: Floats) -> tuple[Floats, Floats]:
     """Return (P, J) votes in directions without correlation, of unit variance, and who has them."""
-    has = known.all(axis=1)
+    has: NDArray[np.bool_] = np.asarray(known.all(axis=1), dtype=bool)
     if not votes.shape[1] or has.sum() <= 1:
         return np.zeros((len(votes), 0)), np.zeros((len(votes), 0))
     own = votes[has]
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(own, rowvar=False)))
     least = max(MIN_EIGENVALUE * float(values.mean()), ROUNDING)
     scaled = (votes - own.mean(axis=0)) @ (vectors / np.sqrt(np.maximum(values, least)))
-    return np.where(has[:, None], scaled, 0), np.repeat(has[:, None], votes.shape[1], axis=1) * 1.0
+    knows = np.repeat(has[:, None], votes.shape[1], axis=1).astype(np.float64)
+    return np.asarray(scaled * knows, dtype=np.float64), knows
 
 
 def _standardized(squares: Floats) -> Floats:

@@ -160,7 +160,7 @@ class _SeenPatients:
         self._hashes = set(read_train_table(bundle)["patient"])
 
     def __call__(self, patient: object) -> bool:
-        return not pd.isna(patient) and patient_hash(self._salt, patient) in self._hashes
+        return isinstance(patient, str) and patient_hash(self._salt, patient) in self._hashes
 
 
 def _no_scores(config: MonitorConfig, bundle: Bundle, location: str) -> str:

@@ -34,7 +34,8 @@ MACROS = ("macro_auroc", "macro_average_precision", "macro_f1", "macro_f1_at_0_5
 def test_writes_page_numbers_and_figures(report):
     directory = report[0]
     written = {"report.html", "metrics.json", "MODEL_CARD.md", "DATASHEET.md", "figures"}
-    written |= {"test_predictions.parquet", "split.parquet", "viewer.parquet"}
+    written |= {"test_predictions.parquet", "val_predictions.parquet"}
+    written |= {"split.parquet", "viewer.parquet"}
     assert {path.name for path in directory.iterdir()} == written
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
 
@@ -47,6 +48,15 @@ def test_the_parts_of_all_images_are_kept_for_a_comparison(report, made_run):
     assert parts.astype("str").equals(
         split.merge(patients, on="image")[parts.columns.tolist()].astype("str")
     )
+
+
+def test_predictions_of_validation_and_test_are_kept(report, run):
+    parts = pd.read_parquet(report[0] / "split.parquet").set_index("image")["split"]
+    for part in ("val", "test"):
+        table = pd.read_parquet(report[0] / f"{part}_predictions.parquet")
+        assert set(table["image"]) == set(parts.index[parts == part])
+        latents = run.latents.set_index("image").loc[table["image"], "l1"]
+        assert table["l1"].tolist() == latents.tolist()
 
 
 def test_summary_is_the_headline_of_the_metrics(report, metrics):
