@@ -27,8 +27,11 @@ def tell_of_drift(watched: Watched) -> dict[str, str]:
     if watched.too_few:
         return {"not tested": watched.too_few}
     found = watched.found
+    page = f"{watched.location}/drift.html"
     create_table_artifact(
-        found["drifted"] or [{"drift": "none"}], key="drift", description=found["verdict"]
+        found["drifted"] or [{"drift": "none"}],
+        key="drift",
+        description=f"{found['verdict']} The page: {page}",
     )
     if watched.is_new:
         if found["is_drift"]:
@@ -42,5 +45,5 @@ def tell_of_drift(watched: Watched) -> dict[str, str]:
         "drift": found["verdict"],
         "window": f"{found['num_images']:,} images of {found['num_patients']:,} patients"
         + ("" if watched.is_new else ", the same as before"),
-        "page": f"{watched.location}/drift.html",
+        "page": page,
     }

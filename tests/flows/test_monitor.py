@@ -74,6 +74,7 @@ def test_drift_is_told_once_by_an_event_and_shown_in_the_page(settings, events):
     with get_client(sync_client=True) as client:
         (shown, *_) = client.read_artifacts(artifact_filter=ArtifactFilter(key={"any_": ["drift"]}))
     assert "mu_00" in str(shown.data)
+    assert shown.description.endswith(done["page"])
 
 
 def test_what_tells_nobody_of_drift(settings, events, tmp_path):
