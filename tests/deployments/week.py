@@ -53,7 +53,7 @@ class Week:
         bundles: Places of the bundles so far.
         reports: Places of their reports.
         scored: Names of the images that the first champion has scored.
-        watched: Runs of the monitor so far.
+        num_watched: Runs of the monitor so far.
     """
 
     project: Path
@@ -64,7 +64,7 @@ class Week:
     bundles: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
     scored: set[str] = field(default_factory=set)
-    watched: list[UUID] = field(default_factory=list)
+    num_watched: int = 0
 
     @property
     def store(self) -> str:
@@ -104,19 +104,20 @@ class Week:
         parts = [k for k in self.keys(f"_scores/{digest[:16]}/") if k.endswith(".parquet")]
         return pd.concat([pd.read_parquet(f"s3://{BUCKET}/{key}") for key in parts])
 
-    def next_watch(self) -> FlowRun:
+    def runs(self, deployment: str) -> list[FlowRun]:
+        """Return the runs of a deployment, the latest last."""
+        found = self.api.client.read_deployment_by_name(deployment)
+        own = DeploymentFilter(id=DeploymentFilterId(any_=[found.id]))
+        runs = self.api.client.read_flow_runs(deployment_filter=own)
+        return sorted(runs, key=lambda run: run.expected_start_time)
+
+    def next_watch(self) -> UUID:
         """Wait until the run of the monitor that the automation starts has ended well."""
-        deployment = self.api.client.read_deployment_by_name(MONITOR)
-        own = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-
-        def new() -> list[FlowRun]:
-            runs = self.api.client.read_flow_runs(deployment_filter=own)
-            return [run for run in runs if run.id not in self.watched]
-
-        wait_until(new, "the automation starts the monitor")
-        (run,) = new()
-        assert self.api.finish(run.id) == "Completed", self.api.log(run.id)
-        self.watched.append(run.id)
+        before = self.num_watched
+        wait_until(lambda: len(self.runs(MONITOR)) > before, "the automation starts the monitor")
+        run = self.runs(MONITOR)[before].id
+        assert self.api.finish(run) == "Completed", self.api.log(run)
+        self.num_watched += 1
         return run
 
     def drift_events(self) -> list[dict[str, Any]]:
@@ -145,23 +146,25 @@ def the_first_model_is_trained_and_promoted(week: Week) -> None:
     assert (change["who"], change["why"]) == ("ann", "the first one")
 
 
-def train(week: Week, **parameters: Any) -> UUID:
-    """Train as every week, and note bundle and report."""
-    run = week.api.trigger(WEEKLY, parameters=parameters)
-    assert week.api.finish(run) == "Completed", week.api.log(run)
-    assert week.api.stages(run).keys() == STAGES
+def train(week: Week, *flags: str) -> None:
+    """Train as every week, as a user starts it, and note bundle and report."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", WEEKLY, "--watch", *flags]
+    env = {**os.environ, **week.site.env}
+    subprocess.run(command, cwd=week.site.folder, env=env, check=True)
+    run = week.runs(WEEKLY)[-1]
+    assert run.state_name == "Completed", week.api.log(run.id)
+    assert week.api.stages(run.id) == dict.fromkeys(STAGES, "Completed")
     for stage, places in (("bundle", week.bundles), ("report", week.reports)):
         folders = {"/".join(key.split("/")[:3]) for key in week.keys(f"{stage}/")}
         (new,) = {f"s3://{BUCKET}/{folder}" for folder in folders} - set(places)
         places.append(new)
-    return run
 
 
 def what_is_there_is_scored_and_does_not_drift(week: Week) -> None:
     """The champion scores every image once, and the monitor starts by itself."""
     scored(week, week.home.images)
     watch = week.next_watch()
-    drift = week.api.artifacts(watch.id)["drift"]
+    drift = week.api.artifacts(watch)["drift"]
     assert json.loads(drift) == [{"drift": "none"}]
     assert week.drift_events() == []
 
@@ -215,7 +218,7 @@ def a_retraining_on_more_patients_is_promoted_by_evidence(week: Week) -> None:
     """Nobody moves to another part; the better model becomes champion."""
     changed = [line for line in week.deploy(*PATIENT) if line.startswith("update ")]
     assert {line.split()[-1] for line in changed} >= {TRAIN, WEEKLY}
-    train(week, promote=True)
+    train(week, "--param", "promote=true")
     before, after = (
         pd.read_parquet(f"{report}/split.parquet").set_index("image")["split"]
         for report in week.reports
