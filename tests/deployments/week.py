@@ -101,7 +101,8 @@ class Week:
     def scores(self, bundle: str) -> pd.DataFrame:
         """Return all scores of a bundle."""
         digest = next(each["digest"] for each in self.history() if bundle.endswith(each["bundle"]))
-        parts = [k for k in self.keys(f"_scores/{digest[:16]}/") if k.endswith(".parquet")]
+        found = sorted(self.keys(f"_scores/{digest[:16]}/"))
+        parts = [key for key in found if key.endswith(".parquet")]
         return pd.concat([pd.read_parquet(f"s3://{BUCKET}/{key}") for key in parts])
 
     def runs(self, deployment: str) -> list[FlowRun]:
