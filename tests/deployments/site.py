@@ -151,24 +151,17 @@ class Api:
     def __init__(self, client: SyncPrefectClient) -> None:
         self.client = client
 
-    def trigger(
-        self,
-        name: str,
-        env: dict[str, str] | None = None,
-        parameters: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> UUID:
+    def trigger(self, name: str, env: dict[str, str] | None = None, **settings: Any) -> UUID:
         """Start a run of a deployment.
 
         Args:
             name: Flow and deployment, or a deployment of the training.
             env: More of the run's environment.
-            parameters: Of the flow, in place of the deployment's.
             settings: `vae__epochs=3` sets one of the settings.
         """
         full_name = name if "/" in name else f"cxrmodel/{name}"
         deployment = self.client.read_deployment_by_name(full_name)
-        parameters = {**deployment.parameters, **(parameters or {})}
+        parameters = deployment.parameters
         for path, value in settings.items():
             *sections, field = path.split("__")
             inner = parameters["config"]
