@@ -74,6 +74,8 @@ def watch(config: MonitorConfig) -> Watched:
         return Watched(location, _read(files.read([MANIFEST_FILE])[MANIFEST_FILE], location), False)
     quantities = quantities_of(bundle)
     drift = find_drift(reference, window.rows, quantities, level=config.level)
+    if drift.results.empty:
+        return Watched("", {}, is_new=False, too_few=_nothing_tested(window))
     page = render_drift(bundle, reference, window, quantities, drift, config.level)
     files.write(TABLE, _to_parquet(drift.results))
     files.write(IMAGES, _to_parquet(drift.moved))
@@ -106,6 +108,16 @@ def _too_few(reference: pd.DataFrame, window: Window) -> str:
             "larger `newest` or an earlier `since`."
         )
     return ""
+
+
+def _nothing_tested(window: Window) -> str:
+    statuses = window.rows["status"].value_counts()
+    counts = ", ".join(f"{status} {num:,}" for status, num in statuses.items())
+    return (
+        f"Nothing can be tested of the window of {len(window.rows):,} images ({counts}): each "
+        f"quantity is known of fewer than {MIN_PATIENTS} patients, on one side or both. Look at "
+        "the column `status` of the scores for what is wrong with the images."
+    )
 
 
 def _describe(bundle: Bundle, window: Window, drift: Drift, level: float) -> dict[str, Any]:

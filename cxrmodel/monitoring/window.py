@@ -142,7 +142,7 @@ def _notes(config: MonitorConfig, num_unknown: int, num: int) -> tuple[str, ...]
         return (
             "Nothing tells whose the images are: each counts as another patient's, so several of "
             "one patient may look like drift. Images of patients of train or validation are not "
-            "left out. Give data.root, the folder that was scored, whose tables or DICOM tags tell.",
+            "left out. Give data.root, the folder that was scored: its tables or DICOM tags tell.",
         )
     if num_unknown:
         return (

@@ -119,3 +119,12 @@ def test_a_damaged_bundle_is_named(config, site, tmp_path):
         watch(config.model_copy(update={"bundle": str(copy)}))
     with pytest.raises(DamagedArtifactError, match="missing"):
         watch(config.model_copy(update={"bundle": str(tmp_path / "missing")}))
+
+
+def test_a_window_of_images_that_cannot_be_read_is_not_tested(config, site, tmp_path):
+    rows = images(NUM, seed=8).assign(status="damaged_image")
+    names = [f"{row}.png" for row in range(NUM)]
+    write_scores(tmp_path / "scores", site / "bundle", rows, names, "/images")
+    scores = str(tmp_path / "scores")
+    watched = watch(MonitorConfig(bundle=config.bundle, scores=scores, store=config.store))
+    assert watched.too_few.startswith("Nothing can be tested of the window of 160 images (damaged_")
