@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,10 @@ from cxrmodel.monitoring.drift import MIN_PATIENTS, Drift, find_drift
 from cxrmodel.monitoring.page import effect_text, render_drift, verdict
 from cxrmodel.monitoring.quantities import quantities_of, reference_of
 from cxrmodel.monitoring.window import Window, digest_of, read_window
+from cxrmodel.places import is_folder
+from cxrmodel.report.prose import plural
 from cxrmodel.storage.aliases import find_bundle
+from cxrmodel.storage.disk import check_writable
 from cxrmodel.storage.layout import MANIFEST_FILE
 from cxrmodel.storage.small_files import open_small_files
 
@@ -59,8 +63,11 @@ def watch(config: MonitorConfig) -> Watched:
 
     Raises:
         CxrModelError: The bundle, the scores or the tables of the images cannot be used.
-        ValueError: The bundle has a format that this version does not read.
+        ValueError: The bundle has a format that this version does not read, or the store is a
+            folder that cannot be written to.
     """
+    if is_folder(config.place):
+        check_writable(store=Path(config.store.root))
     bundle = read_bundle(find_bundle(config.bundle, config.store.root))
     reference = reference_of(bundle)
     window = read_window(config, bundle)
@@ -98,12 +105,13 @@ def _too_few(reference: pd.DataFrame, window: Window) -> str:
         )
     if window.num_patients < MIN_PATIENTS:
         left_out = (
-            f" ({window.num_seen:,} images of patients of train or validation left out)"
+            f" ({plural(window.num_seen, 'image')} of patients of train or validation left out)"
             if window.num_seen
             else ""
         )
         return (
-            f"The window has {len(window.rows):,} images of {window.num_patients} patients"
+            f"The window has {plural(len(window.rows), 'image')} of "
+            f"{plural(window.num_patients, 'patient')}"
             f"{left_out}, and a test needs {MIN_PATIENTS} patients. Score more images, or give a "
             "larger `newest` or an earlier `since`."
         )
