@@ -174,7 +174,7 @@ SECTIONS: dict[str, Section] = {
     "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "joined_tables": lambda _, arguments, work: measure_joined_tables(work, arguments.csv),
-    "drift": lambda _, arguments, work: measure_drift(work, arguments.root),
+    "drift": lambda _, __, work: measure_drift(work),
     "big_window": lambda *_: measure_big_window(),
     "bootstrap": lambda *_: measure_bootstrap(),
     "another_site": lambda _, __, work: measure_another_site(work),

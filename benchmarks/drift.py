@@ -6,15 +6,17 @@ simulated window, and the reference that it is compared with, are other patients
 
 from __future__ import annotations
 
+import csv
 import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,11 @@ NUM_PHANTOMS, PHANTOM_PX = 6000, 64
 NUM_WINDOWS, WINDOW, REFERENCE = 200, 300, 1000
 BIG_WINDOW, BIG_REFERENCE = 20_000, 11_000
 AP_POINTS, GAMMA, BLUR_PX, INVERTED_SHARE = 0.2, 1.3, 0.7, 0.05
+TRAIN_SHARE, TRAIN_AND_VAL_SHARE = 0.45, 0.60
+PARTS = ["image", "split"]
 MAX_SHARE = 0.95
+PREVALENCE = "prevalence doubled"
+AUROC = 0.75
 PEOPLE = ("view", "sex", "age")
 PROJECT = Path(__file__).parents[1]
 
@@ -58,39 +64,48 @@ class Pool:
     reference: int = REFERENCE
 
 
-def measure_drift(work: Path, root: str | None = None) -> dict[str, dict[str, float]]:
-    """Train on phantoms, or the images of a data set, and simulate windows.
+def measure_drift(work: Path) -> dict[str, dict[str, float]]:
+    """Train on phantoms, and simulate windows of others.
 
     Returns:
-        The share of windows with an alarm by what was done to them, where everything is known of
-        the people and where nothing is.
+        The share of windows with an alarm, by what was done to them.
     """
-    folder = Path(root) if root else work / "phantoms"
-    if root is None:
-        write_phantoms(folder, NUM_PHANTOMS, size_px=PHANTOM_PX)
+    folder = work / "phantoms"
+    write_phantoms(folder, NUM_PHANTOMS, size_px=PHANTOM_PX)
     bundle, index = train(folder, work)
     pool = score_pool(load(bundle, device="cpu"), folder, index)
-    if len(index) < 2 * REFERENCE:  # few images: half of them are the reference, half the window
-        half = len(index) // 2
-        pool = Pool(pool.tables, pool.quantities, half, half)
+    without = tuple(each for each in pool.quantities if each.name != "sharpness")
     return {
-        "people known": simulate(pool),
-        "people unknown": simulate(pool, people=False),
+        f"of {NUM_WINDOWS}": {
+            **simulate(pool),
+            "blurred, without sharpness": _one(replace(pool, quantities=without), "blurred"),
+            f"prevalence, AUROC {AUROC}": _one(_telling(pool, AUROC), PREVALENCE),
+        },
     }
+
+
+def _one(pool: Pool, name: str) -> float:
+    return simulate(pool, only=(name,))[name]
+
+
+def _telling(pool: Pool, auroc: float) -> Pool:
+    """Return images whose first probability tells abnormal ones as well as an AUROC says."""
+    clean = pool.tables["clean"]
+    name = next(each.name for each in pool.quantities if each.name.startswith("p_"))
+    normal = NormalDist()
+    noise = np.random.default_rng(0).normal(size=len(clean))
+    score = noise + 2**0.5 * normal.inv_cdf(auroc) * clean["abnormal"]
+    changed = clean.assign(**{name: score.map(normal.cdf).where(clean[name].notna())})
+    return replace(pool, tables={**pool.tables, "clean": changed})
 
 
 def train(folder: Path, work: Path) -> tuple[Path, pd.DataFrame]:
     """Run the pipeline; return the bundle, and the index of the images outside train."""
-    store = work / "store"
-    flags = ["--images.size", str(PHANTOM_PX), "--vae.epochs", "12", "--vae.batch_size", "16"]
-    flags += [
-        "--classifier.epochs",
-        "20",
-        "--split.method",
-        "hash",
-        "--config",
-        "configs/tuned.yaml",
-    ]
+    store, parts = work / "store", work / "parts.csv"
+    divide(folder).to_csv(parts, index=False)
+    flags = ["--config", "configs/tuned.yaml", "--images.size", str(PHANTOM_PX)]
+    flags += ["--vae.epochs", "12", "--vae.batch_size", "16", "--classifier.epochs", "20"]
+    flags += ["--split.method", "file", "--split.file", str(parts)]
     flags += ["--data.root", str(folder), "--store.root", str(store)]
     flags += ["--store.scratch", str(work / "scratch")]
     subprocess.run(
@@ -100,6 +115,20 @@ def train(folder: Path, work: Path) -> tuple[Path, pd.DataFrame]:
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     return _made(store)
+
+
+def divide(folder: Path) -> pd.DataFrame:
+    """Deal the patients of NIH's table into train, val and test, so that many are left to draw."""
+    with next(folder.glob("Data_Entry*.csv")).open(encoding="utf-8", newline="") as stream:
+        rows = [(row["Image Index"], int(row["Patient ID"])) for row in csv.DictReader(stream)]
+    patients = np.random.default_rng(0).permutation(sorted({patient for _, patient in rows}))
+    ends = [int(end * len(patients)) for end in (TRAIN_SHARE, TRAIN_AND_VAL_SHARE)]
+    part = {
+        patient: name
+        for name, group in zip(("train", "val", "test"), np.split(patients, ends), strict=True)
+        for patient in group.tolist()
+    }
+    return pd.DataFrame([(image, part[patient]) for image, patient in rows], columns=PARTS)
 
 
 def _made(store: Path) -> tuple[Path, pd.DataFrame]:
@@ -178,7 +207,7 @@ def scenarios(pool: Pool) -> dict[str, Draw]:
         f"gamma {GAMMA}": whole(f"gamma {GAMMA}"),
         "blurred": whole("blurred"),
         "5 % inverted": inverted,
-        "prevalence doubled": more(clean["abnormal"] == 1, lambda now: 2 * now),
+        PREVALENCE: more(clean["abnormal"] == 1, lambda now: 2 * now),
     }
 
 
@@ -186,7 +215,6 @@ def simulate(
     pool: Pool,
     num_windows: int = NUM_WINDOWS,
     *,
-    people: bool = True,
     only: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """Return the share of windows with an alarm, by scenario.
@@ -194,21 +222,20 @@ def simulate(
     Args:
         pool: What windows are drawn from.
         num_windows: Of each scenario.
-        people: Patient, view, sex and age are known.
         only: These scenarios alone; all by default.
     """
     found = {}
     for name, draw in scenarios(pool).items():
         if not only or name in only:
             alarms = [
-                find_drift(*_draw(pool, draw, seed, people=people), pool.quantities).is_found
+                find_drift(*_draw(pool, draw, seed), pool.quantities).is_found
                 for seed in range(num_windows)
             ]
             found[name] = round(float(np.mean(alarms)), 3)
     return found
 
 
-def _draw(pool: Pool, draw: Draw, seed: int, *, people: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw(pool: Pool, draw: Draw, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a reference and a window of different patients."""
     rng = np.random.default_rng(seed)
     clean = pool.tables["clean"]
@@ -216,11 +243,7 @@ def _draw(pool: Pool, draw: Draw, seed: int, *, people: bool) -> tuple[pd.DataFr
     rows = clean.index[np.argsort(np.argsort(order)[clean["patient"]], kind="stable")]
     ends = np.flatnonzero(np.diff(clean.loc[rows, "patient"].to_numpy()) != 0) + 1
     end = int(ends[np.searchsorted(ends, pool.reference)])
-    reference, window = clean.loc[rows[:end]], draw(rng, rows[end:])
-    if not people:
-        unknown = dict.fromkeys(PEOPLE)
-        window = window.assign(**unknown, patient=window["image"])
-    return reference, window
+    return clean.loc[rows[:end]], draw(rng, rows[end:])
 
 
 def measure_big_window() -> dict[str, dict[str, float]]:

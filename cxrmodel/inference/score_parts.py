@@ -138,9 +138,19 @@ class ScoreParts:
         return any(name.startswith(shard) for name in self._files.find())
 
     def read(self, key: str) -> pd.DataFrame:
-        """Return the rows of a part."""
+        """Return the rows of a part that `records` has named.
+
+        Raises:
+            DamagedArtifactError: Its content is another one than recorded.
+        """
         name = f"{key}{PART}"
-        table: pd.DataFrame = pd.read_parquet(io.BytesIO(self._files.read([name])[name]))
+        content = self._files.read([name])[name]
+        if hashlib.sha256(content).hexdigest() != self._known[key].sha256:
+            raise DamagedArtifactError(
+                f"{self.location}/{name} is damaged: its content is not the one that was written. "
+                "Delete it, and run flows/score.py again: its images are scored anew."
+            )
+        table: pd.DataFrame = pd.read_parquet(io.BytesIO(content))
         return table
 
     def write(self, rows: pd.DataFrame, versions: Mapping[str, str], **about: str) -> str:

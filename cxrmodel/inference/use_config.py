@@ -115,7 +115,7 @@ class MonitorConfig(Section):
     since: Annotated[str, AfterValidator(_moment)] | None = None
     """Only images that were scored at this date or later, such as 2026-01-31, in UTC."""
 
-    level: float = Field(0.05, gt=0, lt=1)
+    level: float = Field(0.05, ge=0.001, lt=1)
     """Share of windows without drift in which something may be called drift by chance."""
 
     store: StoreConfig = StoreConfig()

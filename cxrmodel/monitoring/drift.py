@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.monitoring.permutation import compare_patients
+from cxrmodel.monitoring.permutation import NUM_PERMUTATIONS, compare_patients
 from cxrmodel.monitoring.quantities import LATENTS, Quantity, values_of
 
 MIN_PATIENTS = 50
@@ -19,7 +20,11 @@ MIN_PATIENTS = 50
 EVERYTHING = "all"
 TOGETHER = Quantity("all latents together", LATENTS)
 LEVEL = 0.05
+PER_LEVEL = 5  # permutations below the level of one comparison: of fewer, none might be drift
 NUM_SHOWN = 12  # images that moved a window most
+NOTHING_MOVED = pd.DataFrame(
+    {name: pd.Series(dtype="str") for name in ("image", "source", "because")}
+)
 
 RESULT_COLUMNS = (
     "source", "quantity", "kind", "is_share", "reference", "window", "effect", "z", "p", "p_family",
@@ -39,14 +44,17 @@ class Drift:
             changed; `num_patients` of the window of whom it is known; `is_drift`.
         moved: Images of the window that moved it most, of each kind in turns: `image`, `source`,
             `because`, the quantity in which it counts most.
-        untested: Why a quantity was not tested, by name.
+        untested: Why a quantity was not tested, by name, or `<name> in <source>` where it was not
+            in a source alone.
         small_sources: Sources with too few patients to be tested by themselves.
+        num_permutations: Of each comparison; 0 where nothing could be tested.
     """
 
     results: pd.DataFrame
     moved: pd.DataFrame
     untested: dict[str, str]
     small_sources: tuple[str, ...]
+    num_permutations: int
 
     @property
     def p(self) -> float:
@@ -57,6 +65,16 @@ class Drift:
     def is_found(self) -> bool:
         """Whether something has drifted."""
         return bool(self.results["is_drift"].any())
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Quantities that both sides know of enough patients."""
+
+    source: str
+    reference: pd.DataFrame
+    window: pd.DataFrame
+    tested: tuple[Quantity, ...]
 
 
 def find_drift(
@@ -77,20 +95,32 @@ def find_drift(
     tested, untested = _testable(reference, window, quantities)
     sizes = window.groupby("source")["patient"].nunique()
     large = [str(name) for name in sizes.index[sizes >= MIN_PATIENTS]] if len(sizes) > 1 else []
-    groups = {EVERYTHING: window} | {name: window[window["source"] == name] for name in large}
-    tables = [
-        _compare(name, _own_reference(reference, name), rows, tested)
-        for name, rows in groups.items()
-    ]
+    small = tuple(str(name) for name in sizes.index if name not in large) if len(sizes) > 1 else ()
+    tested, untested = _testable(reference, window, quantities)
+    comparisons = [_Comparison(EVERYTHING, reference, window, tested)] if tested else []
+    unknown = dict(untested)
+    for name in large:
+        sides = _own_reference(reference, name), window[window["source"] == name]
+        own, why_not = _testable(*sides, tested)
+        comparisons += [_Comparison(name, *sides, own)] if own else []
+        unknown |= {f"{quantity} in {name}": why for quantity, why in why_not.items()}
+    if not comparisons:
+        return Drift(pd.DataFrame(columns=list(RESULT_COLUMNS)), NOTHING_MOVED, unknown, small, 0)
+    number = max(NUM_PERMUTATIONS, math.ceil(PER_LEVEL * len(comparisons) / level) - 1)
+    results = _judged([_compare(each, number) for each in comparisons], level)
+    moved = _most_moved(reference, window, tested, results)
+    return Drift(results, moved, unknown, small, number)
+
+
+def _judged(tables: Sequence[pd.DataFrame], level: float) -> pd.DataFrame:
+    """Return the results of all comparisons, the strongest first."""
     results = pd.concat(tables, ignore_index=True)
-    results["p_family"] = (results["p_family"] * len(groups)).clip(upper=1.0)
+    results["p_family"] = (results["p_family"] * len(tables)).clip(upper=1.0)
     results["is_drift"] = results["p_family"] <= level
     order = results.assign(size=-results["z"].abs()).sort_values(
         ["p_family", "size"], kind="stable"
     )
-    results = results.loc[order.index, list(RESULT_COLUMNS)].reset_index(drop=True)
-    small = tuple(str(name) for name in sizes.index if name not in large) if len(sizes) > 1 else ()
-    return Drift(results, _most_moved(reference, window, tested, results), untested, small)
+    return results.loc[order.index, list(RESULT_COLUMNS)].reset_index(drop=True)
 
 
 def _testable(
@@ -118,10 +148,9 @@ def _own_reference(reference: pd.DataFrame, source: str) -> pd.DataFrame:
     return own if own["patient"].nunique() >= MIN_PATIENTS else reference
 
 
-def _compare(
-    source: str, reference: pd.DataFrame, window: pd.DataFrame, tested: Sequence[Quantity]
-) -> pd.DataFrame:
+def _compare(comparison: _Comparison, num_permutations: int) -> pd.DataFrame:
     """Return the results of one comparison; `p_family` is that of its own tests."""
+    reference, window, tested = comparison.reference, comparison.window, comparison.tested
     tables = (reference, window)
     values = [values_of(table, tested) for table in tables]
     codes = [pd.factorize(table["patient"])[0].astype(np.int64) for table in tables]
@@ -132,12 +161,13 @@ def _compare(
         joint,
         np.concatenate([codes[0], codes[0].max() + 1 + codes[1]]),
         np.repeat([False, True], [len(reference), len(window)]),
+        num_permutations=num_permutations,
     )
     names = [*tested, TOGETHER] if joint.any() else list(tested)
     means = [_means(own, code, len(names)) for own, code in zip(values, codes, strict=True)]
     known = [int(window["patient"][~np.isnan(own)].nunique()) for own in values[1].T]
     columns = {
-        "source": source,
+        "source": comparison.source,
         "quantity": [quantity.name for quantity in names],
         "kind": [quantity.kind for quantity in names],
         "is_share": [quantity.is_share for quantity in names],

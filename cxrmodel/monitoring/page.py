@@ -15,7 +15,6 @@ from cxrmodel.inference.bundle import Bundle
 from cxrmodel.inference.image_files import OK, BundlePreprocessing, read_image
 from cxrmodel.monitoring.drift import EVERYTHING, MIN_PATIENTS, TOGETHER, Drift
 from cxrmodel.monitoring.figures import draw_effects, draw_multiples, panels_of
-from cxrmodel.monitoring.permutation import NUM_PERMUTATIONS
 from cxrmodel.monitoring.quantities import GATE_REASONS, Quantity
 from cxrmodel.monitoring.window import Window
 from cxrmodel.report.figures.gallery import Gallery, PageFigure, jpeg_url
@@ -57,7 +56,6 @@ def render_drift(
         refusals=_refusals(reference, window.rows),
         figures=_figures(reference, window.rows, quantities, drift),
         strips=Strips({"moved": _images(bundle, drift.moved)}, None),
-        num_permutations=NUM_PERMUTATIONS,
         min_patients=MIN_PATIENTS,
     )
 

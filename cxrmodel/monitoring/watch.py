@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,10 @@ from cxrmodel.monitoring.drift import MIN_PATIENTS, Drift, find_drift
 from cxrmodel.monitoring.page import effect_text, render_drift, verdict
 from cxrmodel.monitoring.quantities import quantities_of, reference_of
 from cxrmodel.monitoring.window import Window, digest_of, read_window
+from cxrmodel.places import is_folder
+from cxrmodel.report.prose import plural
 from cxrmodel.storage.aliases import find_bundle
+from cxrmodel.storage.disk import check_writable
 from cxrmodel.storage.layout import MANIFEST_FILE
 from cxrmodel.storage.small_files import open_small_files
 
@@ -59,8 +63,11 @@ def watch(config: MonitorConfig) -> Watched:
 
     Raises:
         CxrModelError: The bundle, the scores or the tables of the images cannot be used.
-        ValueError: The bundle has a format that this version does not read.
+        ValueError: The bundle has a format that this version does not read, or the store is a
+            folder that cannot be written to.
     """
+    if is_folder(config.place):
+        check_writable(store=Path(config.store.root))
     bundle = read_bundle(find_bundle(config.bundle, config.store.root))
     reference = reference_of(bundle)
     window = read_window(config, bundle)
@@ -74,6 +81,8 @@ def watch(config: MonitorConfig) -> Watched:
         return Watched(location, _read(files.read([MANIFEST_FILE])[MANIFEST_FILE], location), False)
     quantities = quantities_of(bundle)
     drift = find_drift(reference, window.rows, quantities, level=config.level)
+    if drift.results.empty:
+        return Watched("", {}, is_new=False, too_few=_nothing_tested(window))
     page = render_drift(bundle, reference, window, quantities, drift, config.level)
     files.write(TABLE, _to_parquet(drift.results))
     files.write(IMAGES, _to_parquet(drift.moved))
@@ -96,16 +105,27 @@ def _too_few(reference: pd.DataFrame, window: Window) -> str:
         )
     if window.num_patients < MIN_PATIENTS:
         left_out = (
-            f" ({window.num_seen:,} images of patients of train or validation left out)"
+            f" ({plural(window.num_seen, 'image')} of patients of train or validation left out)"
             if window.num_seen
             else ""
         )
         return (
-            f"The window has {len(window.rows):,} images of {window.num_patients} patients"
+            f"The window has {plural(len(window.rows), 'image')} of "
+            f"{plural(window.num_patients, 'patient')}"
             f"{left_out}, and a test needs {MIN_PATIENTS} patients. Score more images, or give a "
             "larger `newest` or an earlier `since`."
         )
     return ""
+
+
+def _nothing_tested(window: Window) -> str:
+    statuses = window.rows["status"].value_counts()
+    counts = ", ".join(f"{status} {num:,}" for status, num in statuses.items())
+    return (
+        f"Nothing can be tested of the window of {len(window.rows):,} images ({counts}): each "
+        f"quantity is known of fewer than {MIN_PATIENTS} patients, on one side or both. Look at "
+        "the column `status` of the scores for what is wrong with the images."
+    )
 
 
 def _describe(bundle: Bundle, window: Window, drift: Drift, level: float) -> dict[str, Any]:

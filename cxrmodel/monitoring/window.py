@@ -142,8 +142,7 @@ def _notes(config: MonitorConfig, num_unknown: int, num: int) -> tuple[str, ...]
         return (
             "Nothing tells whose the images are: each counts as another patient's, so several of "
             "one patient may look like drift. Images of patients of train or validation are not "
-            "left out. Give data.root, the folder that was scored, whose tables or DICOM tags "
-            "tell.",
+            "left out. Give data.root, the folder that was scored: its tables or DICOM tags tell.",
         )
     if num_unknown:
         return (
@@ -177,7 +176,9 @@ def _no_scores(config: MonitorConfig, bundle: Bundle, location: str) -> str:
 
 def digest_of(window: Window, bundle: Bundle, config: MonitorConfig) -> str:
     """Return what tells a window from others: its images, what is known of them, the settings."""
-    rows = window.rows[["image", "version", "patient", "source", *PEOPLE[1:]]]
-    content = json.dumps([bundle.digest, config.level, window.notes, window.num_seen])
+    rows = window.rows[["image", "version", "status", "patient", "source", *PEOPLE[1:]]]
+    # What is known, not its value: another processor rounds otherwise, a newer version knows more.
+    known = window.rows.notna().sum().to_dict()
+    content = json.dumps([bundle.digest, config.level, window.notes, window.num_seen, known])
     text = rows.to_json(orient="values", double_precision=6)
     return hashlib.sha256(f"{content}\n{text}".encode()).hexdigest()

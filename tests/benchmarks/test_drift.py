@@ -1,9 +1,10 @@
 """The simulation of drift: few alarms without it, and many with it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.drift import Pool, scenarios, simulate
+from benchmarks.drift import Pool, divide, scenarios, simulate
 from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.monitoring.quantities import quantities_of
 from tests.monitoring.scored import images, write_bundle
@@ -40,8 +41,11 @@ def test_of_clean_windows_few_alarm_and_of_altered_ones_many(pool):
     assert {name: share for name, share in found.items() if share < 0.9} == {}
 
 
-def test_where_nothing_is_known_of_people_their_views_tell_nothing(pool):
-    only = ("AP +20 points", "blurred")
-    found = simulate(pool, 10, people=False, only=only)
-    assert found["blurred"] == 1
-    assert found["AP +20 points"] <= 0.4
+def test_patients_are_dealt_whole(tmp_path):
+    rows = [(f"{row:03d}.png", row // 2) for row in range(40)]
+    table = pd.DataFrame(rows, columns=["Image Index", "Patient ID"])
+    table.to_csv(tmp_path / "Data_Entry_2017.csv", index=False)
+    parts = divide(tmp_path)
+    assert list(parts["image"]) == list(table["Image Index"])
+    assert parts["split"].value_counts().to_dict() == {"train": 18, "val": 6, "test": 16}
+    assert len(set(zip(table["Patient ID"], parts["split"], strict=True))) == 20

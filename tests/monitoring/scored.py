@@ -126,8 +126,9 @@ def write_scores(
     scores = rows.filter(regex=r"^(p_|mu_|l1|sharpness|distance|status|unusual)")
     scores.insert(0, "image", [f"{root}/{name}" for name in names])
     scores.insert(1, "version", version)
-    scores = scores.assign(detail="", unusual=False, bundle=digest)
     refused = scores["status"] != "ok"
+    unusual = pd.Series(False, scores.index, dtype="boolean").mask(refused)
+    scores = scores.assign(detail="", unusual=unusual, bundle=digest)
     numbers = list(scores.filter(regex=r"^(p_|mu_|l1|sharpness|distance)"))
     scores[numbers] = scores[numbers].mask(refused)
     return ScoreParts(str(out), digest).write(

@@ -134,3 +134,25 @@ def test_what_is_known_of_few_is_not_tested(reference, quantities):
     assert drift.untested["female"] == "unknown in the window"
     assert drift.untested["age"] == "known of 20 patients in the window"
     assert MIN_PATIENTS > 20
+
+
+def test_what_one_source_does_not_know_is_no_drift_there(reference, quantities):
+    north, south = window(200), window(200, shift=0.1).assign(age=None, sex=None)
+    rows = pd.concat([north.assign(source="north"), south.assign(source="south")])
+    rows["patient"] = rows["source"] + rows["patient"]
+    drift = find_drift(reference, rows, quantities)
+    assert drift.untested["age in south"] == "unknown in the window"
+    south_alone = drift.results[drift.results["source"] == "south"]
+    assert not set(south_alone["quantity"]) & {"age", "female"}
+    assert drifted(drift) == set()
+
+
+def test_a_strict_level_with_several_sources_can_still_be_reached(reference, quantities):
+    names = ("east", "north", "south")
+    parts = [window(100, shift=4).assign(source=name) for name in names]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["patient"] = rows["source"] + rows["patient"]
+    drift = find_drift(reference, rows, quantities[:3], level=0.003)
+    assert drift.num_permutations > 999
+    found = drift.results[drift.results["is_drift"]]
+    assert set(found["source"]) == {"all", *names}

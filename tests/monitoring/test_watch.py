@@ -119,3 +119,32 @@ def test_a_damaged_bundle_is_named(config, site, tmp_path):
         watch(config.model_copy(update={"bundle": str(copy)}))
     with pytest.raises(DamagedArtifactError, match="missing"):
         watch(config.model_copy(update={"bundle": str(tmp_path / "missing")}))
+
+
+def test_a_window_of_images_that_cannot_be_read_is_not_tested(config, site, tmp_path):
+    rows = images(NUM, seed=8).assign(status="damaged_image")
+    names = [f"{row}.png" for row in range(NUM)]
+    write_scores(tmp_path / "scores", site / "bundle", rows, names, "/images")
+    scores = str(tmp_path / "scores")
+    watched = watch(MonitorConfig(bundle=config.bundle, scores=scores, store=config.store))
+    assert watched.too_few.startswith("Nothing can be tested of the window of 160 images (damaged_")
+
+
+def test_scores_of_a_newer_version_that_know_more_are_another_window(config, site, tmp_path):
+    names = [f"{row}.png" for row in range(NUM)]
+    found = []
+    for rows in (images(NUM, seed=8).drop(columns="sharpness"), images(NUM, seed=8)):
+        scores = tmp_path / f"scores{len(found)}"
+        write_scores(scores, site / "bundle", rows, names, "/images")
+        given = MonitorConfig(bundle=config.bundle, scores=str(scores), store=config.store)
+        found.append(watch(given))
+    assert found[0].found["untested"]["sharpness"] == "unknown in the window"
+    assert "sharpness" not in found[1].found["untested"]
+    assert found[0].location != found[1].location
+
+
+def test_a_store_that_cannot_be_written_to_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    store = config.store.model_copy(update={"root": str(tmp_path / "file")})
+    with pytest.raises(ValueError, match="store"):
+        watch(config.model_copy(update={"store": store}))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from cxrmodel.errors import DataError, StoreError
+from cxrmodel.errors import DamagedArtifactError, DataError, StoreError
 from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.inference.use_config import MonitorConfig
 from cxrmodel.monitoring.window import read_window
@@ -121,6 +121,16 @@ def test_another_root_than_the_scored_one_is_refused(score, config, bundle, tmp_
     score(["a.png"])
     with pytest.raises(DataError, match=r"None of the scored images, such as /images/a\.png"):
         read_window(config(data={"root": str(tmp_path / "root"), "dataset": "table"}), bundle)
+
+
+def test_a_damaged_part_is_named(score, config, bundle, tmp_path):
+    key = score(["a.png", "b.png"])
+    path = tmp_path / "scores" / bundle.digest[:16] / f"{key}.parquet"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedArtifactError, match=rf"{key}\.parquet is damaged.*Delete it"):
+        read_window(config(), bundle)
 
 
 def test_an_output_without_scores_names_what_it_holds(score, config, bundle, tmp_path):
