@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Self
 
@@ -34,7 +35,7 @@ class SweepRun(NamedTuple):
 class SweepConfig(Section):
     """Train several settings with several seeds each, and choose one on validation."""
 
-    name: str = Field("sweep", pattern=r"^[\w.-]+$", max_length=60)
+    name: str = "sweep"
     """Name of the sweep: its page goes to the folder `_sweeps/<name>` of the store."""
 
     base: PipelineConfig = PipelineConfig()
@@ -51,20 +52,32 @@ class SweepConfig(Section):
     """Score on validation by which one of the settings is chosen, as a mean over the seeds: the
     highest macro AUROC or average precision, or the lowest reconstruction error."""
 
+    @field_validator("name")
+    @classmethod
+    def _can_be_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name) or len(name) > MAX_NAME_CHARS or not name.strip("."):
+            raise ValueError(
+                "The sweep's folder is named after its file: give that a name of 1 to "
+                f"{MAX_NAME_CHARS} letters, digits, `_`, `-` or `.`, not {name!r}."
+            )
+        return name
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _as_many_seeds(cls, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, list | tuple):
             return value
-        if value > MAX_SEEDS:
-            raise ValueError(f"It is the number of seeds, up to {MAX_SEEDS}; a list names them.")
-        return tuple(range(value))
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"Give a number N for the seeds 0 to N - 1, or a list, not {value!r}.")
+        return tuple(range(min(value, MAX_SEEDS + 1)))
 
     @field_validator("seeds")
     @classmethod
     def _some_and_each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds:
             raise ValueError("It has no seed. Give a number of 1 or more, or a list of seeds.")
+        if len(seeds) > MAX_SEEDS:
+            raise ValueError(f"A sweep has up to {MAX_SEEDS} seeds.")
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"A seed is there twice in {list(seeds)}. Keep one of them.")
         if not all(0 <= seed <= MAX_SEED for seed in seeds):
@@ -119,8 +132,11 @@ def check_change(name: str, change: dict[str, Any], choose_by: str) -> None:
         ValueError: It has no name, names another section than those of `COMPARED`, or a seed, or
             changes the images by whose error it is to be chosen.
     """
-    if not name.strip() or len(name) > MAX_NAME_CHARS:
-        raise ValueError(f"A setting needs a name of 1 to {MAX_NAME_CHARS} letters, got {name!r}.")
+    if not name.isprintable() or name.strip() != name or not 0 < len(name) <= MAX_NAME_CHARS:
+        raise ValueError(
+            f"A setting needs a name of 1 to {MAX_NAME_CHARS} characters that can be seen, without "
+            f"spaces around it, not {name!r}."
+        )
     for section, values in change.items():
         if section not in COMPARED:
             raise ValueError(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrmodel.config import TrackingConfig
+from cxrmodel.data.files.unforeseen import failures
 from cxrmodel.errors import TrackingError
 from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.storage.layout import METRICS_FILE
@@ -35,7 +36,7 @@ ENVIRONMENT = {  # of the client, unless the environment says otherwise
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-MAX_PARAMETERS = 100  # in one request
+MAX_PARAMETERS, MAX_METRICS = 100, 1000  # in one request
 DIGEST_TAG = "digest"
 BUNDLE_FOLDER = "bundle"
 EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -155,12 +156,12 @@ def _client(config: TrackingConfig) -> Iterator[MlflowClient]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    import botocore.exceptions  # type: ignore[import-untyped]  # noqa: PLC0415
     from boto3.exceptions import Boto3Error  # noqa: PLC0415
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-    # The requests of the client are OSErrors; a server may send its clients to a bucket.
-    return MlflowException, OSError, Boto3Error, botocore.exceptions.BotoCoreError
+    # A server may send its clients to a bucket, of a cloud whose package is not even here.
+    return MlflowException, ParseError, Boto3Error, *failures()
 
 
 def _refuse_silent(uri: str) -> None:
@@ -237,7 +238,8 @@ def _log_numbers(client: MlflowClient, run_id: str, training: FinishedTraining) 
     now = int(time.time() * 1000)
     numbers = [Metric(name, value, now, 0) for name, value in numbers_of(metrics).items()]
     settings = [Param(name, value) for name, value in parameters_of(training.config).items()]
-    client.log_batch(run_id, metrics=numbers)
+    for start in range(0, len(numbers), MAX_METRICS):
+        client.log_batch(run_id, metrics=numbers[start : start + MAX_METRICS])
     for start in range(0, len(settings), MAX_PARAMETERS):
         client.log_batch(run_id, params=settings[start : start + MAX_PARAMETERS])
 

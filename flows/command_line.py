@@ -310,9 +310,7 @@ def _explain(error: Exception) -> str:
 
 
 def _print_result(report: Artifact, bundle: Artifact, store: Store) -> None:
-    width = max(len(name) for name in report.summary) + 2
-    for name, value in report.summary.items():
-        print(f"{name + ':':<{width}}{_readable(value)}")
+    terminal.print_named({name: _readable(value) for name, value in report.summary.items()})
     print(f"bundle: {store.uri(bundle)}")
     print(f"report: {store.uri(report, REPORT_FILE)}")
 

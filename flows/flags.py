@@ -22,8 +22,6 @@ from cxrmodel.settings import Section, explain
 from flows import terminal
 from flows.command_line import EXIT_BAD_SETTINGS, Parser, attempt, served
 
-WIDTH = 16  # of the names of what was done
-
 Settings = TypeVar("Settings", ScoreConfig, MonitorConfig, PromoteConfig, EvaluateConfig)
 
 
@@ -59,8 +57,7 @@ def run_command(
         except SettingsError as error:
             terminal.fail(str(error), EXIT_BAD_SETTINGS)
         done = attempt(lambda: served(flow, config.store, endings)(config))
-        for name, text in done.items():
-            print(f"{name + ':':<{WIDTH}}{text}")
+        terminal.print_named(done)
 
 
 def _settings_of(model: type[Section], before: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -24,8 +24,6 @@ from flows.sweep_file import HELP, read_command
 from tasks.engine.progress import show_library_logs
 from tasks.sweep import write_sweep_page
 
-WIDTH = 10  # of the names of what came out
-
 
 def _run_name() -> str:
     return str(flow_run.parameters["config"].name)
@@ -84,8 +82,7 @@ def main(arguments: list[str]) -> None:
             return
         run_sweep = served(sweep_settings, config.base.store, endings)
         done = attempt(lambda: run_sweep(config))
-        for name, text in done.items():
-            print(f"{name + ':':<{WIDTH}}{text}")
+        terminal.print_named(done)
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def _fields(path: Path, root: Node) -> dict[str, Node]:
     refuse_repeated(path, root)
     for key, _ in root.value:
         if key.value not in FIELDS:
-            text = f"a sweep has no field {key.value}{did_you_mean(key.value, FIELDS)}"
-            raise error_at(path, key, f"{text} Its fields are {', '.join(FIELDS)}.")
+            text = f"a sweep has the fields {', '.join(FIELDS)}, and no {key.value}"
+            raise error_at(path, key, f"{text}{did_you_mean(key.value, FIELDS)}")
     return {key.value: value for key, value in root.value}
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -96,6 +96,13 @@ def command(when_stopped: str) -> Iterator[Endings]:
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)  # nothing is left to stop
+
+
+def print_named(texts: Mapping[str, str]) -> None:
+    """Print a line per text, with its name before it."""
+    width = max(map(len, texts), default=0) + 2
+    for name, text in texts.items():
+        print(f"{name + ':':<{width}}{text}")
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:

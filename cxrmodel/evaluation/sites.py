@@ -207,7 +207,8 @@ class SiteFindings:
         left_out: Labels of either place that are not judged, and why.
         excluded: A row per image that is not used: `stage`, `image`, `reason`, `detail`.
         overlaps: How many images are of train or validation, by kind.
-        allowed: Kinds of these that were judged by all the same.
+        judged_overlaps: How many of these were judged by all the same, by kind.
+        num_left_out: Images that are not judged by, since they overlap.
         refusals: How many of the images judged by the model's input gate would refuse, by reason.
         num_home_images: How many of the images are test images at home.
         notes: What has to be known, a sentence each.
@@ -219,7 +220,8 @@ class SiteFindings:
     left_out: dict[str, str]
     excluded: pd.DataFrame
     overlaps: dict[str, int]
-    allowed: tuple[str, ...]
+    judged_overlaps: dict[str, int]
+    num_left_out: int
     refusals: dict[str, int]
     num_home_images: int
     notes: list[str]

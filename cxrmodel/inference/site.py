@@ -180,8 +180,9 @@ def evaluate_site(config: EvaluateConfig, plan: SitePlan) -> tuple[SiteFindings,
         ),
         left_out=unjudged | _missing(bundle, plan),
         excluded=_excluded(plan, table),
-        overlaps={str(kind): int(count) for kind, count in overlaps.sum().items()},
-        allowed=tuple(sorted(config.allow_overlap)),
+        overlaps=_counts(overlaps),
+        judged_overlaps=_counts(overlaps[is_judged]),
+        num_left_out=int(((table["status"] == OK) & unwanted).sum()),
         refusals=dict(Counter(reason for reason in table["gate"][is_judged] if reason)),
         num_home_images=_num_home_images(bundle, table[is_judged]),
         notes=_notes(plan, bundle, seen),
@@ -218,11 +219,15 @@ def _overlaps(seen: SeenImages, table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def _counts(overlaps: pd.DataFrame) -> dict[str, int]:
+    return {str(kind): int(count) for kind, count in overlaps.sum().items()}
+
+
 def _check_some(table: pd.DataFrame, overlaps: pd.DataFrame) -> None:
     if table["is_judged"].any():
         return
     statuses = Counter(map(str, table["status"]))
-    counts: dict[str, int] = statuses | {str(kind): n for kind, n in overlaps.sum().items()}
+    counts: dict[str, int] = statuses | _counts(overlaps)
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     raise DataError(
         f"None of the {len(table):,} images is left to judge by ({shown}). Give images that the "

@@ -41,9 +41,9 @@ FEW_ACTIVE = 0.1
 MAX_NAMES = 14
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
     """Write a number with a fixed count of decimals, or a dash where there is none."""
-    return NONE if value is None else f"{value:.{digits}f}"
+    return NONE if value is None else f"{value:{sign}z.{digits}f}"  # z: never -0.000
 
 
 def interval(bounds: Interval | list[float] | None, digits: int = 3, sign: str = "") -> str:
@@ -51,7 +51,7 @@ def interval(bounds: Interval | list[float] | None, digits: int = 3, sign: str =
     if bounds is None:
         return NONE
     low, high = bounds
-    return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+    return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -173,8 +173,9 @@ def _knows_metadata(results: Results) -> bool:
 
 def _difference(difference: Estimate) -> str:
     if difference.interval is None:
-        return f"{difference.value:+.3f}, without an interval: the test images are of one patient"
-    return f"{difference.value:+.3f}, {interval(difference.interval, sign='+')}"
+        shown = number(difference.value, sign="+")
+        return f"{shown}, without an interval: the test images are of one patient"
+    return f"{number(difference.value, sign='+')}, {interval(difference.interval, sign='+')}"
 
 
 def _join(parts: list[str]) -> str:

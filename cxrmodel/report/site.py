@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cxrmodel.data.ledger import count_reasons, losses
-from cxrmodel.evaluation.audit.subgroups import worse_off
+from cxrmodel.evaluation.audit.subgroups import EVERYONE, worse_off
 from cxrmodel.evaluation.calibration import MAX_BINS
 from cxrmodel.evaluation.metrics import METRICS
 from cxrmodel.evaluation.patient_bootstrap import (
@@ -28,7 +28,6 @@ from cxrmodel.report.figures.scores import draw_auroc, draw_subgroups
 from cxrmodel.report.metrics_json import plain
 from cxrmodel.report.page import make_environment
 from cxrmodel.report.prose import (
-    NONE,
     interval,
     names_of,
     number,
@@ -40,6 +39,7 @@ from cxrmodel.storage.layout import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FI
 
 FORMAT, FORMAT_VERSION = "cxrmodel-evaluation", 1
 SITE_AND_HOME = ("at the site", "at home, test images")
+ALL_IMAGES = "all images"
 NUM_EXAMPLES = 3
 SHOWN_SETTINGS = ("recalibrate", "allow_overlap", "leave_out_overlap", "seed")
 GAINS = {"f1": "Macro F1", "brier": "Macro Brier score", "ece": "Macro calibration error (ECE)"}
@@ -97,8 +97,8 @@ def _beside(found: SiteFindings, name: str) -> str:
     if compared.home is None:
         return text
     change = compared.macro[name]
-    shown = NONE if change.value is None else f"{change.value:+.3f}"
     bounds = f" ({interval(change.interval, sign='+')})" if change.interval else ""
+    shown = number(change.value, sign="+")
     return f"{text}, at home {number(compared.home.macro[name].value)}, change {shown}{bounds}"
 
 
@@ -118,7 +118,11 @@ def build_document(found: SiteFindings, packages: Mapping[str, str]) -> dict[str
         "bootstrap": {"unit": "patient", "num_resamples": NUM_RESAMPLES, "level": LEVEL},
         "num_shared_patients": compared.num_shared_patients,
         "num_home_images": found.num_home_images,
-        "overlap": {"found": found.overlaps, "allowed": list(found.allowed)},
+        "overlap": {
+            "found": found.overlaps,
+            "judged": found.judged_overlaps,
+            "num_left_out": found.num_left_out,
+        },
         "gate_would_refuse": found.refusals,
         "excluded_by_reason": count_reasons(found.excluded),
         "recalibration": plain(found.gain),
@@ -190,7 +194,7 @@ def _draw(found: SiteFindings, gallery: Gallery) -> None:
     if site.subgroups:
         gallery.add(
             "subgroups",
-            partial(draw_subgroups, site.subgroups),
+            partial(draw_subgroups, site.subgroups, everyone=ALL_IMAGES),
             section="subgroups",
             alt=f"AUROC, false-positive and false-negative rate of {len(site.subgroups)} groups of "
             "the site's images with 95 % intervals; the table below has the numbers.",
@@ -217,7 +221,9 @@ def _page(found: SiteFindings, figures: list[PageFigure]) -> str:
         shown_metrics={name: METRICS[name] for name in ("auroc", "average_precision")},
         called_metrics={name: METRICS[name] for name in ("sensitivity", "specificity")},
         excess_metrics={name: COMPARED[name] for name in ("excess", "excess_after")},
+        without_threshold=_without_threshold(compared.site),
         groups=groups,
+        names={EVERYONE: ALL_IMAGES},
         gains=GAINS,
         ledger=_ledger(found.excluded),
         left_out=reasons_of(found.left_out),
@@ -227,6 +233,11 @@ def _page(found: SiteFindings, figures: list[PageFigure]) -> str:
         settings={name: found.origin["settings"][name] for name in SHOWN_SETTINGS},
         figures=figures,
     )
+
+
+def _without_threshold(site: PlaceScores) -> str:
+    classes = site.evaluation.per_class.items()
+    return names_of([name for name, entry in classes if entry.metrics["threshold"].value is None])
 
 
 def _ledger(excluded: pd.DataFrame) -> list[dict[str, Any]]:
@@ -253,8 +264,8 @@ def verdict(found: SiteFindings) -> str:
     if change.interval is None:
         return f"{text}, and {theirs} at home; there are too few patients for an interval."
     return (
-        f"{text}, {DIRECTIONS[change.verdict]} ({theirs}): a change of {change.value:+.3f}, 95 % "
-        f"interval {interval(change.interval, sign='+')}."
+        f"{text}, {DIRECTIONS[change.verdict]} ({theirs}): a change of "
+        f"{number(change.value, sign='+')}, 95 % interval {interval(change.interval, sign='+')}."
     )
 
 
@@ -274,12 +285,12 @@ def _with_interval(estimate: Estimate, sign: str = "") -> str:
     if estimate.value is None:
         return "undefined"
     bounds = f" ({interval(estimate.interval, sign=sign)})" if estimate.interval else ""
-    return f"{estimate.value:{sign}.3f}{bounds}"
+    return f"{number(estimate.value, sign=sign)}{bounds}"
 
 
 def _worries(found: SiteFindings) -> list[str]:
     """Name what makes the figures say less than they seem to, the gravest first."""
-    site = found.comparison.site
+    site, home = found.comparison.site, found.comparison.home
     return [
         *_allowed_overlap(found),
         *found.notes,
@@ -287,18 +298,19 @@ def _worries(found: SiteFindings) -> list[str]:
         *_left_out(found),
         *_shortcuts(site),
         *_worse_off(site),
-        *_few_positives(site),
+        *_few_positives(site, "patients of the site"),
+        *([] if home is None else _few_positives(home, "test patients at home")),
         *_refusals(found),
-        *losses(found.excluded, len(found.excluded) + site.num_images),
+        *losses(found.excluded, site.num_images + found.num_left_out),
     ]
 
 
 def _allowed_overlap(found: SiteFindings) -> list[str]:
     return [
-        f"{plural(found.overlaps[kind], 'image')} of the site {_has(found.overlaps[kind])} "
-        f"{OVERLAPS[kind]}, which was allowed. If that is no accident, the figures are too good."
-        for kind in found.allowed
-        if found.overlaps[kind]
+        f"{plural(count, 'image')} of those judged {_has(count)} {OVERLAPS[kind]}, which was "
+        "allowed. If that is no accident, the figures are too good."
+        for kind, count in found.judged_overlaps.items()
+        if count
     ]
 
 
@@ -338,13 +350,13 @@ def _worse_off(site: PlaceScores) -> list[str]:
     return [f"Any finding is detected less well in some groups of the site: {'; '.join(groups)}."]
 
 
-def _few_positives(site: PlaceScores) -> list[str]:
-    few = [name for name, entry in site.evaluation.per_class.items() if entry.warning is not None]
+def _few_positives(place: PlaceScores, who: str) -> list[str]:
+    few = [name for name, entry in place.evaluation.per_class.items() if entry.warning is not None]
     if not few:
         return []
     return [
-        f"Fewer than {FEW_PATIENTS} patients of the site have a positive image for "
-        f"{names_of(few)}: scores and intervals of these are themselves uncertain."
+        f"Fewer than {FEW_PATIENTS} {who} have a positive image for {names_of(few)}: scores and "
+        "intervals of these there are themselves uncertain."
     ]
 
 

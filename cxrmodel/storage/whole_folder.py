@@ -36,7 +36,9 @@ def publish_folder(folder: Path, place: str, last: str) -> None:
     _refuse_others(names, there, place)
     files, path = fsspec.core.url_to_fs(place)
     if isinstance(files, LocalFileSystem):
-        _exchange(folder, names, Path(path))
+        if there and last not in there:  # on a disk a result is always whole
+            raise _not_ours(place, there)
+        _exchange(folder, names, Path(path).resolve())  # what a link leads to, not the link
         return
     target.remove(last)
     for name in sorted(names, key=lambda name: (name == last, name)):
@@ -49,11 +51,15 @@ def _refuse_others(names: Iterable[str], there: Iterable[str], place: str) -> No
     own = {name.partition("/")[0] for name in names}
     others = [name for name in there if name.partition("/")[0] not in own]
     if others:
-        shown = ", ".join(others[:NUM_SHOWN])
-        raise FileExistsError(
-            f"{place} holds files that are no part of an earlier result, such as {shown}, and they "
-            "would be lost. Give another folder."
-        )
+        raise _not_ours(place, others)
+
+
+def _not_ours(place: str, others: Iterable[str]) -> FileExistsError:
+    shown = ", ".join(list(others)[:NUM_SHOWN])
+    return FileExistsError(
+        f"{place} holds files that are no part of an earlier result, such as {shown}, and they "
+        "would be lost. Give another folder."
+    )
 
 
 def _exchange(folder: Path, names: Iterable[str], target: Path) -> None:

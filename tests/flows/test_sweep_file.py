@@ -72,7 +72,7 @@ def test_a_base_may_be_written_in_place_or_left_out(write):
         ("seeds: 2", ", line 1: there are no settings to compare. "),
         ("settings: {}", ", line 1: settings has each setting's changes by its name, and here is"),
         ("settings: [a]", ", line 1: settings has each setting's changes by its name, and here is"),
-        ("settings: {a: {}}\nseed: 2", ", line 2: a sweep has no field seed; did you mean seeds?"),
+        ("settings: {a: {}}\nseed: 2", ", and no seed; did you mean seeds?"),
         ("settings:\n  a: {}\n  a: {}", ", line 3: a is there twice, on line 2 too. "),
         ("settings:\n  0.5: {}", ", line 2: 0.5 is not a name of a setting."),
         (
@@ -99,12 +99,15 @@ def test_a_base_may_be_written_in_place_or_left_out(write):
         ("seeds: 0\nsettings: {a: {}}", "seeds: It has no seed. "),
         ("seeds: [1, 1]\nsettings: {a: {}}", "seeds: A seed is there twice in [1, 1]. "),
         ("seeds: [-1]\nsettings: {a: {}}", "seeds: A seed is from 0 to 4294967295."),
-        ("seeds: 2026\nsettings: {a: {}}", "seeds: It is the number of seeds, up to 100; a list"),
-        ("seeds: yes\nsettings: {a: {}}", "seeds: Input should be a number"),
+        ("seeds: 2026\nsettings: {a: {}}", "seeds: A sweep has up to 100 seeds."),
+        ("seeds: yes\nsettings: {a: {}}", "seeds: Give a number N for the seeds 0 to N - 1"),
         ("base: none.yaml\nsettings: {a: {}}", "mine.yaml: base: there is no file "),
         ("base: {vae: {lr: x}}\nsettings: {a: {}}", ", line 1: vae.lr: Input should be a valid"),
         ("base: [a]\nsettings: {a: {}}", ", line 1: settings are sections, and here is a list"),
-        (f"settings: {{{'a' * 61}: {{}}}}", "A setting needs a name of 1 to 60 letters"),
+        (f"settings: {{{'a' * 61}: {{}}}}", "A setting needs a name of 1 to 60 characters"),
+        ('settings: {"a\\nb": {}}', "A setting needs a name of 1 to 60 characters"),
+        ("settings: {' a': {}}", "A setting needs a name of 1 to 60 characters"),
+        ("seeds: '3'\nsettings: {a: {}}", "seeds: Give a number N for the seeds 0 to N - 1"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(write, text, message):
@@ -113,6 +116,13 @@ def test_what_cannot_be_used_is_told_in_a_line(write, text, message):
     assert message in str(caught.value)
     assert "mine.yaml" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["my sweep.yaml", "...yaml", f"{'a' * 61}.yaml"])
+def test_a_file_whose_name_cannot_be_a_folder_below_the_store(tmp_path, name):
+    (tmp_path / name).write_text("settings: {a: {}}")
+    with pytest.raises(SettingsError, match="The sweep's folder is named after its file"):
+        read_command([str(tmp_path / name)])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -86,6 +87,28 @@ def test_a_server_that_refuses_is_told_and_the_run_there_has_failed(tracker, con
     tracker.refused = []
     assert log_training(config, training) == "1"
     assert list(tracker.status.values()) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.parametrize("stored", ["sftp://127.0.0.1:9/runs", 3])
+def test_a_server_whose_answers_cannot_be_used_is_told(
+    tracker, config, training, stored, monkeypatch
+):
+    """Its artifacts are where no package of this installation can write, or it is no MLflow."""
+    answer = tracker._run
+    monkeypatch.setattr(
+        tracker, "_run", lambda run_id: {"info": {**answer(run_id)["info"], "artifact_uri": stored}}
+    )
+    with pytest.raises(TrackingError, match="cannot be logged to"):
+        log_training(config, training)
+
+
+def test_more_numbers_than_one_request_may_have_are_logged(tracker, config, training, tmp_path):
+    metrics = json.loads((training.report / "metrics.json").read_text())
+    entry = next(iter(metrics["classifier"]["per_class"].values()))
+    metrics["classifier"]["per_class"] = {f"finding {number}": entry for number in range(1100)}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    log_training(config, replace(training, report=tmp_path))
+    assert {f"auroc/finding {number}" for number in range(1100)} <= set(tracker.metrics)
 
 
 def test_an_alias_needs_a_tracked_bundle(tracker, config):

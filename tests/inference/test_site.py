@@ -160,9 +160,12 @@ def test_an_overlap_of_one_image_is_refused(evaluate, site, run, kind, part):
     found, table = evaluate(site, leave_out_overlap=True)
     assert found.comparison.site.num_images == NUM_IMAGES - count
     assert set(table.loc[~table["is_judged"], "overlap"]) == {kind}
+    assert found.overlaps[kind] == count
+    assert not any(found.judged_overlaps.values())
+    assert found.num_left_out == count
     allowed, _ = evaluate(site, allow_overlap=(kind,))
     assert allowed.comparison.site.num_images == NUM_IMAGES
-    assert allowed.overlaps[kind] == count
+    assert allowed.judged_overlaps[kind] == count
 
 
 def test_test_images_of_home_are_paired_and_not_refused(evaluate, run, tmp_path):

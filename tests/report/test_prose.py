@@ -202,3 +202,8 @@ def test_numbers_as_they_are_written():
     assert percent(0.5) == "50.0 %"
     assert [plural(1, "image"), plural(1200, "image")] == ["1 image", "1,200 images"]
     assert [duration(s) for s in (1.25, 61, 3725)] == ["1.2 s", "1 min 01 s", "1 h 02 min"]
+
+
+def test_a_number_that_rounds_to_nothing_has_no_minus():
+    assert number(-0.0001) == "0.000"
+    assert interval((-0.0001, 0.2), sign="+") == "+0.000 to +0.200"

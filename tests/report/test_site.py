@@ -24,11 +24,12 @@ def findings(with_home=True, **changes):
         "gain": gain if with_home else None,
         "left_out": {"Hernia": "the site has no such label"},
         "excluded": pd.DataFrame(
-            [("score", "<b>.png", "damaged_image", "cut")],
+            [("score", "<b>.png", "damaged_image", "cut")] * 100,
             columns=["stage", "image", "reason", "detail"],
         ),
         "overlaps": {"pixels": 0, "near": 1, "patients": 2},
-        "allowed": ("patients",),
+        "judged_overlaps": {"pixels": 0, "near": 0, "patients": 1},
+        "num_left_out": 49,
         "refusals": {"inverted": 3},
         "num_home_images": 0,
         "notes": ["A note."],
@@ -53,7 +54,9 @@ def test_the_page_asks_for_nothing_and_the_numbers_are_the_comparisons(tmp_path,
     page = (tmp_path / "report.html").read_text()
     assert "://" not in page
     assert "&lt;b&gt;.png" in page
-    for part in ("2 images of the site have the patient id", "would refuse 3 images", "A note."):
+    num_entries = found.comparison.site.num_images + 49 + 100
+    for part in ("1 image of those judged has the patient id", "would refuse 3 images", "A note.",
+                 f"100 of {num_entries:,} entries", "49 images are left out"):  # fmt: skip
         assert part in page
     assert ("lower than at home" in page) == with_home
     assert ("What local labels would gain" in page) == with_home

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+MAX_METRICS = 1000  # in one request, as MLflow has it
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 
@@ -72,6 +73,8 @@ class Tracker:
         return 200, {"run_info": self._run(body["run_id"])["info"]}
 
     def _runs_log_batch(self, body):
+        if len(body.get("metrics", [])) > MAX_METRICS:
+            return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "too many metrics"}
         self.metrics |= {one["key"]: one["value"] for one in body.get("metrics", [])}
         self.params |= {one["key"]: one["value"] for one in body.get("params", [])}
         return 200, {}

@@ -65,3 +65,22 @@ def test_a_failed_exchange_leaves_the_earlier_result(folder, tmp_path, monkeypat
         publish_folder(folder, str(place), "metrics.json")
     assert content(str(place))["metrics.json"] == b"new"
     assert {path.name for path in tmp_path.iterdir()} == {"made", "out"}
+
+
+def test_figures_that_no_result_left_are_not_lost(folder, tmp_path):
+    mine = tmp_path / "paper" / "figures" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"years of work")
+    with pytest.raises(FileExistsError, match=r"figures/mine\.png, and they would be lost"):
+        publish_folder(folder, str(tmp_path / "paper"), "metrics.json")
+    assert mine.read_bytes() == b"years of work"
+
+
+def test_a_link_stays_a_link(folder, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk")
+    publish_folder(folder, str(link), "metrics.json")
+    assert link.is_symlink()
+    assert content(str(tmp_path / "disk")) == {"figures/a.png": b"a", "metrics.json": b"new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "out", "disk"}

@@ -21,6 +21,7 @@ UNFORESEEN_OF_MODULES = {
     "botocore.exceptions": "BotoCoreError",
     "ftplib": "Error",
     "gcsfs.retry": "HttpError",
+    "google.api_core.exceptions": "GoogleAPIError",
     "google.auth.exceptions": "GoogleAuthError",
     "paramiko.ssh_exception": "SSHException",
     "smbprotocol.exceptions": "SMBException",

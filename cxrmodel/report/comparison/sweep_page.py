@@ -23,9 +23,9 @@ TITLES = {f"macro_{name}": title_of(f"macro_{name}") for name in HEADLINE_METRIC
 }
 DIGITS = {L1: 4}
 VERDICTS = {
-    "higher": "more than chance explains",
-    "lower": "more than chance explains",
-    "unclear": "which may be chance",
+    "higher": "more than the choice of validation patients explains",
+    "lower": "more than the choice of validation patients explains",
+    "unclear": "which the choice of validation patients may explain",
 }
 
 

@@ -247,15 +247,20 @@ def draw_rivals(rivals: list[Rival], theme: Theme) -> Figure:
     return figure
 
 
-def draw_subgroups(subgroups: dict[str, Subgroup], theme: Theme) -> Figure:
+def draw_subgroups(
+    subgroups: dict[str, Subgroup], theme: Theme, *, everyone: str = EVERYONE
+) -> Figure:
     """Draw AUROC, false-positive and false-negative rate, a row per group.
 
     Args:
-        subgroups: By name, all test images first.
+        subgroups: By name, all images first.
         theme: Colours.
+        everyone: What all images are called.
     """
     figure, panels = GROUPS.panels(len(subgroups), len(GROUP_PANELS))
-    labels = [f"{name}  ({group.num_images:,})" for name, group in subgroups.items()]
+    names = [everyone if name == EVERYONE else name for name in subgroups]
+    sizes = [group.num_images for group in subgroups.values()]
+    labels = [f"{name}  ({size:,})" for name, size in zip(names, sizes, strict=True)]
     for axes, (score, title, unit) in zip(panels, GROUP_PANELS, strict=True):
         _draw_groups(axes, [getattr(group, score) for group in subgroups.values()], theme)
         label_rows(axes, labels, SMALL_PT, are_labelled=axes is panels[0])

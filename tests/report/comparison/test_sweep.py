@@ -137,7 +137,13 @@ def test_the_lead_over_the_second_best_tells_whether_the_choice_is_chance(runs):
     close = compare_settings(others, [], "macro_auroc")
     assert close.lead.verdict == "unclear"
     page = sweep_files("mine", close, NO_CONFIGS)["sweep.html"].decode()
-    assert "which may be chance" in page
+    assert "which the choice of validation patients may explain" in page
+    assert "With one seed nothing tells" not in page
+    one = compare_settings([run for run in runs if run.seed == 0], [], "macro_auroc")
+    page = sweep_files("mine", one, NO_CONFIGS)["sweep.html"].decode()
+    assert "more than the choice of validation patients explains" in page
+    assert "With one seed nothing tells what another seed would change." in page
+    assert "number of seeds that agree" not in page
 
 
 def test_a_setting_without_all_its_seeds_takes_no_part_and_is_named(runs):
