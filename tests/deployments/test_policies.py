@@ -9,13 +9,19 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from cxrmodel.config import DRIFT_FOLDER, EVALUATIONS_FOLDER, SWEEPS_FOLDER
 from cxrmodel.storage.aliases import Aliases
 from cxrmodel.storage.store import Store
+from cxrmodel.storage.whole_folder import publish_folder
 
 POLICIES = Path(__file__).parents[2] / "deployments" / "iam"
 RECORD = "cxr-store/cxr/_results/vae-1"
 ALIAS = "cxr-store/cxr/_aliases/candidate.json"
 REPORT = "cxr-store/cxr/report/1/report.html"
+PAGES = [
+    f"cxr-store/cxr/{folder}/1/page.html"
+    for folder in (DRIFT_FOLDER, EVALUATIONS_FOLDER, SWEEPS_FOLDER)
+]
 ROLES = ("worker", "reader", "collector")
 
 
@@ -32,7 +38,7 @@ def roles():
     for bucket in ("cxr-data", "cxr-store"):
         s3.create_bucket(Bucket=bucket)
     s3.put_object(Bucket="cxr-data", Key="nih/Data_Entry_2017.csv", Body=b"x")
-    for path in (RECORD, REPORT, ALIAS):
+    for path in (RECORD, REPORT, ALIAS, *PAGES):
         s3.put_object(Bucket="cxr-store", Key=path.removeprefix("cxr-store/"), Body=b"x")
     environments = {}
     for role in ROLES:
@@ -76,7 +82,7 @@ def acting(roles, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_a_worker_reads_and_publishes_and_deletes_checkpoints_and_scores_alone(acting, tmp_path):
+def test_a_worker_reads_and_publishes_and_deletes_what_it_replaces_alone(acting, tmp_path):
     files = acting("worker")
     assert files.cat_file("cxr-data/nih/Data_Entry_2017.csv") == b"x"
     store = Store("s3://cxr-store/cxr", tmp_path)
@@ -89,6 +95,11 @@ def test_a_worker_reads_and_publishes_and_deletes_checkpoints_and_scores_alone(a
     files.rm_file("cxr-store/cxr/_checkpoints/vae-1/step-1")
     files.pipe_file("cxr-store/cxr/_scores/1/part.parquet", b"x")
     files.rm_file("cxr-store/cxr/_scores/1/part.parquet")
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "metrics.json").write_text("{}")
+    for _ in range(2):  # the second is instead of the first
+        publish_folder(page, "s3://cxr-store/cxr/_evaluations/1/2", "metrics.json")
     Aliases(store.root).give("champion", "bundle/1", "1", who="", why="", instead_of=None)
     with pytest.raises(PermissionError):
         files.rm_file("cxr-store/cxr/_aliases/champion.json")
@@ -101,7 +112,8 @@ def test_a_worker_reads_and_publishes_and_deletes_checkpoints_and_scores_alone(a
 
 def test_a_reader_reads_reports_and_neither_records_nor_data(acting):
     files = acting("reader")
-    assert files.cat_file(REPORT) == b"x"
+    for path in (REPORT, *PAGES):
+        assert files.cat_file(path) == b"x"
     for path in (RECORD, "cxr-data/nih/Data_Entry_2017.csv"):
         with pytest.raises(PermissionError):
             files.cat_file(path)

@@ -149,8 +149,9 @@ def the_first_model_is_trained_and_promoted(week: Week) -> None:
 
 def train(week: Week, *flags: str) -> None:
     """Train as every week, as a user starts it, and note bundle and report."""
-    command = [sys.executable, "-m", "prefect", "deployment", "run", WEEKLY, "--watch", *flags]
+    command = [sys.executable, "-m", "prefect", "deployment", "run", WEEKLY, *flags]
     env = {**os.environ, **week.site.env}
+    command += ["--watch", "--watch-interval=1"]
     subprocess.run(command, cwd=week.site.folder, env=env, check=True)
     run = week.runs(WEEKLY)[-1]
     assert run.state_name == "Completed", week.api.log(run.id)
