@@ -20,7 +20,7 @@ from tasks.score import score_one_shard
 from tasks.source import find_source
 
 
-@flow(name="cxrmodel-evaluate", persist_result=False)
+@flow(name="cxrmodel-evaluate", flow_run_name="evaluate-{config.bundle}", persist_result=False)
 def evaluate_bundle(config: EvaluateConfig) -> dict[str, str]:
     """Judge a bundle on labelled images of another site, beside its own test images.
 

@@ -15,7 +15,7 @@ from tasks.engine.progress import show_library_logs
 from tasks.monitor import tell_of_drift, watch_newest
 
 
-@flow(name="cxrmodel-monitor", persist_result=False)
+@flow(name="cxrmodel-monitor", flow_run_name="monitor-{config.bundle}", persist_result=False)
 def monitor_scores(config: MonitorConfig) -> dict[str, str]:
     """Tell whether the images that were scored last differ from those a model was validated on.
 

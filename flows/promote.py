@@ -33,7 +33,7 @@ class Approval(RunInput):
     why: str = ""
 
 
-@flow(name="cxrmodel-promote", persist_result=False)
+@flow(name="cxrmodel-promote", flow_run_name="promote-{config.alias}", persist_result=False)
 def promote_bundle(config: PromoteConfig, must_judge: bool = True) -> dict[str, str]:
     """Give an alias to a bundle that is better on held-out images, or give it back.
 

@@ -18,7 +18,7 @@ from tasks.engine.progress import show_library_logs
 from tasks.score import find_new_images, remove_outdated_rows, score_one_shard, show_scored
 
 
-@flow(name="cxrmodel-score", persist_result=False)
+@flow(name="cxrmodel-score", flow_run_name="score-{config.bundle}", persist_result=False)
 def score_images(config: ScoreConfig) -> dict[str, str]:
     """Score the images of a folder or bucket that are new, or have changed, since the last time.
 
