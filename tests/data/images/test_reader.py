@@ -1,7 +1,6 @@
 import os
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +49,7 @@ def test_many_are_decoded_in_the_given_order(reader):
 
 
 def test_an_empty_file_is_damaged(reader, tmp_path):
-    reader._files[0] = replace(reader._files[0], bytes=0)
+    reader._files[0] = reader._files[0]._replace(bytes=0)
     assert (reader.decode(0).status, reader.decode(0).detail) == (
         "damaged_image",
         "the file is empty",
