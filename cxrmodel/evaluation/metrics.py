@@ -121,6 +121,18 @@ class Ratio:
             scores[:, np.isnan(limits)] = np.nan
         return scores
 
+    def estimate(
+        self, test: Predictions, limits: Floats, bootstrap: PatientBootstrap
+    ) -> list[Estimate]:
+        """Score each class of C, with its interval; arguments as of `resample`."""
+        resamples = self.resample(test, limits, bootstrap)
+        found = []
+        for column, limit in enumerate(limits):
+            labels, probabilities, known = test.of_class(column)
+            point = self.score(labels, probabilities, threshold_of(limit))
+            found.append(bootstrap.estimate(point, resamples[:, column], known))
+        return found
+
     def _needed(self, labels: Labels | Floats) -> NDArray[np.bool_]:
         if self.needs == "image":
             return np.ones(labels.shape, dtype=bool)
@@ -130,6 +142,11 @@ class Ratio:
 def limit_of(threshold: Estimate) -> float:
     """Return a threshold as a number, NaN where it is undefined."""
     return np.nan if threshold.value is None else threshold.value
+
+
+def threshold_of(limit: float) -> Estimate:
+    """Return a number as a threshold, undefined where it is NaN."""
+    return Estimate.undefined("none is given") if np.isnan(limit) else Estimate(float(limit))
 
 
 def _f1(labels: Labels | Floats, probabilities: Floats, limits: Floats | float) -> Terms:

@@ -159,6 +159,11 @@ class PatientBootstrap:
         """
         return self.estimate(macro(classes), mean_over_classes(resamples))
 
+    def macro_of(self, classes: Sequence[Estimate]) -> Estimate:
+        """Average estimates of this bootstrap over the classes that define the score."""
+        defined = [one.resamples for one in classes if one.value is not None]
+        return self.macro(classes, np.stack(defined, axis=1) if defined else np.zeros((0, 0)))
+
     def difference(self, one: Estimate, two: Estimate, reason: str = ONE_UNDEFINED) -> Estimate:
         """Estimate how much higher one score of this bootstrap is than another, in pairs."""
         point = difference(one, two, reason)

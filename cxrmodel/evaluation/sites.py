@@ -323,10 +323,10 @@ def score_place(place: Place, frozen: Frozen, bootstrap: PatientBootstrap) -> Pl
         len(np.unique(found.patients)),
         evaluation,
         judge_calibration(frozen.calibrators, found, bootstrap),
-        evaluation.macro | {name: macro for name, (macro, _) in further.items()},
+        evaluation.macro | {name: bootstrap.macro_of(scores) for name, scores in further.items()},
         {
             label: {name: entry.metrics[name] for name in METRICS}
-            | {name: by_class[column] for name, (_, by_class) in further.items()}
+            | {name: scores[column] for name, scores in further.items()}
             for column, (label, entry) in enumerate(evaluation.per_class.items())
         },
         threshold,
@@ -341,26 +341,14 @@ def score_place(place: Place, frozen: Frozen, bootstrap: PatientBootstrap) -> Pl
 
 def _further(
     found: Predictions, frozen: Frozen, bootstrap: PatientBootstrap
-) -> dict[str, tuple[Estimate, list[Estimate]]]:
-    """Return the mean over labels of each score of `OF_PROBABILITIES`, and that of each label."""
+) -> dict[str, list[Estimate]]:
+    """Return each score of `OF_PROBABILITIES` of each label."""
     scaled = calibrate(frozen.calibrators, found)
     no_limits = np.full(len(found.pathologies), np.nan)
     return {
-        name: _ratio_scores(ratio, scaled if is_scaled else found, no_limits, bootstrap)
+        name: ratio.estimate(scaled if is_scaled else found, no_limits, bootstrap)
         for name, (ratio, is_scaled) in OF_PROBABILITIES.items()
     }
-
-
-def _ratio_scores(
-    ratio: Ratio, found: Predictions, limits: Floats, bootstrap: PatientBootstrap
-) -> tuple[Estimate, list[Estimate]]:
-    resamples = ratio.resample(found, limits, bootstrap)
-    by_class = []
-    for column, limit in enumerate(limits):
-        labels, probabilities, known = found.of_class(column)
-        point = ratio.score(labels, probabilities, Estimate(float(limit)))
-        by_class.append(bootstrap.estimate(point, resamples[:, column], known))
-    return bootstrap.macro(by_class, resamples), by_class
 
 
 def any_known(strata: Strata) -> bool:

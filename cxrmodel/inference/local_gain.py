@@ -19,7 +19,6 @@ from cxrmodel.evaluation.patient_bootstrap import (
     Floats,
     PatientBootstrap,
     Rows,
-    macro,
     percentile_interval,
 )
 from cxrmodel.evaluation.predictions import Predictions
@@ -115,37 +114,22 @@ def _try(site: Predictions, drawn: Rows, thresholds: dict[str, Estimate], *, see
 def _gain(before: list[Estimate], after: list[Estimate], bootstrap: PatientBootstrap) -> Estimate:
     """Return the mean gain of the labels whose score is defined before and after."""
     changes = [bootstrap.difference(new, old) for new, old in zip(after, before, strict=True)]
-    defined = [change.resamples for change in changes if change.value is not None]
-    if not defined:
-        return macro(changes)
-    return bootstrap.macro(changes, np.stack(defined, axis=1))
+    return bootstrap.macro_of(changes)
 
 
 def _scores(
     rest: Predictions, limits: Floats, bootstrap: PatientBootstrap
 ) -> dict[str, list[Estimate]]:
     """Return F1, Brier score and calibration error of each label."""
-    parts = [rest.of_class(column) for column in range(len(limits))]
     errors = resample_errors(rest, bootstrap)
-    found = {
+    curves = [measure_reliability(*rest.of_class(column)[:2]) for column in range(len(limits))]
+    return {
         "ece": [
-            bootstrap.estimate(measure_reliability(*part[:2]).error, errors[:, column])
-            for column, part in enumerate(parts)
-        ]
+            bootstrap.estimate(curve.error, errors[:, column])
+            for column, curve in enumerate(curves)
+        ],
+        **{name: RATIOS[name].estimate(rest, limits, bootstrap) for name in ("f1", "brier")},
     }
-    for name in ("f1", "brier"):
-        resamples = RATIOS[name].resample(rest, limits, bootstrap)
-        found[name] = [
-            bootstrap.estimate(
-                RATIOS[name].score(*part[:2], _threshold(limit)), resamples[:, column]
-            )
-            for column, (part, limit) in enumerate(zip(parts, limits, strict=True))
-        ]
-    return found
-
-
-def _threshold(limit: float) -> Estimate:
-    return Estimate.undefined("no threshold") if np.isnan(limit) else Estimate(float(limit))
 
 
 def _together(gains: list[Estimate]) -> Estimate:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from cxrmodel.config import EVALUATIONS_FOLDER
 from cxrmodel.data.datasets.shared_names import shared_names
-from cxrmodel.data.files.listing import ListedFile
 from cxrmodel.data.files.root import is_joint
+from cxrmodel.data.images.reader import read_listing
 from cxrmodel.data.label_columns import LABEL_DTYPE, label_names, label_values
 from cxrmodel.errors import DataError
 from cxrmodel.evaluation.calibration import Calibrator
@@ -42,7 +42,7 @@ from cxrmodel.inference.scoring import ScoringPlan, plan_listed, read_scores
 from cxrmodel.inference.seen import HASHES_UNKNOWN, SeenImages, refuse_overlap
 from cxrmodel.inference.use_config import EvaluateConfig
 from cxrmodel.places import absolute
-from cxrmodel.storage.layout import EXCLUDED_FILE, INDEX_FILE, LISTING_FILE, NOTES_FILE
+from cxrmodel.storage.layout import EXCLUDED_FILE, INDEX_FILE, NOTES_FILE
 
 SCORES_OF_SITES = "_scores"  # below the folder of evaluations
 COVARIATES = ["view", "sex", "age", "follow_up"]
@@ -100,7 +100,8 @@ def plan_site(
         refuse_overlap(rows["image"], overlaps, config.allow_overlap)
     place = root if is_joint(root) else absolute(root, Path.cwd())
     out = f"{config.store.root}/{EVALUATIONS_FOLDER}/{SCORES_OF_SITES}"
-    listed = sorted(_listed(index), key=lambda file: file.uri)
+    _, files = read_listing(index)
+    listed = sorted(files, key=lambda file: file.uri)
     scoring = plan_listed(bundle, found.digest, place, out, listed, describes=True)
     return SitePlan(scoring, index, fingerprint, labels)
 
@@ -109,12 +110,6 @@ def place_of_result(config: EvaluateConfig, plan: SitePlan) -> str:
     """Return the folder or URL of the page and the numbers."""
     names = f"{plan.scoring.digest[:SHOWN_CHARS]}/{plan.fingerprint[:SHOWN_CHARS]}"
     return config.out or f"{config.store.root}/{EVALUATIONS_FOLDER}/{names}"
-
-
-def _listed(index: Path) -> list[ListedFile]:
-    listing = pd.read_parquet(index / LISTING_FILE)
-    columns = (listing[name].tolist() for name in ("uri", "bytes", "version"))
-    return [ListedFile(*each) for each in zip(*columns, strict=True)]
 
 
 def _common_labels(bundle: Bundle, of_site: tuple[str, ...], root: str) -> dict[str, list[str]]:
@@ -194,7 +189,9 @@ def evaluate_site(config: EvaluateConfig, plan: SitePlan) -> tuple[SiteFindings,
 def _table(plan: SitePlan, bundle: Bundle) -> pd.DataFrame:
     """Return a row per image of the index: what is known of it, its labels and its scores."""
     index = pd.read_parquet(plan.index / INDEX_FILE)
-    scores = read_scores(plan.scoring, _listed(plan.index)).drop(columns=["image", "bundle"])
+    scores = read_scores(plan.scoring, read_listing(plan.index)[1]).drop(
+        columns=["image", "bundle"]
+    )
     about = index[["image", "patient_id", *COVARIATES]].reset_index(drop=True)
     truth = {
         f"y_{label}": index[columns].max(axis=1).astype(LABEL_DTYPE)

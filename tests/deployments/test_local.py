@@ -28,10 +28,14 @@ def test_it_starts_everything_says_where_to_look_and_stops_on_ctrl_c(tmp_path):
     # As `make ui` in a terminal, where Ctrl-C reaches make too; this Python has the packages.
     make = ["make", "ui", f"BIN={Path(sys.executable).parent}", "READY="]
     log = tmp_path / "log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            make, cwd=PROJECT, env=env, stdout=stream, stderr=stream, start_new_session=True
-        )
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in the background of a script
+    try:
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                make, cwd=PROJECT, env=env, stdout=stream, stderr=stream, start_new_session=True
+            )
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     try:
         wait_until(
             lambda: "started!" in log.read_text() or process.poll() is not None, "the worker starts"

@@ -200,8 +200,8 @@ def test_a_new_bundle_scores_beside_the_old_one(bundle, run, images, tmp_path):
 
 
 def score_and_die(bundle, root, out, kill_at):
-    """Score in a process of its own that dies at one of its file operations below the output."""
-    torch.set_num_threads(1)  # those of the parent are not in a fork
+    """Score in a fork that dies at one of its file operations below the output (0: at none)."""
+    torch.set_num_threads(1)  # those of the parent are not in a fork; others give other last bits
     count = 0
 
     def watch(event, arguments):
@@ -217,16 +217,16 @@ def score_and_die(bundle, root, out, kill_at):
 
 @pytest.mark.parametrize("kill_every", [3])
 def test_killed_again_and_again_it_ends_with_the_same_bytes(bundle, images, tmp_path, kill_every):
-    score(bundle, images, tmp_path / "whole")
-    kills = 0
-    while True:
-        arguments = (bundle, images, tmp_path / "killed", kill_every + 14 * kills)
-        process = FORKS.Process(target=score_and_die, args=arguments)
+    def exitcode(out, kill_at):
+        process = FORKS.Process(target=score_and_die, args=(bundle, images, out, kill_at))
         process.start()
         process.join(120)
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
+        return process.exitcode
+
+    assert exitcode(tmp_path / "whole", 0) == 0
+    kills = 0
+    while exit_code := exitcode(tmp_path / "killed", kill_every + 14 * kills):
+        assert exit_code == -signal.SIGKILL
         kills += 1
     assert kills >= 2
     assert parts(tmp_path / "killed") == parts(tmp_path / "whole")

@@ -102,11 +102,8 @@ class ImageReader:
     def __init__(
         self, config: ImagesConfig, root: str, index: Path, num_workers: int | None = None
     ) -> None:
-        listing = pd.read_parquet(index / LISTING_FILE)
         self.config = config
-        self.names: list[str] = listing["image"].tolist()
-        columns = (listing[name].tolist() for name in ("uri", "bytes", "version"))
-        self._files = [ListedFile(*each) for each in zip(*columns, strict=True)]
+        self.names, self._files = read_listing(index)
         self._root = Root(root)
         self.num_workers = num_workers or best_num_workers(self._root)
 
@@ -140,6 +137,14 @@ class ImageReader:
         return map_ahead(
             self.decode, rows, num_workers=self.num_workers, limit=limit, name="decode"
         )
+
+
+def read_listing(index: Path) -> tuple[list[str], list[ListedFile]]:
+    """Return name and file of each image of an index stage's folder, in its order."""
+    listing = pd.read_parquet(index / LISTING_FILE)
+    columns = (listing[name].tolist() for name in ("uri", "bytes", "version"))
+    files = [ListedFile(*each) for each in zip(*columns, strict=True)]
+    return listing["image"].tolist(), files
 
 
 def best_num_workers(root: Root) -> int:

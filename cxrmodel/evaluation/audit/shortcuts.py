@@ -78,10 +78,10 @@ def measure_shortcut(
     ]
     scores = np.array([rates.get(str(name), 0.0) for name in strata], dtype=np.float64)
     return Shortcut(
-        _macro(pooled, bootstrap),
-        _macro(within, bootstrap),
-        _macro(change, bootstrap),
-        {name: _macro(classes, bootstrap) for name, classes in parts.items()},
+        bootstrap.macro_of(pooled),
+        bootstrap.macro_of(within),
+        bootstrap.macro_of(change),
+        {name: bootstrap.macro_of(classes) for name, classes in parts.items()},
         estimate_auroc(bootstrap, abnormal, scores, known),
     )
 
@@ -115,8 +115,3 @@ def _within(
     weights = np.where(np.isnan(resamples), 0.0, pairs[:, None])
     weighted = divide((np.nan_to_num(resamples) * weights).sum(axis=0), weights.sum(axis=0))
     return bootstrap.estimate(Estimate(float(np.average(values, weights=pairs))), weighted)
-
-
-def _macro(classes: list[Estimate], bootstrap: PatientBootstrap) -> Estimate:
-    defined = [one.resamples for one in classes if one.value is not None]
-    return bootstrap.macro(classes, np.stack(defined, axis=1) if defined else np.zeros((0, 0)))
