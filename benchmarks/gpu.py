@@ -92,7 +92,8 @@ def main() -> None:
     if plan is not ON_GPU:
         print("PyTorch sees no GPU here: the page is left as it is.")
         return
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) | {"gpu": measured}
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    results.setdefault("gpus", {})[measured["machine"]["device"]] = measured
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
 

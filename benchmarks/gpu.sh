@@ -45,7 +45,7 @@ step() { echo "== $1 ($SECONDS s)"; }
 
 if has tests; then
   step "tests marked gpu"
-  "$python" -m pytest -q -m gpu --device auto tests/training tests/inference/test_predictor.py -p no:cacheprovider || failed=1
+  "$python" -m pytest -q -n 4 -m gpu --device auto tests/training tests/inference/test_predictor.py -p no:cacheprovider || failed=1
 fi
 if has speed; then
   step "speed"
@@ -62,7 +62,9 @@ if has run; then
   "$python" flows/main.py --config configs/fast.yaml $settings ${data:+--data.root "$data"} \
     --store.root "$results/store" --store.scratch "$results/scratch" || failed=1
   images=${data:-$results/scratch/phantom}
-  "$python" -m cxrmodel predict "$results"/store/bundle/* "$images" --out "$results/scores.parquet" || failed=1
+  bundle=$(echo "$results"/store/bundle/*)
+  "$python" -m cxrmodel predict "$bundle" "$images" --out "$results/scores.parquet" || failed=1
+  "$python" flows/score.py --bundle "$bundle" --data.root "$images" --out "$results/scores" || failed=1
   cp "$results"/store/report/*/{report.html,metrics.json} "$results"/store/vae/*/manifest.json "$results" || failed=1
 fi
 step "done"

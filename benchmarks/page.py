@@ -93,7 +93,10 @@ def render(results: dict[str, Any]) -> str:
     blocks = [_rows(header, [_headline(processors, *row) for row in ROWS])]
     for name, measured in processors.items():
         blocks += [f"**{name}**: {_described(measured)}", *_tables(measured)]
-    blocks.append(_gpu(results.get("gpu")))
+    gpus = results.get("gpus", {})
+    blocks += [_gpu(name, measured) for name, measured in gpus.items()]
+    if not gpus:
+        blocks.append(f"GPU (`make bench-gpu`): {NOT_MEASURED}.")
     return "\n\n".join(blocks)
 
 
@@ -134,12 +137,10 @@ def _nested(title: str, groups: dict[str, dict[str, float]]) -> str:
     )
 
 
-def _gpu(measured: dict[str, Any] | None) -> str:
-    if not measured:
-        return f"GPU (`make bench-gpu`): {NOT_MEASURED}."
+def _gpu(name: str, measured: dict[str, Any]) -> str:
     machine = measured["machine"]
     blocks = [
-        f"{machine['device']} ({machine['matrix_tflop_per_s']:g} TFLOP/s of bfloat16 matrix "
+        f"**{name}** ({machine['matrix_tflop_per_s']:g} TFLOP/s of bfloat16 matrix "
         f"products), PyTorch {machine['torch']}, CUDA {machine['cuda']}; {machine['size_px']} px, "
         f"images {machine['images']}. Images per second:"
     ]

@@ -228,6 +228,7 @@ class Model:
         mu, _ = self._coder.encode(image)
         decoded = self._coder.decode(mu)
         l1 = image_quality(decoded, image).l1
+        sharp = sharpness(pixels)  # while a GPU computes the rest
         with torch.inference_mode():
             probabilities = self._classifier(mu).sigmoid().cpu().numpy()
         latents = mu.cpu().numpy()
@@ -238,7 +239,7 @@ class Model:
             **self._calls(probabilities),
             **{f"mu_{dim:02d}": latents[:, dim] for dim in range(latents.shape[1])},
             "l1": errors,
-            "sharpness": sharpness(pixels),
+            "sharpness": sharp,
             "distance": distance.astype(np.float32),
             "unusual": self._is_unusual(errors, distance),
         }
