@@ -45,7 +45,7 @@ step() { echo "== $1 ($SECONDS s)"; }
 
 if has tests; then
   step "tests marked gpu"
-  "$python" -m pytest -q -n 4 -m gpu --device auto tests/training tests/inference/test_predictor.py -p no:cacheprovider || failed=1
+  "$python" -m pytest -q -n 4 -m gpu --device auto tests/training tests/inference/test_{predictor,sharpness}.py -p no:cacheprovider || failed=1
 fi
 if has speed; then
   step "speed"

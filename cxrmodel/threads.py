@@ -160,4 +160,5 @@ def _tell(free: int, threads: int, cores: int) -> None:
             f" {threads} are slower now, since other processes use the cores; "
             "runtime.num_threads sets another number."
         )
-    logger.info("%d threads compute, of %d cores that this process may use.%s", free, cores, why)
+    who = "1 thread computes" if free == 1 else f"{free} threads compute"
+    logger.info("%s, of %d cores that this process may use.%s", who, cores, why)

@@ -47,6 +47,7 @@ from cxrmodel.storage.layout import (
     PREDICTIONS_FILE,
     VAE_WEIGHTS_FILE,
 )
+from cxrmodel.training.image_batches import to_device
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -233,7 +234,7 @@ def _look_at(
     for at in range(0, len(places), READ_BATCH):
         batch = pixels.read(places[at : at + READ_BATCH])
         small.append(thumbnails(batch))
-        sharp.append(sharpness(batch))
+        sharp.append(sharpness(to_device(batch, torch.device("cpu"))).numpy())
     return names[drawn], np.concatenate(small), np.concatenate(sharp)
 
 

@@ -23,7 +23,7 @@ from cxrmodel.inference.calibration import check_is_new, read_labels, recalibrat
 from cxrmodel.inference.image_files import ReadImage, is_local
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
-from cxrmodel.inference.predictor import BATCH_SIZE, Model, load
+from cxrmodel.inference.predictor import Model, load
 from cxrmodel.inference.score_files import open_score_file
 from cxrmodel.places import normal_store
 from cxrmodel.storage.aliases import NAME, find_bundle
@@ -111,7 +111,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=_local, required=True, help="FILE.parquet or FILE.csv")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--batch-size", type=_positive, default=BATCH_SIZE, metavar="N")
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="default: 8 at 1024 pixels, up to 64"
+    )
     parser.add_argument(
         "--calibrated", action="store_true", help="probabilities by Platt scaling on validation"
     )

@@ -32,7 +32,8 @@ from cxrmodel.training.devices import keeping_memory, resolve_device
 from cxrmodel.training.encoding import Coder, image_quality
 from cxrmodel.training.image_batches import in_batches
 
-BATCH_SIZE = 8
+BATCH_PIXELS = 8 * 1024**2
+MIN_BATCH, MAX_BATCH = 8, 64
 VAE_PREFIX, CLASSIFIER_PREFIX = "vae.", "classifier."
 MEAN, PRECISION = "reference.mean", "reference.precision"
 
@@ -98,7 +99,7 @@ class Model:
         self,
         images: Iterable[str | Path] | str | Path,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         gate: bool = True,
     ) -> pd.DataFrame:
         """Score image files.
@@ -106,7 +107,8 @@ class Model:
         Args:
             images: Paths or URLs; a folder stands for the images below it. PNG, JPEG, or DICOM
                 where pydicom is installed.
-            batch_size: Images that go through the network together.
+            batch_size: Images that go through the network together; by default 8 of 1024 x 1024
+                pixels, or up to 64 smaller ones that have as many together.
             gate: Refuse what is no frontal chest X-ray, or has black and white inverted.
 
         Returns:
@@ -120,7 +122,7 @@ class Model:
         return pd.concat([self.empty_table, *tables], ignore_index=True)
 
     def predict_files(
-        self, images: Iterable[str], *, batch_size: int = BATCH_SIZE, gate: bool = True
+        self, images: Iterable[str], *, batch_size: int | None = None, gate: bool = True
     ) -> pd.DataFrame:
         """Return what `predict` does, with exactly one row per path: a folder is no image."""
         read = self.read_files(images, batch_size=batch_size, gate=gate)
@@ -130,7 +132,7 @@ class Model:
         self,
         images: Iterable[str | Path] | str | Path,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         gate: bool = True,
     ) -> Iterator[pd.DataFrame]:
         """Yield what `predict` returns, some rows at a time; memory does not grow with them."""
@@ -141,7 +143,7 @@ class Model:
         self,
         images: Iterable[str | Path] | str | Path,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         gate: bool = True,
     ) -> Iterator[list[ReadImage]]:
         """Return batches of decoded images; one that is refused has no pixels, and a reason."""
@@ -152,7 +154,7 @@ class Model:
         self,
         images: Iterable[str],
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         gate: bool = True,
         read: ReadBytes | None = None,
         num_workers: int | None = None,
@@ -161,14 +163,14 @@ class Model:
 
         Args:
             images: Names of files.
-            batch_size: Images that go through the network together.
+            batch_size: As for `predict`.
             gate: As for `predict`.
             read: How to get a file's bytes by its name; by default that is its path or URL.
             num_workers: Threads that read and decode; by default one per core.
         """
-        _check_batch_size(batch_size)
+        num_together = self._batch_size(batch_size)
         files = read_images(images, self.preprocessing, num_workers, gate=gate, read=read)
-        return keeping_memory(self._in_batches(files, batch_size, gate=gate), self._device)
+        return keeping_memory(self._in_batches(files, num_together, gate=gate), self._device)
 
     def _in_batches(
         self, images: Iterable[ReadImage], batch_size: int, *, gate: bool
@@ -200,12 +202,12 @@ class Model:
         scores, decoded = self._score_batch(np.stack(pixels))
         return _join(images, scores), list(decoded.squeeze(1).cpu().numpy())
 
-    def score(self, pixels: Pixels, *, batch_size: int = BATCH_SIZE) -> pd.DataFrame:
+    def score(self, pixels: Pixels, *, batch_size: int | None = None) -> pd.DataFrame:
         """Score decoded images.
 
         Args:
             pixels: (N, S, S), uint8, as `preprocessing` makes them.
-            batch_size: Images that go through the network together.
+            batch_size: As for `predict`.
 
         Returns:
             A row per image: per label `p_<label>`, a probability, and `call_<label>`, whether it
@@ -217,8 +219,7 @@ class Model:
         Raises:
             ValueError: The pixels are of another shape or type, or the batch size is less than 1.
         """
-        _check_batch_size(batch_size)
-        batches = keeping_memory(in_batches(pixels, batch_size), self._device)
+        batches = keeping_memory(in_batches(pixels, self._batch_size(batch_size)), self._device)
         scores = [self._score_batch(batch)[0] for batch in batches]
         return pd.concat([self._no_scores, *scores], ignore_index=True)
 
@@ -228,7 +229,7 @@ class Model:
         mu, _ = self._coder.encode(image)
         decoded = self._coder.decode(mu)
         l1 = image_quality(decoded, image).l1
-        sharp = sharpness(pixels)  # while a GPU computes the rest
+        sharp = sharpness(image)
         with torch.inference_mode():
             probabilities = self._classifier(mu).sigmoid().cpu().numpy()
         latents = mu.cpu().numpy()
@@ -239,7 +240,7 @@ class Model:
             **self._calls(probabilities),
             **{f"mu_{dim:02d}": latents[:, dim] for dim in range(latents.shape[1])},
             "l1": errors,
-            "sharpness": sharp,
+            "sharpness": sharp.cpu().numpy(),
             "distance": distance.astype(np.float32),
             "unusual": self._is_unusual(errors, distance),
         }
@@ -318,6 +319,14 @@ class Model:
             calls[f"call_{label}"] = pd.array(reached, dtype="boolean")
         return calls
 
+    def _batch_size(self, wanted: int | None) -> int:
+        if wanted is None:
+            of_size = BATCH_PIXELS // self.preprocessing.size**2
+            return max(MIN_BATCH, min(MAX_BATCH, of_size))
+        if wanted < 1:
+            raise ValueError(f"batch_size is {wanted}, and has to be at least 1.")
+        return wanted
+
     def _load(self, pixels: Pixels) -> Tensor:
         size = self.preprocessing.size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size):
@@ -326,11 +335,6 @@ class Model:
                 f"uint8 of shape (B, {size}, {size}). `predict` makes files so."
             )
         return self._coder.load(pixels)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, and has to be at least 1.")
 
 
 def _refuse(images: list[ReadImage], gate: Gate) -> list[ReadImage]:

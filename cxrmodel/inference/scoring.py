@@ -259,7 +259,7 @@ def read_scores(plan: ScoringPlan, listed: Sequence[ListedFile]) -> pd.DataFrame
             f"{parts.location} lacks {len(missing):,} of {len(versions):,} images, first "
             f"{missing[0]}. Run again: they are scored."
         )
-    return rows.loc[versions.index].reset_index()
+    return rows.loc[versions.index].rename_axis("image").reset_index()
 
 
 def remove_outdated(plan: ScoringPlan) -> int:
