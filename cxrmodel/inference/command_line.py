@@ -112,7 +112,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=_local, required=True, help="FILE.parquet or FILE.csv")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="default: 8 at 1024 pixels, up to 64"
+        "--batch-size", type=_positive, metavar="N", help="default: by size and device"
     )
     parser.add_argument(
         "--calibrated", action="store_true", help="probabilities by Platt scaling on validation"

@@ -1,6 +1,7 @@
 """Using a model gives what training it gave."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,13 @@ def test_pixels_of_another_shape_are_refused(model):
 def test_the_package_loads_a_model(bundle, model):
     assert cxrmodel.load(bundle, device="cpu").labels == model.labels
     assert set(model.labels) <= set(PATHOLOGIES)  # those that train has
+
+
+def test_small_images_go_through_the_network_in_larger_batches(model, device, monkeypatch):
+    names, times = ["gone.png"] * 300, 1 if device == "cpu" else 4
+    for size_px, num_together in ((64, 64), (512, 32), (2048, 8)):
+        monkeypatch.setattr(model, "preprocessing", replace(model.preprocessing, size=size_px))
+        assert len(next(model.stream(names))) == times * num_together
 
 
 def test_a_batch_of_none_is_refused(model):
