@@ -7,18 +7,17 @@ is made up to be as uneven: over half of the patients have one image, some have 
 from __future__ import annotations
 
 import csv
-import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.runners import answer_of, peak_bytes
 from cxrmodel.config import DataConfig, ImagesConfig, SplitConfig
 from cxrmodel.data.images.pixel_cache import PixelCache
 from cxrmodel.data.images.reader import ImageReader
@@ -35,8 +34,6 @@ MAX_IMAGES_PER_PATIENT = 184
 MIB = 1 << 20
 HEADER = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
           "Patient Gender", "View Position")  # fmt: skip
-
-spawn = multiprocessing.get_context("spawn")
 
 
 def measure_data_plane(work: Path, csv_path: Path | None = None) -> dict[str, Any]:
@@ -64,12 +61,7 @@ def measured_apart(root: Path, made: Path) -> dict[str, Any]:
         root: The data set.
         made: Folder to make for what they write.
     """
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_measure_stages, args=(root, made, theirs))
-    process.start()
-    theirs.close()
-    found: dict[str, Any] = ours.recv()
-    process.join()
+    found: dict[str, Any] = answer_of(_measure_stages, root, made)
     return found
 
 
@@ -106,7 +98,7 @@ def _made_up_rows() -> list[list[str]]:
     return [list(HEADER), *rows]
 
 
-def _measure_stages(root: Path, made: Path, answer: Any) -> None:
+def _measure_stages(answer: Connection, root: Path, made: Path) -> None:
     made.mkdir()
     config, seconds, cpu = DataConfig(root=str(root)), {}, time.process_time()
 
@@ -130,6 +122,4 @@ def _measure_stages(root: Path, made: Path, answer: Any) -> None:
             cache.build(ImageReader(ImagesConfig(), str(root), made), np.arange(0))
             cache.statuses()
     seconds["cpu_s"] = round(time.process_time() - cpu, 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kib = 1 if sys.platform != "darwin" else 1024
-    answer.send({**seconds, "peak_mib": round(peak / kib / 1024)})
+    answer.send({**seconds, "peak_mib": round(peak_bytes() / 2**20)})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from benchmarks.runners import answer_of
+from benchmarks.runners import answer_of, peak_bytes
 from cxrmodel.inference.gate import Gate
 from cxrmodel.inference.image_files import OK
 from cxrmodel.inference.predictor import Model, load
@@ -258,13 +257,12 @@ def _big_window(answer: Connection) -> None:
             "source": "",
         }
         tables.append(pd.DataFrame(numbers, columns=[*names, "l1", "distance"]).assign(**about))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     start = time.perf_counter()
     find_drift(*tables, quantities)
     answer.send(
         {
             "seconds": round(time.perf_counter() - start, 1),
-            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-            "gib_before": round(before / 2**20, 2),
+            "gib_more": round((peak_bytes() - before) / 2**30, 2),
         }
     )

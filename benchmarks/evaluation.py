@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from typing import Any
 
 import numpy as np
 
+from benchmarks.runners import peak_bytes
 from cxrmodel.evaluation.metrics import resample_metrics
 from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
@@ -41,5 +41,4 @@ def _resample() -> tuple[float, float]:
     started = time.perf_counter()
     thresholds = np.full(NUM_CLASSES, 0.5)
     resample_metrics(test, thresholds, PatientBootstrap(patients, num_resamples=NUM_RESAMPLES))
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return time.perf_counter() - started, peak_kib / 2**20
+    return time.perf_counter() - started, peak_bytes() / 2**30

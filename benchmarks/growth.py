@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from multiprocessing.connection import Connection
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.runners import answer_of
+from benchmarks.runners import answer_of, peak_bytes
 from benchmarks.sample import Sample
 from cxrmodel.config import VAEConfig
 from cxrmodel.data.images.pixels import Pixels
@@ -101,7 +100,7 @@ def peak_memory(answer: Connection, sample: Sample, config: VAEConfig, work: Pat
     one = config.model_copy(update={"epochs": 1})
     fit_vae(one, sample.open(), sample.split, folder, checkpoints=folder, device="cpu")
     shutil.rmtree(folder)
-    answer.send(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2))
+    answer.send(round(peak_bytes() / 2**30, 2))
 
 
 def _some(sample: Sample, num_images: int, folder: Path) -> Path:

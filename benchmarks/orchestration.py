@@ -29,12 +29,16 @@ RUN = """
 import json, sys, time
 from flows import command_line, main
 times = {}
-def timed(config, refresh):
-    times["began"] = time.time()
-    report = main.train_pipeline(config, refresh)
-    times["ended"] = time.time()
-    return report
-command_line.run(timed, main.run_stages)
+class Timed:
+    def with_options(self, **options):
+        flow = main.train_pipeline.with_options(**options)
+        def run(config, refresh):
+            times["began"] = time.time()
+            report_and_bundle = flow(config, refresh)
+            times["ended"] = time.time()
+            return report_and_bundle
+        return run
+command_line.run(Timed(), main.run_stages)
 print(json.dumps(times))
 """
 
@@ -71,16 +75,16 @@ def measure_orchestration(work: Path, num_rounds: int) -> dict[str, Any]:
 
 
 def _one_turn(dataset: Path, folder: Path, env: dict[str, str]) -> dict[str, float]:
-    cold_s, _ = _run(dataset, folder, env)
-    cached_s, process_s = _run(dataset, folder, env)
+    cold_s, _ = run_once(dataset, folder, env)
+    cached_s, process_s = run_once(dataset, folder, env)
     return {
-        "cold_overhead_s": cold_s - _library_seconds(folder / "store"),
+        "cold_overhead_s": cold_s - library_seconds(folder / "store"),
         "cached_flow_s": cached_s,
         "cached_process_s": process_s,
     }
 
 
-def _run(dataset: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
+def run_once(dataset: Path, folder: Path, env: dict[str, str]) -> tuple[float, float]:
     """Run the pipeline in a process; return the seconds of the flow, and of the process."""
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
@@ -100,6 +104,7 @@ def _run(dataset: Path, folder: Path, env: dict[str, str]) -> tuple[float, float
     return times["ended"] - times["began"], process_s
 
 
-def _library_seconds(store: Path) -> float:
+def library_seconds(store: Path) -> float:
+    """Return how long the stages took whose results a store holds."""
     manifests = [json.loads(path.read_text()) for path in store.glob(f"*/*/{MANIFEST_FILE}")]
     return float(sum(manifest["seconds"] for manifest in manifests))

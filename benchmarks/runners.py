@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,16 @@ def answer_of(runner: Callable[..., None], *arguments: Any) -> Any:
     answer = ours.recv()
     process.join()
     return answer
+
+
+def peak_bytes() -> int:
+    """Return the largest resident memory that this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # rusage begins with the memory of the process that started this one
+        kib = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kib.split()[1]) << 10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:

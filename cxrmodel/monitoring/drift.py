@@ -92,7 +92,6 @@ def find_drift(
         quantities: What to compare.
         level: Share of windows without drift in which something may be called drift.
     """
-    tested, untested = _testable(reference, window, quantities)
     sizes = window.groupby("source")["patient"].nunique()
     large = [str(name) for name in sizes.index[sizes >= MIN_PATIENTS]] if len(sizes) > 1 else []
     small = tuple(str(name) for name in sizes.index if name not in large) if len(sizes) > 1 else ()
