@@ -22,7 +22,7 @@ run: $(READY) ## Run the whole pipeline on synthetic chest images, about 5 minut
 	$(BIN)/python flows/main.py --config configs/demo.yaml
 
 test: $(READY) ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## Lint, types, import contracts.
 	$(BIN)/ruff check .

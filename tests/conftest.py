@@ -35,22 +35,9 @@ def near_the_cpu(device) -> dict[str, float]:
     return {"rtol": 1e-4, "atol": 1e-6} if device == "cpu" else {"rtol": 5e-3, "atol": 1e-4}
 
 
-SHARED = ("flows", "report")  # folders whose tests share a costly fixture of the session
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep tests that share fixtures on one worker: those of a file, of some folders, of a mark."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            path = item.path.relative_to(item.config.rootpath)
-            group = next((folder for folder in SHARED if folder in path.parts), str(path))
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[Ceph]:
-    """Return a real S3 server; tests that use it carry `xdist_group("ceph")`."""
+    """Return a real S3 server."""
     if missing := missing_programs():
         pytest.skip(f"Ceph is not installed: {', '.join(missing)} missing")
     server = Ceph()

@@ -9,8 +9,6 @@ from cxrmodel.inference.bundle import read_bundle
 from cxrmodel.monitoring.quantities import quantities_of
 from tests.monitoring.scored import images, write_bundle
 
-pytestmark = pytest.mark.xdist_group("drift-benchmark")
-
 NUM_WINDOWS = 16
 
 

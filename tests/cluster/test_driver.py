@@ -17,7 +17,7 @@ from tasks.engine.pixels import PixelSource
 from tasks.engine.stage import PLANNER, StageClock, StageRun
 from tasks.latents import encode_images
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.integration
 
 
 class WithoutPrefect:

@@ -7,7 +7,7 @@ from cxrmodel.cluster.images import DecodingJob, decode_on_cluster
 from cxrmodel.cluster.session import Workers
 from cxrmodel.data.images.pixels import decode_images
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.integration
 
 
 def test_two_workers_find_what_one_process_finds(cluster, prepared, tmp_path, monkeypatch):

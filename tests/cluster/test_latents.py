@@ -10,7 +10,7 @@ from cxrmodel.config import LatentsConfig, VAEConfig
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.integration
 
 CONFIG = LatentsConfig(batch_size=3)
 

@@ -16,7 +16,7 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.errors import DivergedError
 from cxrmodel.training.vae.fit import fit_vae
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.integration
 
 # The last batch of an epoch has an odd number of images: the two workers' parts differ in size.
 CONFIG = VAEConfig(epochs=2, batch_size=6, latent_dim=4, lr=1e-3, weights="best")

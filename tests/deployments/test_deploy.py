@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from deployments.__main__ import main
 from tests.servers.prefect_server import AUTH
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.integration
 PROCESS = ["--pool-type", "process", "--pool", "test-deploy"]
 MADE = [
     "work pool test-deploy",

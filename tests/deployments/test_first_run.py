@@ -13,7 +13,7 @@ from tests.servers.browser import Visit, chromium, find_chromium, visit
 from tests.servers.ceph import REGION
 from tests.servers.prefect_server import AUTH
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+pytestmark = pytest.mark.integration
 CACHED_S = 30
 PATIENCE_S, POLL_MS = 30.0, 200
 PREFECTS_OWN = "404 (Not Found)"  # the page asks for an icon that it does not have

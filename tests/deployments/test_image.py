@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.prefect_server import running
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 DOCKER = os.environ.get("DOCKER", shutil.which("docker"))
 BASE = "python:3.11-slim"

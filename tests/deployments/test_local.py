@@ -12,7 +12,7 @@ import pytest
 from tests.deployments.site import descendants, listening
 from tests.servers.prefect_server import free_port, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.integration
 PROJECT = Path(__file__).parents[2]
 
 

@@ -12,7 +12,7 @@ from tasks.monitor import DRIFT_EVENT
 from tests.servers.prefect_server import wait_until
 from tests.servers.web import WebServer
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.servers.ceph import Ceph
 from tests.servers.postgres import Postgres, find_programs
 from tests.servers.prefect_server import PrefectServer, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+pytestmark = pytest.mark.integration
 SERVER_OUTAGE_S = 30
 STORE_OUTAGE_S = 20
 # Some seconds of training at full speed. During the outages it rests after each step that is seen,

@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from tests.servers.prefect_server import PrefectServer, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.integration
 
 
 @flow

@@ -16,7 +16,7 @@ from tests.deployments.site import SMALL, Api, Site, descendants
 from tests.servers.prefect_server import running, wait_until
 from tests.servers.s3 import client_of, s3_server
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.integration
 BUCKET = "cxr"
 CANCEL_S = 60  # on a busy machine
 GRACE_S = 30

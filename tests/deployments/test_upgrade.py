@@ -8,7 +8,7 @@ import pytest
 
 from tests.deployments.site import SMALL, STAGES, Api, Site
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.integration
 CHANGED = "cxrmodel/evaluation/baselines.py"
 OLD, NEW = "1111111", "2222222"
 

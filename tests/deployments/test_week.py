@@ -16,7 +16,7 @@ from tests.deployments.week import (
 from tests.servers.prefect_server import PrefectServer
 from tests.servers.s3 import client_of, s3_server
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("week")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

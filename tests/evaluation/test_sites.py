@@ -10,8 +10,6 @@ from cxrmodel.evaluation.patient_bootstrap import PatientBootstrap
 from cxrmodel.evaluation.sites import compare_places, score_place, unjudged_labels
 from tests.evaluation.places import LABELS, OWN, WITHIN, draw_place, frozen
 
-pytestmark = pytest.mark.xdist_group("sites")
-
 HOME, SITE = (1.6, 0.3), (0.9, 0.12)  # how well findings are told apart, and how frequent they are
 SPREAD = np.sqrt(2 * (OWN**2 + WITHIN**2))
 CHECKED = ("auroc", "brier", "excess", "excess_after")

@@ -19,8 +19,6 @@ from flows.sweep_file import read_command
 from tests.flows.conftest import FINISHED
 from tests.servers.prefect_server import wait_until
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 PROJECT = Path(__file__).parents[2]
 SEED = 42  # that of the finished run
 SETTINGS = {

@@ -19,8 +19,6 @@ from flows.terminal import ENDINGS
 from tests.flows.conftest import Pipeline
 from tests.servers.prefect_server import wait_until
 
-pytestmark = pytest.mark.xdist_group("terminal")
-
 PROJECT = Path(__file__).parents[2]
 STOPPED = "stopped; the same command goes on from here"
 TRAINING = "'split' - Finished"

@@ -40,8 +40,6 @@ from flows.score import score_images
 from tasks.engine.records import records_beside
 from tests.servers.prefect_server import wait_until
 
-pytestmark = pytest.mark.xdist_group("use")
-
 PROJECT = Path(__file__).parents[2]
 
 

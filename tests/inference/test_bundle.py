@@ -28,8 +28,6 @@ from cxrmodel.inference.bundle import (
 )
 from cxrmodel.inference.predictor import load
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 @pytest.fixture
 def copy(bundle, tmp_path):

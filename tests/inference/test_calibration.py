@@ -17,8 +17,6 @@ from cxrmodel.inference.calibration import (
 )
 from cxrmodel.inference.predictor import Model
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 def logit(p):
     p = np.asarray(p, np.float64)

@@ -17,8 +17,6 @@ from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.score_files import read_about
 from cxrmodel.training.encoding import Coder
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 def refused(capsys, *arguments) -> str:
     with pytest.raises(SystemExit) as stopped:

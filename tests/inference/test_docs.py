@@ -12,8 +12,6 @@ import pytest
 
 from cxrmodel.inference.command_line import main
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "use.md").read_text("utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)

@@ -11,8 +11,6 @@ from sklearn.datasets import load_sample_images
 
 from cxrmodel.inference.gate import INVERTED, NOT_A_CHEST_IMAGE, Gate, thumbnails
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 SIDE = 128
 INVERTED_IN_FACT = ("00017999_000.png",)  # published so: to refuse it is right
 SAMPLE = os.environ.get("CHESTXRAY14_SAMPLE")

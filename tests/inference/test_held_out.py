@@ -17,8 +17,6 @@ from cxrmodel.inference.held_out import (
     read_held_out,
 )
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 @pytest.fixture(scope="module")
 def index(run) -> pd.DataFrame:

@@ -15,8 +15,6 @@ from cxrmodel.inference.image_files import BundlePreprocessing, expand, read_ima
 from tests.data.images.image_bytes import chunk, dicom, encode, header, noise, png, shades
 from tests.servers.web import WebServer
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 SQUARE = BundlePreprocessing(64, "crop", 1)
 RIGHT = encode(noise())
 CUT_DICOM = dicom(noise())[:-100]

@@ -16,8 +16,6 @@ from cxrmodel.inference.operating_points import operating_points
 from cxrmodel.inference.predictor import load
 from tests.inference.conftest import make_run
 
-pytestmark = pytest.mark.xdist_group("labels")
-
 NUM_IMAGES = 90
 TWO = ("Opacity", "Pleural Effusion")
 NAMES = ("Enlarged Cardiomediastinum", "Pleural_Other", "Lung Opacity", "Fracture", "Nodule")

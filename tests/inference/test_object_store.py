@@ -11,7 +11,6 @@ from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.command_line import main
 from tests.servers.s3 import client_of, s3_server
 
-pytestmark = pytest.mark.xdist_group("inference")
 BUCKET = "hospital"
 
 

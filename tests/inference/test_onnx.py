@@ -9,8 +9,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from cxrmodel.inference import onnx as exporting  # noqa: E402
 from cxrmodel.inference.onnx import ExportError, export_onnx  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 def test_an_exported_network_gives_the_models_numbers(run, model, tmp_path):
     path = tmp_path / "model.onnx"

@@ -13,7 +13,7 @@ import cxrmodel
 from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.inference.score_files import open_score_file
 
-pytestmark = [pytest.mark.xdist_group("inference"), pytest.mark.gpu]
+pytestmark = pytest.mark.gpu
 
 ABSOLUTE = 1e-6
 MOST = 0.95  # of the images pass the gate

@@ -22,8 +22,6 @@ from cxrmodel.inference.promotion import (
 from cxrmodel.inference.use_config import PromoteConfig
 from cxrmodel.storage.aliases import Aliases
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 def another(bundle, place) -> Path:
     """Copy a bundle, with a card of its own."""

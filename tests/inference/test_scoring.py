@@ -24,8 +24,6 @@ from tests.data.images.image_bytes import dicom
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import client_of, s3_server
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 FORKS = multiprocessing.get_context("fork")  # the imports of a new process take longer than a run
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove"}
 

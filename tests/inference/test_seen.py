@@ -10,8 +10,6 @@ from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.inference.bundle import TEST, TRAIN, read_bundle, write_checksums
 from cxrmodel.inference.seen import SeenImages, refuse_overlap
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 
 @pytest.fixture(scope="module")
 def images(run):

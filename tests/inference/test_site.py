@@ -23,8 +23,6 @@ from cxrmodel.inference.use_config import EvaluateConfig
 from cxrmodel.phantom import write_phantoms
 from tests.inference.test_seen import as_before
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 NUM_IMAGES = 150
 LABELS = ("Effusion", "Infiltration", "Nodule", "Atelectasis")
 ABOUT = ("image", "patient_id", "view", "sex", "age")

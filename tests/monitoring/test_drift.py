@@ -9,8 +9,6 @@ from cxrmodel.monitoring.drift import MIN_PATIENTS, find_drift
 from cxrmodel.monitoring.quantities import quantities_of, reference_of, values_of
 from tests.monitoring.scored import images, write_bundle
 
-pytestmark = pytest.mark.xdist_group("drift")
-
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):

@@ -12,8 +12,6 @@ from cxrmodel.inference.use_config import MonitorConfig
 from cxrmodel.monitoring.watch import keep, watch
 from tests.monitoring.scored import images, write_bundle, write_root, write_scores
 
-pytestmark = pytest.mark.xdist_group("watch")
-
 NUM = 160
 
 

@@ -12,8 +12,6 @@ from cxrmodel.inference.use_config import MonitorConfig
 from cxrmodel.monitoring.window import read_window
 from tests.monitoring.scored import NOON, images, write_bundle, write_root, write_scores
 
-pytestmark = pytest.mark.xdist_group("window")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -11,8 +11,6 @@ from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.report.run import FITTED_BASELINES
 from cxrmodel.report.write import write_report
 
-pytestmark = pytest.mark.xdist_group("page")
-
 SMALL_REPORT = ReportConfig(num_reconstructions=1, tsne_points=60)
 MAX_PAGE_BYTES = 6_000_000
 

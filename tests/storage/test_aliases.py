@@ -68,7 +68,6 @@ def test_of_promotions_at_once_one_wins_and_the_history_is_whole(root):
 
 
 @pytest.mark.integration
-@pytest.mark.xdist_group("ceph")
 def test_ceph_too_lets_one_promotion_win(bucket):
     test_of_promotions_at_once_one_wins_and_the_history_is_whole(f"s3://{bucket}/cxr")
 

@@ -11,7 +11,7 @@ from cxrmodel.storage import retry
 from cxrmodel.storage.retry import NUM_READS
 from cxrmodel.storage.store import Store
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+pytestmark = pytest.mark.integration
 
 WEIGHTS = bytes(range(256)) * 400
 

@@ -16,7 +16,7 @@ from cxrmodel.errors import ChecksumError, DataError, FileChangedError
 from cxrmodel.storage import retry
 from cxrmodel.storage.retry import NUM_READS
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+pytestmark = pytest.mark.integration
 
 IMAGES = {f"images/{number:08d}_000.png": bytes([number]) * 20_000 for number in range(16)}
 

@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import os
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from cxrmodel.data.images.reader import ImageReader
 from cxrmodel.data.index import build_index
 from cxrmodel.data.source import scan_source
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ceph")]
+pytestmark = pytest.mark.integration
 
 LATENCY_S = 0.2
 
@@ -89,15 +88,10 @@ def test_an_image_takes_one_request_and_connections_are_bounded(reader, proxy):
     assert proxy.peak_connections <= reader.num_workers + 1  # and that of the index
 
 
-def test_latency_is_hidden_by_reading_many_at_once(reader, proxy):
-    list(reader.decode_many(range(16)))  # connections are open now
+def test_many_are_read_at_once_while_each_takes_long(reader, proxy):
     proxy.add("latency", seconds=LATENCY_S)
-    start = time.monotonic()
-    assert [reader.decode(row).status for row in range(6)] == ["ok"] * 6
-    one_at_a_time_s = (time.monotonic() - start) / 6
-    start = time.monotonic()
     assert all(image.status == "ok" for image in reader.decode_many(range(64)))
-    assert one_at_a_time_s / ((time.monotonic() - start) / 64) >= 8
+    assert proxy.peak_connections >= reader.num_workers // 2 >= 4
 
 
 def test_worker_processes_that_are_spawned_read_right(upload, bucket):

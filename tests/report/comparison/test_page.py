@@ -13,8 +13,6 @@ from cxrmodel.report.figures.reconstructions import Selection, make_example
 from cxrmodel.report.viewer import ErrorScale, write_examples
 from tests.servers.browser import visit
 
-pytestmark = pytest.mark.xdist_group("comparison")
-
 
 def examples(names, factor):
     ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
