@@ -5,6 +5,8 @@ the values between them and the memory for these. The backward pass sums the gra
 itself: oneDNN takes up to five times as long for it as for the gradient of the weights. These
 operators are private to PyTorch. Once per process they are compared with the plain layers: where a
 version of PyTorch lacks them, or they give other results, the plain layers run and the log says so.
+Layers with more channels than pixels are trained by products of matrices: there oneDNN's convolution
+spends most of its time on arranging the weights.
 
 On a GPU the first and the last convolution are computed on blocks of 2 x 2 pixels. cuDNN has no
 fast kernel for one channel: at 1024 px these two took half of a training step on an H200. A kernel
@@ -182,7 +184,11 @@ def _in_one_kernel(
     if _is_autocast():
         tensors = [tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors]
     is_transposed = isinstance(layer, nn.ConvTranspose2d)
-    activated: Tensor = _ActivatedConvolution.apply(*tensors, is_transposed, slope)  # type: ignore[no-untyped-call]
+    # Without gradients no products: a latent must not depend on the images encoded beside it.
+    by_products = torch.is_grad_enabled()
+    activated: Tensor = _ActivatedConvolution.apply(  # type: ignore[no-untyped-call]
+        *tensors, is_transposed, slope, by_products
+    )
     return activated
 
 
@@ -195,6 +201,7 @@ class _ActivatedConvolution(torch.autograd.Function):
         bias: Tensor,
         is_transposed: bool,
         slope: float | None,
+        by_products: bool = True,
     ) -> Tensor:
         activation = ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
         padding, stride, dilation, groups = [PADDING] * 2, [STRIDE] * 2, [1, 1], 1
@@ -207,6 +214,12 @@ class _ActivatedConvolution(torch.autograd.Function):
             output = torch.ops.mkldnn._convolution_transpose_pointwise(
                 features, weight, bias, *sizes, *activation
             )
+        elif by_products and _has_few_pixels(
+            weight, features.numel() // features.shape[1] // STRIDE**2
+        ):
+            output = _halve_by_product(features, weight, bias)
+            if slope is not None:
+                functional.leaky_relu_(output, slope)
         else:
             output = torch.ops.mkldnn._convolution_pointwise(
                 features, weight, bias, padding, stride, dilation, groups, *activation
@@ -221,21 +234,69 @@ class _ActivatedConvolution(torch.autograd.Function):
         features, weight, *outputs = ctx.saved_tensors
         for output in outputs:  # the activation keeps the sign of its input
             gradient = torch.ops.aten.leaky_relu_backward(gradient, output, ctx.slope, True)
-        of_features, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient,
-            features,
-            weight,
-            None,  # the sizes of the bias: its gradient is not computed here
-            [STRIDE, STRIDE],
-            [PADDING, PADDING],
-            [1, 1],  # dilation
-            ctx.is_transposed,
-            [0, 0],  # output padding
-            1,  # groups
-            [ctx.needs_input_grad[0], True, False],  # which of the three gradients to compute
-        )
+        wanted = [ctx.needs_input_grad[0], True]
+        smaller, larger = (features, gradient) if ctx.is_transposed else (gradient, features)
+        if _has_few_pixels(weight, smaller.numel() // smaller.shape[1]):
+            of_weight = _weight_gradient_by_product(smaller, larger)
+            if ctx.is_transposed:
+                of_features = _halve_by_product(gradient, weight)
+            else:
+                of_features, _ = _gradients(gradient, features, weight, False, [wanted[0], False])
+        else:
+            of_features, of_weight = _gradients(
+                gradient, features, weight, ctx.is_transposed, wanted
+            )
         of_bias = gradient.sum(dim=(2, 3)).sum(dim=0)  # three times as fast as all three at once
-        return of_features, of_weight, of_bias, None, None
+        return of_features, of_weight, of_bias, None, None, None
+
+
+def _gradients(
+    gradient: Tensor, features: Tensor, weight: Tensor, is_transposed: bool, wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Return oneDNN's gradients of the features and of the weight; what is not wanted is None."""
+    of_features, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        features,
+        weight,
+        None,  # the sizes of the bias: its gradient is not computed here
+        [STRIDE, STRIDE],
+        [PADDING, PADDING],
+        [1, 1],  # dilation
+        is_transposed,
+        [0, 0],  # output padding
+        1,  # groups
+        [*wanted, False],
+    )
+    return of_features, of_weight
+
+
+def _has_few_pixels(weight: Tensor, num_pixels: int) -> bool:
+    """Say whether the smaller side of a layer has no more pixels, of all images, than channels."""
+    return num_pixels <= weight.shape[0]
+
+
+def _halve_by_product(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a convolution: (B, C, S, S) and a weight of (K, C, 4, 4) to (B, K, S/2, S/2)."""
+    matrix = weight.permute(0, 2, 3, 1).flatten(1)
+    return functional.linear(_patches(features), matrix, bias).permute(0, 3, 1, 2)
+
+
+def _weight_gradient_by_product(smaller: Tensor, larger: Tensor) -> Tensor:
+    """Return a layer's (K, C, 4, 4) from its (B, K, S/2, S/2) and its (B, C, S, S).
+
+    One of them is what went in, the other the gradient of what came out.
+    """
+    pixels = smaller.permute(0, 2, 3, 1).flatten(0, 2)
+    product = pixels.T @ _patches(larger).flatten(0, 2)
+    shape = smaller.shape[1], KERNEL_SIZE, KERNEL_SIZE, larger.shape[1]
+    return product.view(shape).permute(0, 3, 1, 2)
+
+
+def _patches(features: Tensor) -> Tensor:
+    """Return (B, S/2, S/2, 16 C), what each position of the kernel sees of (B, C, S, S)."""
+    rows = functional.pad(features.permute(0, 2, 3, 1), (0, 0, *(PADDING,) * 4))
+    patches = rows.unfold(1, KERNEL_SIZE, STRIDE).unfold(2, KERNEL_SIZE, STRIDE)
+    return patches.permute(0, 1, 2, 4, 5, 3).flatten(3)
 
 
 def is_for_pixel_blocks(layer: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> bool:

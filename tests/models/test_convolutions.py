@@ -32,7 +32,7 @@ def gradients(network, image):
 
 def assert_alike(found, expected, share):
     """Differences are small compared with the largest value; a gradient may be nearly zero."""
-    zero = 1e-6 * max(tensor.abs().max().item() for tensor in expected)
+    zero = 1e-5 * max(tensor.abs().max().item() for tensor in expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
         largest = theirs.abs().max().item()
@@ -61,26 +61,57 @@ def memory_format(request):
     return request.param
 
 
+# The shorter sides leave two of the three layers with no more pixels than channels.
+SIDES = [(halving, 32), (halving, 8), (doubling, 16), (doubling, 1)]
+
+
 @pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("make", [halving, doubling])
-def test_fused_layers_equal_the_plain_ones(make, normed, memory_format):
+@pytest.mark.parametrize(("make", "side"), SIDES)
+def test_fused_layers_equal_the_plain_ones(make, side, normed, memory_format):
     torch.manual_seed(0)
     network = Convolutions(*layers_of(make, normed=normed)).to(memory_format=memory_format)
-    features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
+    features = torch.rand(2, CHANNELS[0 if make is halving else -1], side, side)
     found, plain = gradients(network, features), gradients(nn.Sequential(*network), features)
     assert_alike(found, plain, share=1e-5)
 
 
-@pytest.mark.parametrize("make", [halving, doubling])
-def test_fused_layers_in_bfloat16_differ_by_a_rounding_alone(make, memory_format):
+@pytest.mark.parametrize(("make", "side"), SIDES)
+def test_fused_layers_in_bfloat16_differ_by_a_rounding_alone(make, side, memory_format):
     torch.manual_seed(0)
     network = Convolutions(*layers_of(make)).to(memory_format=memory_format)
-    features = torch.rand(2, CHANNELS[0 if make is halving else -1], 16, 16)
+    features = torch.rand(2, CHANNELS[0 if make is halving else -1], side, side)
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(network, features)
         plain = gradients(nn.Sequential(*network), features)
     assert found[0].dtype == torch.bfloat16
     assert_alike(found, plain, share=0.02)
+
+
+@pytest.mark.parametrize(("make", "side"), SIDES)
+def test_layers_with_few_pixels_learn_by_products_of_matrices(monkeypatch, make, side):
+    by_convolution, one_dnn = [], convolutions._gradients
+
+    def noted(*arguments):
+        by_convolution.append(arguments[-1][1])
+        return one_dnn(*arguments)
+
+    network = Convolutions(*layers_of(make))
+    features = torch.rand(2, CHANNELS[0 if make is halving else -1], side, side)
+    network(features)  # the operators have been tried
+    monkeypatch.setattr(convolutions, "_gradients", noted)
+    gradients(network, features)
+    assert sum(by_convolution) == (3 if side > 8 else 1)
+
+
+def test_without_gradients_products_are_not_used_so_that_latents_do_not_depend_on_the_batch(
+    monkeypatch,
+):
+    monkeypatch.setattr(convolutions, "_halve_by_product", refuse)
+    network = Convolutions(*layers_of(halving))
+    with torch.no_grad():
+        network(torch.rand(1, 1, 8, 8))
+    with pytest.raises(AssertionError, match="no kernel"):
+        network(torch.rand(1, 1, 8, 8))
 
 
 def test_where_there_is_no_fused_kernel_the_plain_layers_run(monkeypatch, image):
