@@ -5,8 +5,8 @@ the values between them and the memory for these. The backward pass sums the gra
 itself: oneDNN takes up to five times as long for it as for the gradient of the weights. These
 operators are private to PyTorch. Once per process they are compared with the plain layers: where a
 version of PyTorch lacks them, or they give other results, the plain layers run and the log says so.
-Layers with more channels than pixels are trained by products of matrices: there oneDNN's convolution
-spends most of its time on arranging the weights.
+Layers with more channels than pixels are trained by products of matrices, since oneDNN would spend
+most of its time there on arranging their weights.
 
 On a GPU the first and the last convolution are computed on blocks of 2 x 2 pixels. cuDNN has no
 fast kernel for one channel: at 1024 px these two took half of a training step on an H200. A kernel
