@@ -20,7 +20,7 @@ from cxrmodel.storage.layout import SPLIT_FILE
 from cxrmodel.training import speed
 from cxrmodel.training.vae.fit import fit_vae
 
-SIDES = (256, 512, 1024)
+SIDES = (64, 128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16)
 NUMBERS = (8, 16, 32)
 
