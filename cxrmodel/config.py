@@ -11,8 +11,9 @@ from cxrmodel.places import ALIASES_FOLDER, lies_in, normal_folder, normal_place
 from cxrmodel.settings import KEY_EXEMPT, Section, not_one_of
 
 Stage = Literal[
-    "index", "images", "split", "vae", "latents", "classifier", "baselines", "report", "bundle"
-]
+    "index", "images", "split", "vae", "latents", "classifier", "baselines", "pca_network",
+    "report", "bundle",
+]  # fmt: skip
 Precision = Literal["float32", "bfloat16", "auto"]
 
 DatasetName = Literal[

@@ -22,10 +22,12 @@ from cxrmodel.storage.layout import (
     HASHES_FILE,
     IMAGES_FILE,
     INDEX_FILE,
+    LATENTS_FILE,
     LISTING_FILE,
     METRICS_FILE,
     MODEL_CARD_FILE,
     NOTES_FILE,
+    PCA_LATENTS_FOLDER,
     PREDICTIONS_FILE,
     SPLIT_FILE,
     TEST_PREDICTIONS_FILE,
@@ -36,7 +38,7 @@ from cxrmodel.tracking import check_tracking
 from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
 from flows.promote import promote_bundle
-from tasks.baselines import fit_pca_baseline
+from tasks.baselines import fit_pca_baseline, train_pca_network
 from tasks.bundle import bundle_model
 from tasks.classifier import train_classifier
 from tasks.engine.pixels import PixelSource
@@ -128,6 +130,8 @@ def run_stages(
     latents = encode_images(config.latents, weights, pixels, parts, store, runtime)
     classifier = train_classifier(config.classifier, latents, metadata, store, runtime)
     baselines = fit_pca_baseline(pixels, parts, metadata, store, runtime)
+    components = baselines.only(f"{PCA_LATENTS_FOLDER}/{LATENTS_FILE}")
+    pca_network = train_pca_network(config.classifier, components, metadata, store, runtime)
 
     stages = {
         "index": index.only(INDEX_FILE, EXCLUDED_FILE, BOXES_FILE, NOTES_FILE),
@@ -137,6 +141,7 @@ def run_stages(
         "latents": latents,
         "classifier": classifier,
         "baselines": baselines,
+        "pca_network": pca_network,
     }
     report = report_run(config, stages, pixels, store, runtime)
 

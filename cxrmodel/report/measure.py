@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxrmodel.config import ClassifierConfig
 from cxrmodel.data.label_columns import ANY_ABNORMAL
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
 from cxrmodel.evaluation.audit.localisation import (
@@ -28,11 +26,9 @@ from cxrmodel.evaluation.cooccurrence import Cooccurrence, count_cooccurrence
 from cxrmodel.evaluation.evaluate import Evaluation, evaluate
 from cxrmodel.evaluation.metrics import METRICS
 from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Floats, PatientBootstrap
-from cxrmodel.evaluation.predictions import Predictions, read_predictions
+from cxrmodel.evaluation.predictions import Predictions
 from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.report.run import Run
-from cxrmodel.storage.layout import INDEX_FILE, PCA_LATENTS_FOLDER, PREDICTIONS_FILE
-from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.encoding import load_vae, reconstruct
 
 if TYPE_CHECKING:
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
 
 
 TEST, OUTSIDE_TRAIN = "test", "outside_train"
-PCA_NETWORK = "pca_network"
 
 
 @dataclass(frozen=True)
@@ -175,35 +170,12 @@ def _baseline_predictions(run: Run) -> dict[str, dict[str, Predictions]]:
     if not run.known_of_people:
         fitted.pop("metadata", None)  # it had nothing to learn from
     return {
-        **_fit_pca_network(run),
         **fitted,
         **{
             name: {part: parts[part].with_constant(constant) for part in ("val", "test")}
             for name, constant in constants.items()
         },
     }
-
-
-def _fit_pca_network(run: Run) -> dict[str, dict[str, Predictions]]:
-    """Train the classifier on principal components.
-
-    Nothing where there is no component, no validation image or nothing to classify.
-
-    It is fitted here and not in the baselines stage, which does not depend on the classifier's
-    settings. It takes a second per thousand images, and 20 epochs at most.
-    """
-    validation = run.predictions["val"]
-    if not (run.compression["num_components"] and validation.known.any()):
-        return {}
-    config = ClassifierConfig(**run.record.config.get("classifier", {}))
-    components, index = run.inputs.baselines / PCA_LATENTS_FOLDER, run.inputs.index
-    with TemporaryDirectory() as directory:
-        folder = Path(directory)
-        # On the CPU: a report has the same numbers on every machine.
-        fit_classifier(config, components, index, folder, device="cpu")
-        names = run.images["image"].tolist()
-        path = folder / PREDICTIONS_FILE
-        return {PCA_NETWORK: read_predictions(path, index / INDEX_FILE, names)}
 
 
 def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisation]:

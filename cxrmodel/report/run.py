@@ -34,6 +34,7 @@ from cxrmodel.storage.layout import (
 )
 from cxrmodel.training.network_files import REMEDY, read_table
 
+PCA_NETWORK = "pca_network"
 FITTED_BASELINES = ("pca_logistic", "metadata", "patient_memory")
 PER_EPOCH = {
     "vae": ("epoch", "val_l1", "val_kl_nats", "posterior_variance", "active_units", "lr"),
@@ -53,6 +54,7 @@ class RunInputs:
     latents: Path
     classifier: Path
     baselines: Path
+    pca_network: Path
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Run:
             (on the grid of `BOX_GRID_PX`), `file_width` and `file_height`, `patient_id`, `split`.
         predictions: Of the classifier, by part of the split; these and the baselines' are in the
             order of `images`.
-        baseline_predictions: Of each fitted baseline, by part of the split.
+        baseline_predictions: Of each fitted baseline, the hardest to beat first, by part of the
+            split.
         compression: Errors of the baselines that compress an image.
     """
 
@@ -182,11 +185,19 @@ def read_run(inputs: RunInputs, record: RunRecord) -> Run:
         boxes=_read_boxes(inputs, images),
         predictions=read_predictions(inputs.classifier / PREDICTIONS_FILE, index, names),
         baseline_predictions={
-            name: read_predictions(inputs.baselines / f"{name}.parquet", index, names)
-            for name in FITTED_BASELINES
+            name: read_predictions(path, index, names)
+            for name, path in _fitted_baselines(inputs).items()
         },
         compression=json.loads((inputs.baselines / RECONSTRUCTION_FILE).read_text()),
     )
+
+
+def _fitted_baselines(inputs: RunInputs) -> dict[str, Path]:
+    """Return the file of each baseline's predictions, the hardest to beat first."""
+    files = {name: inputs.baselines / f"{name}.parquet" for name in FITTED_BASELINES}
+    network = inputs.pca_network / PREDICTIONS_FILE
+    # Without principal components there is no network on them.
+    return {PCA_NETWORK: network, **files} if network.exists() else files
 
 
 def _read_left_out(classifier: Path) -> dict[str, str]:

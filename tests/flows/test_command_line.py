@@ -217,7 +217,7 @@ def test_a_wrong_flag_is_told_with_the_nearest_and_where_help_is(refusal, argume
         (
             "--refresh=vea",
             "'vea' is not one of index, images, split, vae, latents, classifier, baselines, "
-            "report, bundle; did you mean vae?",
+            "pca_network, report, bundle; did you mean vae?",
         ),
         ("--vae.objective=l1kl", "'l1kl' is not one of l1_kl; did you mean l1_kl?"),
         ("--data.root=", "It is empty. Give a folder or a URL, or leave this setting out."),

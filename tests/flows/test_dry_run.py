@@ -94,7 +94,9 @@ def test_after_a_run_and_after_changes_and_damage(finished, tmp_path):
     assert plan["index"][0] == plan["images"][0] == plan["vae"][0] == "cached"
     run = pipeline.run(*changes)
     agree(plan, run)
-    assert run.ran == {"split", "latents", "baselines", "classifier", "report", "bundle"}
+    assert run.ran == {
+        "split", "latents", "baselines", "classifier", "pca_network", "report", "bundle"
+    }  # fmt: skip
 
 
 def settings(folder, root, **sections) -> PipelineConfig:

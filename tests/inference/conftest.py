@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from cxrmodel.config import (
     LatentsConfig,
     ReportConfig,
     SplitConfig,
+    Stage,
     VAEConfig,
 )
 from cxrmodel.data.images.pixels import Pixels, decode_images, open_pixels
@@ -28,7 +30,7 @@ from cxrmodel.inference.predictor import Model, load
 from cxrmodel.phantom import write_phantoms
 from cxrmodel.report.run import RunInputs, RunRecord
 from cxrmodel.report.write import write_report
-from cxrmodel.storage.layout import INDEX_FILE
+from cxrmodel.storage.layout import INDEX_FILE, PCA_LATENTS_FOLDER
 from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.latents import extract_latents
 from cxrmodel.training.vae.fit import fit_vae
@@ -36,7 +38,7 @@ from cxrmodel.training.vae.fit import fit_vae
 NUM_IMAGES = 300
 IMAGES = ImagesConfig(size=64)
 REPORT = ReportConfig(num_reconstructions=2, tsne_points=60)
-STAGES = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
+STAGES = tuple(stage for stage in get_args(Stage) if stage != "bundle")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def make_run(
     """Run all stages up to the report; `relabel` changes the index as another data set would."""
     root, scratch = folder / "data", folder / "scratch"
     write_phantoms(root, num_images, size_px=IMAGES.size, workers=1)
-    index, images, split, vae, latents, classifier, baselines, report = (
+    index, images, split, vae, latents, classifier, baselines, pca_network, report = (
         folder / name for name in STAGES
     )
     for name in STAGES:
@@ -91,6 +93,8 @@ def make_run(
     )  # fmt: skip
     fit_classifier(ClassifierConfig(epochs=4), latents, index, classifier, device=device)
     fit_baselines(pixels, split, index, baselines)
+    components = baselines / PCA_LATENTS_FOLDER
+    fit_classifier(ClassifierConfig(epochs=4), components, index, pca_network, device=device)
     inputs = RunInputs(**{name: folder / name for name in STAGES[:-1]})
     write_report(REPORT, inputs, _record(), pixels, report)
     return SmallRun(root, folder, pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxrmodel.config import ReportConfig
+from cxrmodel.config import ClassifierConfig, ReportConfig
 from cxrmodel.data.datasets.boxes import BOX_GRID_PX
 from cxrmodel.data.datasets.labels import PATHOLOGIES
 from cxrmodel.data.label_columns import any_abnormal, label_values, learnable
@@ -20,6 +20,8 @@ from cxrmodel.models.vae import VAE
 from cxrmodel.report.measure import measure
 from cxrmodel.report.run import RunInputs, RunRecord, read_run
 from cxrmodel.report.write import write_report
+from cxrmodel.storage.layout import PCA_LATENTS_FOLDER
+from cxrmodel.training.classifier.fit import fit_classifier
 from cxrmodel.training.network_files import contiguous_state, write_config, write_weights
 
 SIZE = 64
@@ -93,8 +95,8 @@ def write_tables(directory: Path, rng: np.random.Generator, count: int, without=
             "detail": ["no such file", "no such file", "row 7 <b>& row 9</b>"],
         }
     )
-    for stage in ("index", "images", "split", "vae", "latents", "classifier", "baselines"):
-        (directory / stage).mkdir(parents=True)
+    for stage in fields(RunInputs):
+        (directory / stage.name).mkdir(parents=True)
     index.to_parquet(directory / "index/index.parquet", index=False)
     missing.to_parquet(directory / "index/excluded.parquet", index=False)
     empty.to_parquet(directory / "images/excluded.parquet", index=False)
@@ -214,8 +216,10 @@ def make_run(tmp_path_factory):
         write_vae(directory / "vae")
         pixels = ArrayPixels(table["image"].tolist(), smooth_images(count, SIZE, rng))
         fit_baselines(pixels, directory / "split", directory / "index", directory / "baselines")
-        stages = ("index", "images", "split", "vae", "latents", "classifier", "baselines")
-        inputs = RunInputs(**{stage: directory / stage for stage in stages})
+        inputs = RunInputs(**{stage.name: directory / stage.name for stage in fields(RunInputs)})
+        config = ClassifierConfig(**settings.get("classifier", {}))
+        components = inputs.baselines / PCA_LATENTS_FOLDER
+        fit_classifier(config, components, inputs.index, inputs.pca_network, device="cpu")
         return MadeRun(inputs, make_record(**settings), pixels)
 
     return make
