@@ -215,11 +215,11 @@ def make_run(tmp_path_factory):
         write_models(directory, rng, table, epochs)
         write_vae(directory / "vae")
         pixels = ArrayPixels(table["image"].tolist(), smooth_images(count, SIZE, rng))
-        fit_baselines(pixels, directory / "split", directory / "index", directory / "baselines")
         inputs = RunInputs(**{stage.name: directory / stage.name for stage in fields(RunInputs)})
-        config = ClassifierConfig(**settings.get("classifier", {}))
-        components = inputs.baselines / PCA_LATENTS_FOLDER
-        fit_classifier(config, components, inputs.index, inputs.pca_network, device="cpu")
+        if fit_baselines(pixels, inputs.split, inputs.index, inputs.baselines)["num_components"]:
+            config = ClassifierConfig(**settings.get("classifier", {}))
+            components = inputs.baselines / PCA_LATENTS_FOLDER
+            fit_classifier(config, components, inputs.index, inputs.pca_network, device="cpu")
         return MadeRun(inputs, make_record(**settings), pixels)
 
     return make

@@ -108,7 +108,6 @@ def test_a_run_too_small_for_anything_still_has_a_report(make_run, tmp_path):
         ("latents", "latents"),
         ("classifier", "predictions"),
         *(("baselines", name) for name in FITTED_BASELINES),
-        ("pca_network", "predictions"),
     ):
         path = getattr(run.inputs, stage) / f"{name}.parquet"
         table = pd.read_parquet(path)
