@@ -12,6 +12,7 @@ import ast
 import hashlib
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -105,10 +106,8 @@ def _read(path: Path) -> _Module:
 def _tree(path: Path) -> ast.Module:
     """Parse a module and take its docstrings out."""
     tree = ast.parse(path.read_bytes())  # bytes: as UTF-8, whatever the locale
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [statement for statement in body if not _is_bare_string(statement)]
+    for block in _blocks(tree):
+        block[:] = [statement for statement in block if not _is_bare_string(statement)]
     return tree
 
 
@@ -133,7 +132,7 @@ def _find(module: str) -> Path | None:
 
 def _imports(tree: ast.Module) -> list[str]:
     names: list[str] = []
-    for node in _RuntimeNodes().collect(tree):
+    for node in _runtime_imports(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -148,19 +147,21 @@ def _values(tree: ast.Module) -> str:
     `from cxrmodel.config import LIMIT` shapes a result by the value of LIMIT, and
     `ReportConfig()` by the defaults of that section.
     """
-    called = {
-        node.func.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    dumps = []
-    for node in _RuntimeNodes().collect(tree):
+    dumps: list[str] = []
+    for node in _runtime_imports(tree):
         if isinstance(node, ast.ImportFrom) and node.module and is_neutral(node.module):
             path = _source(node.module)
+            called = _called(tree) if node.module == SETTINGS else set()
             for alias in node.names:
-                is_filled = node.module == SETTINGS and (alias.asname or alias.name) in called
+                is_filled = (alias.asname or alias.name) in called
                 dumps += _definitions(path, alias.name, with_class=is_filled)
     return "\n".join(dumps)
+
+
+def _called(tree: ast.Module) -> set[str]:
+    """Return the names that a module calls."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {function.id for function in calls if isinstance(function, ast.Name)}
 
 
 def _definitions(path: Path, name: str, *, with_class: bool) -> list[str]:
@@ -190,26 +191,31 @@ def _names_of(node: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-class _RuntimeNodes(ast.NodeVisitor):
-    """Collects import statements outside `if TYPE_CHECKING:`, which never run."""
+def _runtime_imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    """Return the import statements outside `if TYPE_CHECKING:`, which never run."""
+    statements = (statement for block in _blocks(tree, skip=_is_for_types) for statement in block)
+    return [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
 
-    def __init__(self) -> None:
-        self.nodes: list[ast.stmt] = []
 
-    def collect(self, tree: ast.Module) -> list[ast.stmt]:
-        self.visit(tree)
-        return self.nodes
+def _blocks(
+    node: ast.AST, skip: Callable[[ast.AST], bool] = lambda _: False
+) -> Iterator[list[ast.stmt]]:
+    """Yield every list of statements within a node; it is quick, since expressions have none."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(node, name, None)
+        if isinstance(block, list):
+            yield block
+            for statement in block:
+                if not skip(statement):
+                    yield from _blocks(statement, skip)
+    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield from _blocks(part, skip)
 
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            return
-        self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        self.nodes.append(node)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.nodes.append(node)
+def _is_for_types(node: ast.AST) -> bool:
+    test = getattr(node, "test", None)  # TYPE_CHECKING or typing.TYPE_CHECKING
+    name = getattr(test, "id", None) or getattr(test, "attr", None)
+    return isinstance(node, ast.If) and name == "TYPE_CHECKING"
 
 
 def _is_bare_string(statement: ast.stmt) -> bool:
