@@ -107,10 +107,11 @@ def test_the_plan_counts_what_settings_share_once(plan):
     for stage in ("index", "images", "split", "baselines"):
         assert plan[stage] == "2 shared, 1 cached"
     assert plan["vae"] == "1 shared, 1 cached, 1 would run"
+    assert plan["pca_network"] == "1 shared, 1 cached, 1 would run"
     assert plan["latents"] == "1 shared, 1 cached, 1 unknown"
     assert plan["classifier"] == "1 cached, 1 would run, 1 unknown"
     assert plan["report"] == plan["bundle"] == "1 cached, 2 unknown"
-    assert plan["together"] == "10 shared, 9 cached, 2 would run, 6 unknown"
+    assert plan["together"] == "11 shared, 10 cached, 3 would run, 6 unknown"
 
 
 def test_a_signal_stops_it_with_a_line_and_the_shells_exit_code(stopped):
