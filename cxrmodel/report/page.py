@@ -27,7 +27,6 @@ NUM_EXAMPLES = 3
 ACRONYMS = {"auroc", "f1", "l1", "psnr", "kl"}  # in names of metrics and settings
 CARDS = {MODEL_CARD_FILE: "model_card.md.j2", DATASHEET_FILE: "datasheet.md.j2"}
 PARTS = {"train": "Train", "val": "Validation", "test": "Test"}
-STAGE_ORDER = ("index", "images", "split", "vae", "latents", "classifier", "baselines", "report")
 
 
 def render_page(
@@ -118,7 +117,7 @@ def _shared(run: Run, results: Results) -> dict[str, Any]:
         "part_names": PARTS,
         "models": prose.ranked_models(results),
         "headline_metrics": {name: METRICS[name] for name in HEADLINE_METRICS},
-        "timings": _timings(record.timings_s),
+        "timings": list(record.timings_s.items()),  # in the order of the stages
         "training_speed": prose.training_speed(**record.training_speed)
         if record.training_speed
         else "",
@@ -181,8 +180,3 @@ def _compressions(run: Run, results: Results) -> list[dict[str, Any]]:
         (*about, others[f"{key}_l1"], others.get(f"{key}_ssim")) for key, about in names.items()
     ]
     return [dict(zip(("name", "numbers", "l1", "ssim"), row, strict=True)) for row in rows]
-
-
-def _timings(timings_s: dict[str, float]) -> list[tuple[str, float]]:
-    known = [stage for stage in STAGE_ORDER if stage in timings_s]
-    return [(name, timings_s[name]) for name in [*known, *sorted(set(timings_s) - set(known))]]
