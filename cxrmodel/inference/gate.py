@@ -1,9 +1,10 @@
 """Is it a frontal chest X-ray at all? Told from a thumbnail, by what the train images look like.
 
-Each image becomes 32 x 32 pixels of zero mean and unit length. Three numbers tell whether such a
-thumbnail is one of theirs: its correlation with their mean, its distance from their principal
-components (what these cannot express), and its place along them. Limits come from the spread of
-these numbers over validation images, which the components have not seen.
+Each image becomes 32 x 32 pixels of zero mean and unit length. One number tells whether such a
+thumbnail is one of theirs: its Mahalanobis distance from their mean, with the covariance of their
+principal components and the same small variance added in every direction. More than 1.75 times the
+usual distance is too far. The usual distance is a median over train and validation images, each
+measured by components that have not seen it.
 
 What it cannot tell: an image that was squeezed and has no tag that says so, a
 mirrored image or one that lies on its side, a lateral image that no tag calls so, the chest of an
@@ -13,7 +14,7 @@ animal, a phantom.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -23,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional
 
 THUMBNAIL_PX = 32
-NUM_COMPONENTS = 16
+NUM_COMPONENTS = 24
 MIN_IMAGES = 40  # of train and of validation: fewer do not tell what is usual
-NUM_SPREADS = 3.8  # beyond the median; a normal number is further in 1 of 14,000 cases
-MIN_CORRELATION = 0.1  # a few images with a wide spread must not let noise pass
-WITHIN_ONE_SPREAD = 0.84  # quantile of a normal number one standard deviation above its median
+NUM_FOLDS = 5  # of the train images, to measure each by components that have not seen it
+ADDED_VARIANCE = 0.01  # in each direction: no variance is known better from a few hundred images
+MAX_RATIO = 1.75  # to the usual distance; a ratio, as few images tell a median but no tail
 
 INVERTED, NOT_A_CHEST_IMAGE = "inverted", "not_a_chest_image"
 MEANINGS = {
@@ -57,37 +58,40 @@ class Gate:
     """What usual thumbnails look like; P = 32 * 32 pixels, K components.
 
     Attributes:
-        template: (P,), direction of the mean thumbnail.
         mean: (P,).
         components: (K, P), principal components.
         scales: (K,), standard deviation along each.
-        limits: (3,): least correlation with the template, largest rest, largest place.
+        limit: (), largest distance from the mean.
     """
 
-    template: Thumbnails
     mean: Thumbnails
     components: Thumbnails
     scales: Thumbnails
-    limits: Thumbnails
+    limit: Thumbnails
 
     @classmethod
     def fit(cls, train: Thumbnails, validation: Thumbnails) -> Self | None:
-        """Learn from thumbnails of train and validation images; None where there are too few."""
+        """Learn from thumbnails of train and validation images; None where there are too few.
+
+        A fold is a run of train images: the images of a patient stand together in most tables,
+        and so fall into one fold.
+        """
+        train = _without_inverted(train)
         if min(len(train), len(validation)) < MIN_IMAGES:
             return None
+        gate = cls._without_limit(train)
+        distances = [gate._distance(validation)]
+        for fold in np.array_split(np.arange(len(train)), NUM_FOLDS):
+            of_others = cls._without_limit(np.delete(train, fold, axis=0))
+            distances.append(of_others._distance(train[fold]))
+        return replace(gate, limit=np.array(MAX_RATIO * np.median(np.concatenate(distances))))
+
+    @classmethod
+    def _without_limit(cls, train: Thumbnails) -> Self:
         mean = train.mean(axis=0)
         _, singular, components = np.linalg.svd(train - mean, full_matrices=False)
-        gate = cls(
-            mean / np.linalg.norm(mean),
-            mean,
-            components[:NUM_COMPONENTS],
-            singular[:NUM_COMPONENTS] / np.sqrt(len(train)),
-            np.zeros(3),
-        )
-        correlation, rest, place = gate._numbers(validation)
-        least = max(MIN_CORRELATION, -_upper_limit(-correlation))
-        limits = [least, _upper_limit(rest), _upper_limit(place)]
-        return cls(gate.template, mean, gate.components, gate.scales, np.array(limits))
+        scales = singular[:NUM_COMPONENTS] / np.sqrt(len(train))
+        return cls(mean, components[:NUM_COMPONENTS], scales, limit=np.array(np.inf))
 
     def check(self, pixels: NDArray[np.uint8]) -> list[str]:
         """Say what is wrong with each of (B, S, S) images: a reason, or nothing."""
@@ -111,6 +115,10 @@ class Gate:
     def of(cls, tensors: Mapping[str, Tensor]) -> Self | None:
         """Return what `tensors` gave; None where a bundle has no gate.
 
+        The first bundles have three limits of other numbers. Their gate gets a limit that follows
+        from its mean and components, without the validation images; after fewer than some 200 train
+        images it is too strict.
+
         Raises:
             ValueError: A part is missing or has another shape.
         """
@@ -123,32 +131,46 @@ class Gate:
             return None
         num_px, num_components = THUMBNAIL_PX**2, len(found.get("scales", ()))
         shapes = {
-            "template": (num_px,),
             "mean": (num_px,),
             "components": (num_components, num_px),
             "scales": (num_components,),
-            "limits": (3,),
         }
-        if {name: value.shape for name, value in found.items()} != shapes:
+        first_shapes = {**shapes, "template": (num_px,), "limits": (3,)}
+        found_shapes = {name: value.shape for name, value in found.items()}
+        if found_shapes == first_shapes:
+            gate = cls(found["mean"], found["components"], found["scales"], np.array(np.inf))
+            return replace(gate, limit=np.array(MAX_RATIO * gate._distance_of_train()))
+        if found_shapes != {**shapes, "limit": ()}:
             raise ValueError("the parts of its input gate are not those of this version")
         return cls(**found)
 
     def _is_usual(self, seen: Thumbnails) -> NDArray[np.bool_]:
-        correlation, rest, place = self._numbers(seen)
-        least, most_rest, most_place = self.limits
-        return np.asarray(
-            seen.any(axis=1) & (correlation >= least) & (rest <= most_rest) & (place <= most_place),
-            dtype=bool,
-        )
+        is_upright = seen @ self.mean > 0  # so an image and its negative are never both usual
+        return np.asarray(is_upright & (self._distance(seen) <= self.limit), dtype=bool)
 
-    def _numbers(self, seen: Thumbnails) -> tuple[Thumbnails, Thumbnails, Thumbnails]:
+    def _distance(self, seen: Thumbnails) -> Thumbnails:
+        """Return the Mahalanobis distance of each of (B, P) thumbnails from the mean, (B,)."""
         centred = seen - self.mean
-        along = centred @ self.components.T  # (N, K)
-        rest = np.linalg.norm(centred - along @ self.components, axis=1)
-        place = np.sqrt(((along / self.scales) ** 2).mean(axis=1))
-        return seen @ self.template, rest, place
+        along = centred @ self.components.T  # (B, K)
+        rest = centred - along @ self.components
+        squared = (along**2 / (self.scales**2 + ADDED_VARIANCE)).sum(axis=1)
+        return np.asarray(np.sqrt(squared + (rest**2).sum(axis=1) / ADDED_VARIANCE))
+
+    def _distance_of_train(self) -> float:
+        """Return the root mean square distance of the train images.
+
+        Thumbnails have unit length: what their mean and components leave of 1 is the mean square of
+        the rest.
+        """
+        variances = self.scales**2
+        rest = 1 - (self.mean**2).sum() - variances.sum()
+        squared = (variances / (variances + ADDED_VARIANCE)).sum() + rest / ADDED_VARIANCE
+        return float(np.sqrt(squared))
 
 
-def _upper_limit(values: Thumbnails) -> float:
-    middle = float(np.median(values))
-    return middle + NUM_SPREADS * (float(np.quantile(values, WITHIN_ONE_SPREAD)) - middle)
+def _without_inverted(seen: Thumbnails) -> Thumbnails:
+    """Leave out thumbnails that look more like the negative of the mean of all than like it.
+
+    A few of them widen the components so much that every inverted image is usual.
+    """
+    return np.asarray(seen[seen @ seen.sum(axis=0) > 0])
