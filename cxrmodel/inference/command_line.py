@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cxrmodel.errors import CxrModelError
 from cxrmodel.inference.calibration import check_is_new, read_labels, recalibrate, write_bundle
-from cxrmodel.inference.image_files import ReadImage, is_local
+from cxrmodel.inference.image_files import ReadImage, expand, is_local
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import Model, load
@@ -35,6 +35,7 @@ REPORT_EVERY_S = 0.5
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "The result is not written: make room there, or write it to another disk."
 MAX_BATCH_SIZE = 4096
+FEW_IMAGES = 8  # done before a trial of threads has paid off
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -138,7 +139,6 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> None:
     model = load(_place(options), device=options.device, calibrate=options.calibrated)
     points = _choose_thresholds(model, options)
-    use_threads()
     about = {
         "bundle": model.bundle.digest,
         "location": model.bundle.location,
@@ -150,9 +150,13 @@ def _predict(options: argparse.Namespace) -> None:
         _make_folder(options.maps, "--maps")
     counts: Counter[str] = Counter()
     progress = _Progress()
+    images = expand(_paths(options.images))
     with open_score_file(options.out, model.empty_table, about) as file:
-        for batch in model.read(
-            _paths(options.images), batch_size=options.batch_size, gate=options.gate
+        first = list(islice(images, FEW_IMAGES + 1))
+        if len(first) > FEW_IMAGES:
+            use_threads()
+        for batch in model.read_files(
+            chain(first, images), batch_size=options.batch_size, gate=options.gate
         ):
             if options.maps:
                 table, reconstructions = model.score_and_reconstruct(batch)

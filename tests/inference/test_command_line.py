@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrmodel.inference.command_line import main
+from cxrmodel.inference import command_line
+from cxrmodel.inference.command_line import FEW_IMAGES, main
+
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.score_files import read_about
 from cxrmodel.training.encoding import Coder
@@ -31,6 +33,18 @@ def test_a_folder_is_scored_into_parquet(run, bundle, model, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_parquet(out), model.predict(run.root / "images"))
     assert read_about(out)["bundle"] == model.bundle.digest
     assert "300 images (ok " in capsys.readouterr().out
+
+
+def test_threads_are_tried_for_many_images_only(run, bundle, tmp_path, monkeypatch):
+    trials = []
+    monkeypatch.setattr(command_line, "use_threads", lambda: trials.append(1))
+    paths = [str(path) for path in sorted((run.root / "images").iterdir())[: FEW_IMAGES + 1]]
+    for given, num_trials in ((paths[:1], 0), (paths[:-1], 0), (paths, 1), ([run.root], 1)):
+        trials.clear()
+        out = tmp_path / "scores.csv"
+        main(["predict", str(bundle), *map(str, given), "--out", str(out)])
+        assert len(trials) == num_trials
+        assert len(pd.read_csv(out)) >= len(given)
 
 
 def test_a_list_on_standard_input_is_scored_into_csv(run, bundle, tmp_path):
@@ -197,7 +211,9 @@ def test_a_list_may_have_any_bytes(run, bundle, tmp_path):
 PEAK_MIB = """
 import re, sys
 from pathlib import Path
-from cxrmodel.inference.command_line import main
+from cxrmodel.inference import command_line
+from cxrmodel.inference.command_line import FEW_IMAGES, main
+
 main(sys.argv[1:])
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
