@@ -22,11 +22,13 @@ from cxrmodel.inference.bundle import (
     CHECKSUMS,
     FILES,
     TEST,
+    TRAIN,
     read_bundle,
     read_train_table,
     write_checksums,
 )
 from cxrmodel.inference.predictor import load
+from tests.servers.web import WebServer
 
 
 @pytest.fixture
@@ -54,6 +56,47 @@ def test_a_zip_archive_is_as_good_as_the_folder(bundle, tmp_path, in_folder):
 
 def test_a_url_is_as_good_as_the_folder(bundle):
     assert read_bundle(f"file://{bundle}").digest == read_bundle(bundle).digest
+
+
+@pytest.fixture(scope="module")
+def web(bundle, tmp_path_factory):
+    """URL of a web server that gives whole files only, with a bundle and its archive."""
+    root = tmp_path_factory.mktemp("web")
+    shutil.copytree(bundle, root / "bundle")
+    shutil.make_archive(str(root / "bundle"), "zip", bundle)
+    server = WebServer(root)
+    server.ranges = False
+    yield server.url
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{web}/bundle",
+        "{web}/bundle.zip",
+        "{web}/bundle.zip?token=1",
+        "zip::{web}/bundle.zip",
+        "simplecache::{web}/bundle.zip",
+        "zip::simplecache::{web}/bundle.zip",
+    ],
+)
+def test_a_web_server_may_have_it(bundle, web, place):
+    assert read_bundle(place.format(web=web)).digest == read_bundle(bundle).digest
+
+
+@pytest.mark.parametrize(
+    "place", ["zip::{path}", "zip://a/b::{path}", "simplecache::file://{path}"]
+)
+def test_a_chain_of_protocols_may_lead_to_it(bundle, tmp_path, place):
+    shutil.copytree(bundle, tmp_path / "root" / "a" / "b")
+    path = shutil.make_archive(str(tmp_path / "bundle"), "zip", tmp_path / "root")
+    assert read_bundle(place.format(path=path)).digest == read_bundle(bundle).digest
+
+
+def test_a_missing_archive_on_a_web_server_is_a_sentence(web):
+    with pytest.raises(DamagedArtifactError, match=r"There is nothing at .*gone\.zip"):
+        read_bundle(f"{web}/gone.zip")
 
 
 def test_reference_is_the_validation_part_without_names(run, bundle):
@@ -125,17 +168,27 @@ def test_the_card_has_a_header_for_hugging_face(run, bundle):
     assert "## Compute" not in text
 
 
-@pytest.mark.parametrize("name", FILES[:3])
-def test_a_changed_byte_is_refused(copy, name):
-    path = copy / name
+def change_a_byte(path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted({*FILES} - {TRAIN}))
+def test_a_changed_byte_is_refused(copy, name):
+    change_a_byte(copy / name)
     with pytest.raises(DamagedArtifactError, match=f"{name} differs from its checksum"):
         read_bundle(copy)
 
 
-@pytest.mark.parametrize("name", [CHECKSUMS, "model.safetensors"])
+def test_a_changed_byte_of_the_train_images_is_refused_where_they_are_read(copy):
+    change_a_byte(copy / TRAIN)
+    read = read_bundle(copy)
+    with pytest.raises(DamagedArtifactError, match=f"{TRAIN} differs from its checksum"):
+        read_train_table(read)
+
+
+@pytest.mark.parametrize("name", [CHECKSUMS, "model.safetensors", "README.md"])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(DamagedArtifactError, match=f"has no {name}"):
