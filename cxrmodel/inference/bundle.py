@@ -35,6 +35,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cxrmodel.data.files.unforeseen import UNFORESEEN, failures
+from cxrmodel.data.images import grey
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle_contents import (
     check_description,
@@ -45,6 +46,7 @@ from cxrmodel.inference.bundle_contents import (
 )
 
 FORMAT, FORMAT_VERSION = "cxrmodel-bundle", 1
+FIRST_GREY_LEVELS = "grey-1"  # of bundles that do not say it
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 REFERENCE = "reference.parquet"
@@ -275,12 +277,23 @@ def _parse_description(content: bytes, files: _BundleFiles) -> dict[str, Any]:
     if type(version) is not int or version != FORMAT_VERSION:
         raise ValueError(
             f"{where} has format version {version!r}, and this version of cxrmodel reads "
-            f"{FORMAT_VERSION}. Install the version that wrote it: "
-            f"{description.get('made_by', 'it does not say which')}."
+            f"{FORMAT_VERSION}. {_install(description)}"
+        )
+    method = description.get("grey_levels", FIRST_GREY_LEVELS)
+    if method != grey.METHOD:
+        raise ValueError(
+            f"{where} needs the grey levels {method!r}, and this version of cxrmodel makes "
+            f"{grey.METHOD!r}: the model would see other images than in training. "
+            f"{_install(description)}"
         )
     with _refused(files, DESCRIPTION):
         check_description(description)
     return description
+
+
+def _install(description: Mapping[str, Any]) -> str:
+    wrote_it = description.get("made_by", "it does not say which")
+    return f"Install the version that wrote it: {wrote_it}."
 
 
 def _refuse_constant(name: str) -> None:

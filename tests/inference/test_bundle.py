@@ -17,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from cxrmodel.data.images import grey
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import (
     CHECKSUMS,
@@ -216,6 +217,24 @@ def rewrite(folder, **changes) -> None:
 def test_another_format_version_is_refused_with_a_sentence(copy):
     rewrite(copy, format_version=2)
     with pytest.raises(ValueError, match=r"has format version 2.*that wrote it: cxrmodel "):
+        read_bundle(copy)
+
+
+def test_other_grey_levels_are_refused_with_a_sentence(copy, monkeypatch):
+    assert json.loads((copy / "model.json").read_text())["grey_levels"] == grey.METHOD
+    rewrite(copy, grey_levels="grey-0")
+    with pytest.raises(ValueError, match=r"grey levels 'grey-0', .* wrote it: cxrmodel "):
+        read_bundle(copy)
+
+
+def test_a_bundle_that_does_not_say_its_grey_levels_has_the_first(copy, monkeypatch):
+    description = json.loads((copy / "model.json").read_text())
+    del description["grey_levels"]
+    (copy / "model.json").write_text(json.dumps(description))
+    write_checksums(copy)
+    read_bundle(copy)
+    monkeypatch.setattr(grey, "METHOD", "grey-2")
+    with pytest.raises(ValueError, match=r"grey levels 'grey-1', .* makes 'grey-2'"):
         read_bundle(copy)
 
 

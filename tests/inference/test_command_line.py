@@ -14,7 +14,6 @@ from PIL import Image
 
 from cxrmodel.inference import command_line
 from cxrmodel.inference.command_line import FEW_IMAGES, main
-
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.score_files import read_about
 from cxrmodel.training.encoding import Coder
