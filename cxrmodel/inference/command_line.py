@@ -6,14 +6,18 @@ import argparse
 import codecs
 import errno
 import os
+import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +38,8 @@ STANDARD_INPUT = "-"
 REPORT_EVERY_S = 0.5
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "The result is not written: make room there, or write it to another disk."
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+ENDING_SIGNALS, EXIT_BY_SIGNAL = ("SIGTERM", "SIGHUP"), 128
 MAX_BATCH_SIZE = 4096
 FEW_IMAGES = 8  # done before a trial of threads has paid off
 
@@ -42,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command; an error is a sentence and exit code 1."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _ended_by_signals():
+            options.run(options)
     except BrokenPipeError:  # whoever reads the lines has read enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -53,6 +60,31 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals that end a process raise, so that no half-written file stays.
+
+    One that is ignored, as SIGHUP is under nohup, stays so.
+    """
+    if current_thread() is not main_thread():  # no other may set what a signal does
+        yield
+        return
+    names = [name for name in ENDING_SIGNALS if hasattr(signal, name)]  # not all on Windows
+    numbers = [getattr(signal, name) for name in names]
+    changed = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(EXIT_BY_SIGNAL + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +175,9 @@ def _predict(options: argparse.Namespace) -> None:
         "bundle": model.bundle.digest,
         "location": model.bundle.location,
         "made_by": f"cxrmodel {version('cxrmodel')}",
+        "calibrated": options.calibrated,
+        "gate": options.gate and model.has_gate,
+        "thresholds": model.thresholds,
         "operating_points": [asdict(point) for point in points],
     }
     _make_folder(options.out.parent, "--out")
@@ -189,10 +224,20 @@ def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[Operat
 
 
 def _make_folder(folder: Path, option: str) -> None:
+    """Make a folder for results, and try whether it takes any: later much may have been scored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{option} needs {folder} as a folder, and a file is there.") from error
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        raise ValueError(
+            f"{option}: the folder {folder.absolute()} cannot be written to: {error.strerror}. "
+            "Choose another folder, or change its permissions."
+        ) from error
 
 
 def _images(count: int) -> str:
@@ -279,6 +324,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _recalibrate(options: argparse.Namespace) -> None:
     check_is_new(options.out)
+    _make_folder(options.out.parent, "--out")
     model = load(_place(options), device=options.device)
     local = read_labels(options.table, model.labels)
     # File by file: a folder would be many rows, and the labels would go to other images.
