@@ -18,6 +18,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from threading import current_thread, main_thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -290,17 +291,35 @@ def _info(options: argparse.Namespace) -> None:
     data, images = about["data"], about["images"]
     lines = [
         f"bundle       {model.bundle.digest[:16]} (format {about['format_version']})",
-        f"trained on   {data['title']}, {_images(data['num_images'])}, split by "
+        f"trained on   {data['title']}, {_train_images(about)}, split by "
         f"{about['split']['method']}",
         f"images       {images['size']} px, fit {images['fit']}, {about['precision']}",
         f"validation   {_images(len(model.bundle.reference))}",
         f"input gate   {'yes' if model.has_gate else 'no: too few images to learn it from'}",
         f"unusual      l1 above {_number(about['limits']['l1'])} or distance above "
         f"{_number(about['limits']['distance'])}",
+        *_parent_lines(about),
         "",
         *_threshold_lines(model),
     ]
     print("\n".join(lines))
+
+
+def _train_images(about: dict[str, Any]) -> str:
+    of_all = f"of {_images(about['data']['num_images'])}"
+    num_train = about["split"].get("num_train")
+    return f"{num_train:,} {of_all}" if isinstance(num_train, int) else f"part {of_all}"
+
+
+def _parent_lines(about: dict[str, Any]) -> list[str]:
+    parent = about.get("parent")
+    if parent is None:
+        return []
+    labels = ", ".join(parent["recalibrated"])
+    return [
+        f"parent       {parent['digest'][:16]}; recalibrated for {labels}",
+        "             README.md has the parent's metrics, with its probabilities and thresholds",
+    ]
 
 
 def _threshold_lines(model: Model) -> list[str]:
@@ -319,7 +338,12 @@ def _export(options: argparse.Namespace) -> None:
     model = load(_place(options), device="cpu")
     found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
     largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
-    print(f"{options.onnx}: largest differences from the model are {largest}")
+    print(f"{options.onnx}: largest differences from the model in float32 are {largest}")
+    if (precision := model.bundle.description["precision"]) != "float32":
+        print(
+            f"The file computes in float32 and the bundle in {precision}, so its scores differ "
+            "slightly from those of `cxrmodel predict`."
+        )
 
 
 def _recalibrate(options: argparse.Namespace) -> None:

@@ -287,6 +287,8 @@ def test_using_a_model_needs_no_more_than_a_few_packages(run, bundle, tmp_path):
         ({"data": {"title": 1}}, "data.title is 1"),
         ({"split": None}, "split.method is None"),
         ({"salt": 7}, "salt is 7"),
+        ({"parent": "abc"}, "parent is 'abc'"),
+        ({"parent": {"digest": "abc", "recalibrated": [7]}}, "the recalibrated labels"),
     ],
 )
 def test_a_field_that_cannot_be_is_named_whatever_the_checksum(copy, changes, message):

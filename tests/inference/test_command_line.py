@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from tempfile import gettempdir
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from cxrmodel.inference import command_line
+from cxrmodel.inference.bundle import write_checksums
 from cxrmodel.inference.command_line import FEW_IMAGES, main
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.predictor import load
@@ -135,7 +138,8 @@ def test_the_name_of_a_map_cannot_leave_its_folder():
 def test_info_says_what_a_bundle_is(bundle, capsys):
     main(["info", str(bundle)])
     text = capsys.readouterr().out
-    assert "split by patient" in text
+    assert "210 of 300 images, split by patient" in text
+    assert "parent" not in text
     assert "Pneumothorax" in text
 
 
@@ -149,6 +153,30 @@ def test_recalibration_writes_a_bundle_that_names_its_parent(run, bundle, model,
     description = json.loads((out / "model.json").read_text())
     assert description["parent"]["digest"] == model.bundle.digest
     assert "the Brier score falls by" in capsys.readouterr().out
+    main(["info", str(out)])
+    told = capsys.readouterr().out
+    names = ", ".join(description["parent"]["recalibrated"])
+    assert f"parent       {model.bundle.digest[:16]}; recalibrated for {names}\n" in told
+    assert "README.md has the parent's metrics" in told
+    card, old = (folder / "README.md" for folder in (out, bundle))
+    before, note, after = card.read_text().partition("\n**Recalibrated** from the bundle ")
+    assert note
+    assert before + after.partition(" is for.\n")[2] == old.read_text()
+    assert f"`{model.bundle.digest}`, with new" in after
+    assert yaml.safe_load(before.split("---")[1]) == yaml.safe_load(old.read_text().split("---")[1])
+
+
+def test_an_export_says_in_what_it_computes(bundle, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    main(["export", str(copy), "--onnx", str(tmp_path / "m.onnx")])
+    assert "from the model in float32 are" in (told := capsys.readouterr().out)
+    assert "bfloat16" not in told
+    description = json.loads((copy / "model.json").read_text()) | {"precision": "bfloat16"}
+    (copy / "model.json").write_text(json.dumps(description))
+    write_checksums(copy)
+    main(["export", str(copy), "--onnx", str(tmp_path / "m.onnx")])
+    assert "The file computes in float32 and the bundle in bfloat16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
