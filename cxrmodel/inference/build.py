@@ -17,6 +17,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images import grey
 from cxrmodel.inference.bundle import (
     CARD,
     DESCRIPTION,
@@ -260,6 +261,7 @@ def _describe(
             "classifier": _read_json(inputs.classifier / CONFIG_FILE)["architecture"],
         },
         "images": config.model_dump(include={"size", "fit", "max_megapixels"}),
+        "grey_levels": grey.METHOD,
         "precision": precision,
         "labels": list(labels),
         "thresholds": {label: per_class[label]["threshold"] for label in labels},

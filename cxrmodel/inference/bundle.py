@@ -28,12 +28,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.zip import ZipFileSystem
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from cxrmodel.data.files.unforeseen import UNFORESEEN, failures
+from cxrmodel.data.images import grey
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle_contents import (
     check_description,
@@ -44,6 +46,7 @@ from cxrmodel.inference.bundle_contents import (
 )
 
 FORMAT, FORMAT_VERSION = "cxrmodel-bundle", 1
+FIRST_GREY_LEVELS = "grey-1"  # of bundles that do not say it
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 REFERENCE = "reference.parquet"
@@ -55,13 +58,14 @@ FILES = (WEIGHTS, DESCRIPTION, REFERENCE, TRAIN, TEST, CARD)
 
 MAX_BYTES = {WEIGHTS: 4 << 30, **dict.fromkeys((REFERENCE, TRAIN, TEST), 1 << 30)}  # far too much
 MAX_BYTES_OF_TEXT = 16 << 20  # of each of the others
+MAX_BYTES_OF_ARCHIVE = 8 << 30
 MAX_ROWS = 10_000_000
 AGAIN = "Copy the bundle again from where it was made"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory, every checksum verified.
+    """A bundle in memory, every checksum verified but that of `train.parquet`.
 
     Attributes:
         location: Where it was read.
@@ -91,7 +95,7 @@ class Bundle:
 
 
 def read_bundle(location: str | Path) -> Bundle:
-    """Read and verify a bundle.
+    """Read a bundle, and verify every file but `train.parquet`: see `read_train_table`.
 
     Args:
         location: Folder, zip archive, or fsspec URL of one of them.
@@ -104,9 +108,8 @@ def read_bundle(location: str | Path) -> Bundle:
     checksums = files.read(CHECKSUMS)
     digest = hashlib.sha256(checksums).hexdigest()
     expected = _parse_checksums(checksums, files)
-    contents = {
-        name: _verified(files, name, expected) for name in (DESCRIPTION, WEIGHTS, REFERENCE)
-    }
+    names = {DESCRIPTION, WEIGHTS, REFERENCE} | (set(expected) - {TRAIN})
+    contents = {name: _verified(files, name, expected) for name in sorted(names)}
     description = _parse_description(contents[DESCRIPTION], files)
     with _refused(files, WEIGHTS):
         tensors = load(contents[WEIGHTS])
@@ -117,7 +120,7 @@ def read_bundle(location: str | Path) -> Bundle:
     if TEST not in expected:
         return Bundle(files.location, digest, description, tensors, reference)
     with _refused(files, TEST):
-        test = _read_parquet(_verified(files, TEST, expected))
+        test = _read_parquet(contents[TEST])
         check_test(test, description)
     return Bundle(files.location, digest, description, tensors, reference, test)
 
@@ -175,14 +178,16 @@ class _BundleFiles:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        is_archive = "::" in location or (_is_zip(location) and not Path(location).is_dir())
-        url = location if "::" in location or not is_archive else f"zip::{location}"
-        # fsspec would reuse the archive as it was when this process first opened it.
-        options = {"skip_instance_cache": True} if is_archive else {}
         try:
-            self._fs, root = fsspec.core.url_to_fs(url, **options)
-            self._root = root.rstrip("/")
-            if is_archive and not self._fs.exists(self._path(CHECKSUMS)):
+            archive, inside = _split_archive(location)
+            if archive:
+                content = _read_whole(archive)
+                self._fs = ZipFileSystem(content, skip_instance_cache=True)
+                self._root = inside
+            else:
+                self._fs, self._root = fsspec.core.url_to_fs(location)
+            self._root = self._root.rstrip("/")
+            if archive and not self._fs.exists(self._path(CHECKSUMS)):
                 self._root = self._only_folder()  # an archive of a folder, as most tools make it
         except FileNotFoundError as error:
             raise DamagedArtifactError(f"There is nothing at {location}.") from error
@@ -223,8 +228,24 @@ class _BundleFiles:
         return posixpath.dirname(found[0]) if len(found) == 1 else ""
 
 
-def _is_zip(location: str) -> bool:
-    return location.casefold().endswith(".zip")
+def _split_archive(location: str) -> tuple[str, str]:
+    """Return where the zip archive lies, empty for a folder, and the folder in it that is meant."""
+    first, is_chain, rest = location.partition("::")
+    protocol, _, inside = first.partition("://")
+    if is_chain and protocol == "zip":
+        return rest, inside
+    path = location.partition("?")[0] if "://" in location else location  # a signed URL
+    is_archive = path.casefold().endswith(".zip") and not Path(location).is_dir()
+    return (location, "") if is_archive else ("", "")
+
+
+def _read_whole(archive: str) -> io.BytesIO:
+    """Read an archive into memory: some web servers give no part of a file."""
+    files, path = fsspec.core.url_to_fs(archive)
+    size = files.size(path)
+    if size is not None and size > MAX_BYTES_OF_ARCHIVE:
+        raise ValueError(f"it has {size:,} bytes, and no bundle has")
+    return io.BytesIO(files.cat_file(path))
 
 
 def _parse_checksums(text: bytes, files: _BundleFiles) -> dict[str, str]:
@@ -256,12 +277,23 @@ def _parse_description(content: bytes, files: _BundleFiles) -> dict[str, Any]:
     if type(version) is not int or version != FORMAT_VERSION:
         raise ValueError(
             f"{where} has format version {version!r}, and this version of cxrmodel reads "
-            f"{FORMAT_VERSION}. Install the version that wrote it: "
-            f"{description.get('made_by', 'it does not say which')}."
+            f"{FORMAT_VERSION}. {_install(description)}"
+        )
+    method = description.get("grey_levels", FIRST_GREY_LEVELS)
+    if method != grey.METHOD:
+        raise ValueError(
+            f"{where} needs the grey levels {method!r}, and this version of cxrmodel makes "
+            f"{grey.METHOD!r}: the model would see other images than in training. "
+            f"{_install(description)}"
         )
     with _refused(files, DESCRIPTION):
         check_description(description)
     return description
+
+
+def _install(description: Mapping[str, Any]) -> str:
+    wrote_it = description.get("made_by", "it does not say which")
+    return f"Install the version that wrote it: {wrote_it}."
 
 
 def _refuse_constant(name: str) -> None:

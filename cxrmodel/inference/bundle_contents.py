@@ -67,6 +67,7 @@ def check_description(found: Mapping[str, Any]) -> None:
             ("data.num_images", "a whole number from 1 on", _is_count),
             ("split.method", "a text", _is_text),
             ("salt", "a text", _is_text),
+            ("parent", "a digest and the recalibrated labels", _is_parent),
         ),
     )
 
@@ -238,6 +239,14 @@ def _is_number_or_none(value: object) -> bool:
 
 def _is_threshold(value: Any) -> bool:
     return value is None or (_is_number(value) and 0 <= value <= 1)
+
+
+def _is_parent(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and _is_text(value.get("digest"))
+        and _are_labels(value.get("recalibrated"))
+    )
 
 
 def _is_scaling(value: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -172,6 +173,8 @@ def recalibrate(bundle: Bundle, scored: pd.DataFrame) -> tuple[Bundle, list[Loca
 def write_bundle(bundle: Bundle, directory: Path) -> None:
     """Write a changed bundle; what tells train images again, and the card, stay its parent's.
 
+    The card of a recalibrated bundle says so at its top.
+
     Raises:
         FileExistsError: There is something already.
     """
@@ -187,11 +190,27 @@ def write_bundle(bundle: Bundle, directory: Path) -> None:
         if bundle.test is not None:
             bundle.test.to_parquet(partial / TEST, index=False, compression="zstd")
         (partial / TRAIN).write_bytes(read_file(bundle, TRAIN))
-        (partial / CARD).write_bytes(read_file(bundle, CARD))
+        card = read_file(bundle, CARD).decode("utf-8", errors="replace")
+        parent = bundle.description.get("parent")
+        text = _card_of_child(card, parent) if parent else card
+        (partial / CARD).write_text(text, encoding="utf-8")
         write_checksums(partial)
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _card_of_child(card: str, parent: Mapping[str, Any]) -> str:
+    """Return a parent's card with a note below its header."""
+    note = (
+        f"**Recalibrated** from the bundle `{parent['digest']}`, with new probabilities and "
+        f"thresholds for {', '.join(parent['recalibrated'])}. All metrics below, and in the header "
+        "of this file, are the parent's, with its probabilities and thresholds: they say nothing "
+        "of the site that this bundle is for.\n"
+    )
+    header = re.match(r"---\n.*?\n---\n", card, re.DOTALL)
+    end = header.end() if header else 0
+    return f"{card[:end]}\n{note}{card[end:]}"
 
 
 def check_is_new(directory: Path) -> None:

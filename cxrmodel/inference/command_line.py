@@ -6,21 +6,26 @@ import argparse
 import codecs
 import errno
 import os
+import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxrmodel.errors import CxrModelError
 from cxrmodel.inference.calibration import check_is_new, read_labels, recalibrate, write_bundle
-from cxrmodel.inference.image_files import ReadImage, is_local
+from cxrmodel.inference.image_files import ReadImage, expand, is_local
 from cxrmodel.inference.maps import map_name, write_map
 from cxrmodel.inference.operating_points import OperatingPoint, operating_points
 from cxrmodel.inference.predictor import Model, load
@@ -34,14 +39,18 @@ STANDARD_INPUT = "-"
 REPORT_EVERY_S = 0.5
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "The result is not written: make room there, or write it to another disk."
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+ENDING_SIGNALS, EXIT_BY_SIGNAL = ("SIGTERM", "SIGHUP"), 128
 MAX_BATCH_SIZE = 4096
+FEW_IMAGES = 8  # done before a trial of threads has paid off
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; an error is a sentence and exit code 1."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _ended_by_signals():
+            options.run(options)
     except BrokenPipeError:  # whoever reads the lines has read enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -52,6 +61,31 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let signals that end a process raise, so that no half-written file stays.
+
+    One that is ignored, as SIGHUP is under nohup, stays so.
+    """
+    if current_thread() is not main_thread():  # no other may set what a signal does
+        yield
+        return
+    names = [name for name in ENDING_SIGNALS if hasattr(signal, name)]  # not all on Windows
+    numbers = [getattr(signal, name) for name in names]
+    changed = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(EXIT_BY_SIGNAL + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,11 +172,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> None:
     model = load(_place(options), device=options.device, calibrate=options.calibrated)
     points = _choose_thresholds(model, options)
-    use_threads()
     about = {
         "bundle": model.bundle.digest,
         "location": model.bundle.location,
         "made_by": f"cxrmodel {version('cxrmodel')}",
+        "calibrated": options.calibrated,
+        "gate": options.gate and model.has_gate,
+        "thresholds": model.thresholds,
         "operating_points": [asdict(point) for point in points],
     }
     _make_folder(options.out.parent, "--out")
@@ -150,9 +186,13 @@ def _predict(options: argparse.Namespace) -> None:
         _make_folder(options.maps, "--maps")
     counts: Counter[str] = Counter()
     progress = _Progress()
+    images = expand(_paths(options.images))
     with open_score_file(options.out, model.empty_table, about) as file:
-        for batch in model.read(
-            _paths(options.images), batch_size=options.batch_size, gate=options.gate
+        first = list(islice(images, FEW_IMAGES + 1))
+        if len(first) > FEW_IMAGES:
+            use_threads()
+        for batch in model.read_files(
+            chain(first, images), batch_size=options.batch_size, gate=options.gate
         ):
             if options.maps:
                 table, reconstructions = model.score_and_reconstruct(batch)
@@ -185,10 +225,20 @@ def _choose_thresholds(model: Model, options: argparse.Namespace) -> list[Operat
 
 
 def _make_folder(folder: Path, option: str) -> None:
+    """Make a folder for results, and try whether it takes any: later much may have been scored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{option} needs {folder} as a folder, and a file is there.") from error
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        raise ValueError(
+            f"{option}: the folder {folder.absolute()} cannot be written to: {error.strerror}. "
+            "Choose another folder, or change its permissions."
+        ) from error
 
 
 def _images(count: int) -> str:
@@ -241,17 +291,35 @@ def _info(options: argparse.Namespace) -> None:
     data, images = about["data"], about["images"]
     lines = [
         f"bundle       {model.bundle.digest[:16]} (format {about['format_version']})",
-        f"trained on   {data['title']}, {_images(data['num_images'])}, split by "
+        f"trained on   {data['title']}, {_train_images(about)}, split by "
         f"{about['split']['method']}",
         f"images       {images['size']} px, fit {images['fit']}, {about['precision']}",
         f"validation   {_images(len(model.bundle.reference))}",
         f"input gate   {'yes' if model.has_gate else 'no: too few images to learn it from'}",
         f"unusual      l1 above {_number(about['limits']['l1'])} or distance above "
         f"{_number(about['limits']['distance'])}",
+        *_parent_lines(about),
         "",
         *_threshold_lines(model),
     ]
     print("\n".join(lines))
+
+
+def _train_images(about: dict[str, Any]) -> str:
+    of_all = f"of {_images(about['data']['num_images'])}"
+    num_train = about["split"].get("num_train")
+    return f"{num_train:,} {of_all}" if isinstance(num_train, int) else f"part {of_all}"
+
+
+def _parent_lines(about: dict[str, Any]) -> list[str]:
+    parent = about.get("parent")
+    if parent is None:
+        return []
+    labels = ", ".join(parent["recalibrated"])
+    return [
+        f"parent       {parent['digest'][:16]}; recalibrated for {labels}",
+        "             README.md has the parent's metrics, with its probabilities and thresholds",
+    ]
 
 
 def _threshold_lines(model: Model) -> list[str]:
@@ -270,11 +338,17 @@ def _export(options: argparse.Namespace) -> None:
     model = load(_place(options), device="cpu")
     found = export_onnx(model, options.onnx, with_reconstruction=options.reconstruction)
     largest = ", ".join(f"{name} {value:.1g}" for name, value in found.items())
-    print(f"{options.onnx}: largest differences from the model are {largest}")
+    print(f"{options.onnx}: largest differences from the model in float32 are {largest}")
+    if (precision := model.bundle.description["precision"]) != "float32":
+        print(
+            f"The file computes in float32 and the bundle in {precision}, so its scores differ "
+            "slightly from those of `cxrmodel predict`."
+        )
 
 
 def _recalibrate(options: argparse.Namespace) -> None:
     check_is_new(options.out)
+    _make_folder(options.out.parent, "--out")
     model = load(_place(options), device=options.device)
     local = read_labels(options.table, model.labels)
     # File by file: a folder would be many rows, and the labels would go to other images.

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cxrmodel.data.images import grey
 from cxrmodel.errors import CxrModelError
 from cxrmodel.inference.predictor import Model
 from cxrmodel.models import plain_convolutions
@@ -156,6 +157,7 @@ def _add_metadata(onnx: Any, path: Path, model: Model) -> None:
         "labels": list(model.labels),
         "thresholds": model.thresholds,
         "images": description["images"],
+        "grey_levels": grey.METHOD,
         "not_for": "clinical use",
     }
     for name, value in about.items():

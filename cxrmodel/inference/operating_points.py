@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cxrmodel.evaluation.patient_bootstrap import Interval, PatientBootstrap
 from cxrmodel.inference.bundle import Bundle
 
-MIN_POSITIVES = 10
+MIN_IMAGES = 10  # of the kind that a rate is counted on
+KINDS = {"sensitivity": "positive ", "specificity": "negative ", "alerts_per_100": ""}
 SHOWN = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -27,9 +28,10 @@ class OperatingPoint:
         label: What it is for.
         asked_for: As `sensitivity 0.9`.
         threshold: A probability from which on an image is called positive; None where undefined.
-        rates: `sensitivity`, `specificity` and `alerts_per_100` images.
+        rates: `sensitivity`, `specificity` and `alerts_per_100` images; one that fewer than
+            `MIN_IMAGES` images count for is not there.
         intervals: 95 % intervals of these, patients resampled with the threshold kept.
-        reason: Why it is undefined; empty where it is not.
+        reason: Why the threshold, or else a rate, is undefined; empty where none is.
     """
 
     label: str
@@ -49,7 +51,10 @@ class OperatingPoint:
             for key, name in SHOWN.items()
             if key in self.intervals
         ]
-        return f"{self.label}: threshold {self.threshold:.4f} gives {', '.join(parts)}"
+        given = f" gives {', '.join(parts)}" if parts else ""
+        missing = [name for key, name in SHOWN.items() if key not in self.rates]
+        undefined = f"; undefined: {', '.join(missing)}, {self.reason}" if missing else ""
+        return f"{self.label}: threshold {self.threshold:.4f}{given}{undefined}"
 
 
 def operating_points(
@@ -112,12 +117,8 @@ def _label(bundle: Bundle, name: str) -> str:
 def _find(bundle: Bundle, label: str, name: str, value: float) -> OperatingPoint:
     asked_for = f"{SHOWN[name]} {value:g}"
     labels, scores = _reference_of(bundle, label)
-    num_positive, num_negative = int((labels == 1).sum()), int((labels == 0).sum())
-    num = {"sensitivity": num_positive, "specificity": num_negative}.get(name, len(labels))
-    if num < MIN_POSITIVES:
-        kind = {"sensitivity": "positive ", "specificity": "negative "}.get(name, "")
-        reason = f"as validation has {num} {kind}images, fewer than {MIN_POSITIVES}"
-        return OperatingPoint(label, asked_for, None, {}, {}, reason)
+    if few := _too_few({name: _counts_for(labels)[name]}):
+        return OperatingPoint(label, asked_for, None, {}, {}, few)
     if name == "sensitivity":
         threshold = _least_with_share(scores[labels == 1], value)
     elif name == "specificity":
@@ -147,23 +148,37 @@ def _ceil(value: float) -> int:
 def _describe(bundle: Bundle, label: str, asked_for: str, threshold: float) -> OperatingPoint:
     labels, scores = _reference_of(bundle, label)
     bootstrap = PatientBootstrap(bundle.reference["patient"].to_numpy())
-    called, positive, negative = scores >= threshold, labels == 1, labels == 0
-    # Of each: in how many images it could be so, and in how many it is.
-    shares = {
-        "sensitivity": (called & positive, positive),
-        "specificity": (~called & negative, negative),
-        "alerts_per_100": (100.0 * called, np.ones_like(called)),
-    }
+    called, of_each = scores >= threshold, _counts_for(labels)
+    hits = {"sensitivity": called, "specificity": ~called, "alerts_per_100": 100.0 * called}
     rates: dict[str, float] = {}
     intervals: dict[str, Interval] = {}
-    for name, (hits, of) in shares.items():
-        part, whole = hits.astype(np.float64), of.astype(np.float64)
+    for name, of in of_each.items():
+        if of.sum() < MIN_IMAGES:
+            continue
+        part, whole = (hits[name] * of).astype(np.float64), of.astype(np.float64)
         estimate = bootstrap.ratio(part, whole, np.ones(len(of), bool), "there is no such image")
         if estimate.value is not None:
             rates[name] = estimate.value
         if estimate.interval is not None:
             intervals[name] = estimate.interval
-    return OperatingPoint(label, asked_for, float(threshold), rates, intervals)
+    return OperatingPoint(label, asked_for, float(threshold), rates, intervals, _too_few(of_each))
+
+
+def _counts_for(labels: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
+    """Return of each rate which images it is counted on."""
+    everything = np.ones(len(labels), bool)
+    return {"sensitivity": labels == 1, "specificity": labels == 0, "alerts_per_100": everything}
+
+
+def _too_few(of_each: Mapping[str, NDArray[np.bool_]]) -> str:
+    """Say of which kinds there are too few images; nothing where there are enough of each."""
+    counts = {name: int(of.sum()) for name, of in of_each.items()}
+    few = [
+        f"{count} {KINDS[name]}image{'' if count == 1 else 's'}"
+        for name, count in counts.items()
+        if count < MIN_IMAGES
+    ]
+    return f"as validation has {' and '.join(few)}, fewer than {MIN_IMAGES}" if few else ""
 
 
 def _reference_of(bundle: Bundle, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

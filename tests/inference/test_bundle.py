@@ -17,16 +17,19 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from cxrmodel.data.images import grey
 from cxrmodel.errors import DamagedArtifactError
 from cxrmodel.inference.bundle import (
     CHECKSUMS,
     FILES,
     TEST,
+    TRAIN,
     read_bundle,
     read_train_table,
     write_checksums,
 )
 from cxrmodel.inference.predictor import load
+from tests.servers.web import WebServer
 
 
 @pytest.fixture
@@ -54,6 +57,47 @@ def test_a_zip_archive_is_as_good_as_the_folder(bundle, tmp_path, in_folder):
 
 def test_a_url_is_as_good_as_the_folder(bundle):
     assert read_bundle(f"file://{bundle}").digest == read_bundle(bundle).digest
+
+
+@pytest.fixture(scope="module")
+def web(bundle, tmp_path_factory):
+    """URL of a web server that gives whole files only, with a bundle and its archive."""
+    root = tmp_path_factory.mktemp("web")
+    shutil.copytree(bundle, root / "bundle")
+    shutil.make_archive(str(root / "bundle"), "zip", bundle)
+    server = WebServer(root)
+    server.ranges = False
+    yield server.url
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{web}/bundle",
+        "{web}/bundle.zip",
+        "{web}/bundle.zip?token=1",
+        "zip::{web}/bundle.zip",
+        "simplecache::{web}/bundle.zip",
+        "zip::simplecache::{web}/bundle.zip",
+    ],
+)
+def test_a_web_server_may_have_it(bundle, web, place):
+    assert read_bundle(place.format(web=web)).digest == read_bundle(bundle).digest
+
+
+@pytest.mark.parametrize(
+    "place", ["zip::{path}", "zip://a/b::{path}", "simplecache::file://{path}"]
+)
+def test_a_chain_of_protocols_may_lead_to_it(bundle, tmp_path, place):
+    shutil.copytree(bundle, tmp_path / "root" / "a" / "b")
+    path = shutil.make_archive(str(tmp_path / "bundle"), "zip", tmp_path / "root")
+    assert read_bundle(place.format(path=path)).digest == read_bundle(bundle).digest
+
+
+def test_a_missing_archive_on_a_web_server_is_a_sentence(web):
+    with pytest.raises(DamagedArtifactError, match=r"There is nothing at .*gone\.zip"):
+        read_bundle(f"{web}/gone.zip")
 
 
 def test_reference_is_the_validation_part_without_names(run, bundle):
@@ -125,17 +169,27 @@ def test_the_card_has_a_header_for_hugging_face(run, bundle):
     assert "## Compute" not in text
 
 
-@pytest.mark.parametrize("name", FILES[:3])
-def test_a_changed_byte_is_refused(copy, name):
-    path = copy / name
+def change_a_byte(path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted({*FILES} - {TRAIN}))
+def test_a_changed_byte_is_refused(copy, name):
+    change_a_byte(copy / name)
     with pytest.raises(DamagedArtifactError, match=f"{name} differs from its checksum"):
         read_bundle(copy)
 
 
-@pytest.mark.parametrize("name", [CHECKSUMS, "model.safetensors"])
+def test_a_changed_byte_of_the_train_images_is_refused_where_they_are_read(copy):
+    change_a_byte(copy / TRAIN)
+    read = read_bundle(copy)
+    with pytest.raises(DamagedArtifactError, match=f"{TRAIN} differs from its checksum"):
+        read_train_table(read)
+
+
+@pytest.mark.parametrize("name", [CHECKSUMS, "model.safetensors", "README.md"])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(DamagedArtifactError, match=f"has no {name}"):
@@ -163,6 +217,24 @@ def rewrite(folder, **changes) -> None:
 def test_another_format_version_is_refused_with_a_sentence(copy):
     rewrite(copy, format_version=2)
     with pytest.raises(ValueError, match=r"has format version 2.*that wrote it: cxrmodel "):
+        read_bundle(copy)
+
+
+def test_other_grey_levels_are_refused_with_a_sentence(copy, monkeypatch):
+    assert json.loads((copy / "model.json").read_text())["grey_levels"] == grey.METHOD
+    rewrite(copy, grey_levels="grey-0")
+    with pytest.raises(ValueError, match=r"grey levels 'grey-0', .* wrote it: cxrmodel "):
+        read_bundle(copy)
+
+
+def test_a_bundle_that_does_not_say_its_grey_levels_has_the_first(copy, monkeypatch):
+    description = json.loads((copy / "model.json").read_text())
+    del description["grey_levels"]
+    (copy / "model.json").write_text(json.dumps(description))
+    write_checksums(copy)
+    read_bundle(copy)
+    monkeypatch.setattr(grey, "METHOD", "grey-2")
+    with pytest.raises(ValueError, match=r"grey levels 'grey-1', .* makes 'grey-2'"):
         read_bundle(copy)
 
 
@@ -215,6 +287,8 @@ def test_using_a_model_needs_no_more_than_a_few_packages(run, bundle, tmp_path):
         ({"data": {"title": 1}}, "data.title is 1"),
         ({"split": None}, "split.method is None"),
         ({"salt": 7}, "salt is 7"),
+        ({"parent": "abc"}, "parent is 'abc'"),
+        ({"parent": {"digest": "abc", "recalibrated": [7]}}, "the recalibrated labels"),
     ],
 )
 def test_a_field_that_cannot_be_is_named_whatever_the_checksum(copy, changes, message):

@@ -2,18 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from tempfile import gettempdir
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from cxrmodel.inference.command_line import main
+from cxrmodel.inference import command_line
+from cxrmodel.inference.bundle import write_checksums
+from cxrmodel.inference.command_line import FEW_IMAGES, main
 from cxrmodel.inference.maps import map_name, write_map
+from cxrmodel.inference.predictor import load
 from cxrmodel.inference.score_files import read_about
 from cxrmodel.training.encoding import Coder
 
@@ -31,6 +37,18 @@ def test_a_folder_is_scored_into_parquet(run, bundle, model, tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_parquet(out), model.predict(run.root / "images"))
     assert read_about(out)["bundle"] == model.bundle.digest
     assert "300 images (ok " in capsys.readouterr().out
+
+
+def test_threads_are_tried_for_many_images_only(run, bundle, tmp_path, monkeypatch):
+    trials = []
+    monkeypatch.setattr(command_line, "use_threads", lambda: trials.append(1))
+    paths = [str(path) for path in sorted((run.root / "images").iterdir())[: FEW_IMAGES + 1]]
+    for given, num_trials in ((paths[:1], 0), (paths[:-1], 0), (paths, 1), ([run.root], 1)):
+        trials.clear()
+        out = tmp_path / "scores.csv"
+        main(["predict", str(bundle), *map(str, given), "--out", str(out)])
+        assert len(trials) == num_trials
+        assert len(pd.read_csv(out)) >= len(given)
 
 
 def test_a_list_on_standard_input_is_scored_into_csv(run, bundle, tmp_path):
@@ -51,7 +69,7 @@ def test_operating_points_are_printed_used_and_kept(run, bundle, tmp_path, capsy
     main(["predict", str(bundle), str(run.root / "images"), "--out", str(out), *points])
     points = {point["label"]: point for point in read_about(out)["operating_points"]}
     assert points["Mass"]["threshold"] == 0.01
-    assert "Mass: threshold 0.0100 gives sensitivity" in capsys.readouterr().out
+    assert "Mass: threshold 0.0100 gives s" in capsys.readouterr().out
     table = pd.read_parquet(out)
     table = table[table["status"] == "ok"]
     reached = table["p_Effusion"] >= points["Effusion"]["threshold"]
@@ -120,7 +138,8 @@ def test_the_name_of_a_map_cannot_leave_its_folder():
 def test_info_says_what_a_bundle_is(bundle, capsys):
     main(["info", str(bundle)])
     text = capsys.readouterr().out
-    assert "split by patient" in text
+    assert "210 of 300 images, split by patient" in text
+    assert "parent" not in text
     assert "Pneumothorax" in text
 
 
@@ -134,6 +153,30 @@ def test_recalibration_writes_a_bundle_that_names_its_parent(run, bundle, model,
     description = json.loads((out / "model.json").read_text())
     assert description["parent"]["digest"] == model.bundle.digest
     assert "the Brier score falls by" in capsys.readouterr().out
+    main(["info", str(out)])
+    told = capsys.readouterr().out
+    names = ", ".join(description["parent"]["recalibrated"])
+    assert f"parent       {model.bundle.digest[:16]}; recalibrated for {names}\n" in told
+    assert "README.md has the parent's metrics" in told
+    card, old = (folder / "README.md" for folder in (out, bundle))
+    before, note, after = card.read_text().partition("\n**Recalibrated** from the bundle ")
+    assert note
+    assert before + after.partition(" is for.\n")[2] == old.read_text()
+    assert f"`{model.bundle.digest}`, with new" in after
+    assert yaml.safe_load(before.split("---")[1]) == yaml.safe_load(old.read_text().split("---")[1])
+
+
+def test_an_export_says_in_what_it_computes(bundle, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    main(["export", str(copy), "--onnx", str(tmp_path / "m.onnx")])
+    assert "from the model in float32 are" in (told := capsys.readouterr().out)
+    assert "bfloat16" not in told
+    description = json.loads((copy / "model.json").read_text()) | {"precision": "bfloat16"}
+    (copy / "model.json").write_text(json.dumps(description))
+    write_checksums(copy)
+    main(["export", str(copy), "--onnx", str(tmp_path / "m.onnx")])
+    assert "The file computes in float32 and the bundle in bfloat16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -197,7 +240,9 @@ def test_a_list_may_have_any_bytes(run, bundle, tmp_path):
 PEAK_MIB = """
 import re, sys
 from pathlib import Path
-from cxrmodel.inference.command_line import main
+from cxrmodel.inference import command_line
+from cxrmodel.inference.command_line import FEW_IMAGES, main
+
 main(sys.argv[1:])
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
@@ -217,24 +262,83 @@ def test_memory_does_not_grow_with_the_number_of_images(bundle, tmp_path):
     assert peaks[1] < peaks[0] + 100  # 350 more images of 1 MiB
 
 
-def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path, number, code):
     image = str(next((run.root / "images").iterdir()))
     out = tmp_path / "scores.csv"
     command = [sys.executable, "-m", "cxrmodel", "predict", str(bundle), "-", "--out", str(out)]
-    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a job of the background
+    ignored = signal.signal(number, signal.SIG_DFL)  # as in a job of the background
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
     finally:
-        signal.signal(signal.SIGINT, ignored)
+        signal.signal(number, ignored)
     with process:
         process.stdin.write(f"{image}\n".encode() * 64)  # and the list is not at its end
         process.stdin.flush()
         while not list(tmp_path.glob("*.partial")):
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == code
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_leaves_signals_as_they_were(bundle):
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        main(["info", str(bundle)])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+@pytest.fixture
+def denied(tmp_path):
+    """A folder that this user must not write to."""
+    folder = tmp_path / "denied"
+    folder.mkdir(mode=0o555)
+    if os.geteuid() == 0:  # who may write anywhere
+        os.seteuid(65534)
+        yield folder
+        os.seteuid(0)
+    else:
+        yield folder
+
+
+@pytest.mark.parametrize("inside", [".", "new"])
+def test_a_folder_that_cannot_be_written_to_is_named(model, denied, monkeypatch, capsys, inside):
+    monkeypatch.setattr(command_line, "load", lambda *_, **__: model)
+    folder = denied / inside
+    for arguments in (
+        ["predict", "B", "a.png", "--out", folder / "s.csv"],
+        ["predict", "B", "a.png", "--out", f"{gettempdir()}/s.csv", "--maps", folder],
+        ["export", "B", "--onnx", folder / "m.onnx"],
+        ["recalibrate", "B", "labels.csv", "--out", folder / "bundle"],
+    ):
+        told = refused(capsys, *arguments)
+        assert (
+            f"the folder {folder} cannot be written to: Permission denied. Choose another" in told
+        )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_scores_say_how_they_were_made(run, bundle, model, tmp_path, suffix):
+    image, out = str(next((run.root / "images").iterdir())), tmp_path / f"s{suffix}"
+    told = []
+    for more in ([], ["--calibrated"], ["--no-gate"], ["--threshold", "Mass=0.02"]):
+        main(["predict", str(bundle), image, "--out", str(out), *more])
+        text = (tmp_path / "s.csv.json").read_text() if suffix == ".csv" else None
+        told.append(json.loads(text) if text else read_about(out))
+    plain, calibrated, without_gate, with_threshold = told
+    assert (plain["calibrated"], plain["gate"]) == (False, True)
+    assert plain["thresholds"] == model.thresholds
+    assert calibrated["calibrated"] is True
+    assert calibrated["thresholds"] == load(bundle, device="cpu", calibrate=True).thresholds
+    assert without_gate["gate"] is False
+    assert with_threshold["thresholds"] == model.thresholds | {"Mass": 0.02}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -1,21 +1,31 @@
-"""Every command of docs/use.md, run as it stands there."""
+"""Every command and the snippet of docs/use.md, run as they stand there."""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxrmodel.inference.command_line import main
+from cxrmodel.inference.use_config import EvaluateConfig
+from flows.flags import read_flags
+from tests.data.images.image_bytes import dicom
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "use.md").read_text("utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("cxrmodel")]
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("cxrmodel")]
+EVALUATIONS = [line for line in LINES if line.startswith("python flows/evaluate.py")]
+INSTALLS = [line for line in LINES if line.startswith("pip install")]
+(SNIPPET,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
@@ -35,6 +45,37 @@ def test_the_page_has_commands():
     assert {shlex.split(line)[1] for line in COMMANDS} == {
         *("info", "predict", "recalibrate", "export")
     }
+
+
+def test_every_line_of_the_page_is_run_or_installs():
+    assert len(EVALUATIONS) >= 2
+    assert {*LINES} == {*COMMANDS, *EVALUATIONS, *INSTALLS}
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    for line in INSTALLS:
+        extras = re.search(r"\[(.*)\]", line.partition("#")[0])
+        assert not extras or extras[1] in project["optional-dependencies"]
+
+
+def test_the_snippet_of_the_page_runs(run, folder):
+    images = sorted((run.root / "images").iterdir())
+    Path("study").mkdir()
+    shutil.copy(images[0], "a.png")
+    with Image.open(images[1]) as image:
+        Path("study/b.dcm").write_bytes(dicom(np.array(image.convert("L"))))
+    names: dict = {}
+    exec(SNIPPET, names)
+    assert names["table"]["image"].tolist() == ["a.png", "study/b.dcm"]
+    assert names["table"]["p_Infiltration"].notna().any()
+
+
+@pytest.mark.parametrize("line", EVALUATIONS)
+def test_the_flags_of_an_evaluation_are_settings(line):
+    """Such a run itself is in tests/flows."""
+    words = shlex.split(line, comments=True)[2:]
+    assert "--bundle" in words
+    config = read_flags(EvaluateConfig, "flows/evaluate.py", words)
+    assert (config.bundle, config.data.root.endswith("SITE")) == ("BUNDLE", True)
+    assert config.recalibrate == (300 if "--recalibrate" in words else None)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

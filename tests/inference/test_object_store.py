@@ -37,9 +37,15 @@ def images_of(run):
     return sorted((run.root / "images").iterdir())[:3]
 
 
-@pytest.mark.parametrize("place", ["bundle", "bundle.zip"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(f"s3://{BUCKET}/bundle", f"s3://{BUCKET}/bundle.zip"),
+        *(f"simplecache::s3://{BUCKET}/bundle", f"simplecache::s3://{BUCKET}/bundle.zip"),
+    ],
+)
 def test_a_model_is_loaded_from_there_and_scores_what_lies_there(s3, run, model, place):
-    remote = cxrmodel.load(f"s3://{BUCKET}/{place}", device="cpu")
+    remote = cxrmodel.load(place, device="cpu")
     assert remote.bundle.digest == model.bundle.digest
     urls = [f"s3://{BUCKET}/images/{path.name}" for path in images_of(run)]
     scores = remote.predict(urls, gate=False)

@@ -89,3 +89,35 @@ def test_only_one_wish_can_be_met(bundle):
 def test_a_threshold_for_no_label_is_refused(bundle):
     with pytest.raises(ValueError, match="'C' is no label; the labels are A, B"):
         operating_points(bundle, thresholds={"C": 0.5})
+
+
+@pytest.mark.parametrize(
+    "asked_for", [{"alerts_per_100": 20}, {"specificity": 0.9}, {"thresholds": {"B": 0.5}}]
+)
+def test_a_rate_of_fewer_than_ten_images_is_undefined(bundle, asked_for):
+    point = operating_points(bundle, **asked_for)[-1]
+    assert set(point.rates) == set(point.intervals) == {"specificity", "alerts_per_100"}
+    assert point.threshold is not None
+    assert "sensitivity" not in point.sentence().partition(";")[0]
+    assert point.sentence().endswith(
+        "; undefined: sensitivity, as validation has 2 positive images, fewer than 10"
+    )
+
+
+@pytest.mark.parametrize("num_positive, is_there", [(9, False), (10, True)])
+def test_ten_images_are_enough_for_a_rate(bundle, num_positive, is_there):
+    positive = (np.arange(100) < num_positive).astype(np.uint8)
+    counted = replace(bundle, reference=bundle.reference.assign(y_B=positive))
+    (point,) = operating_points(counted, thresholds={"B": 0.05})
+    assert ("sensitivity" in point.rates) == is_there
+    assert ("undefined" in point.sentence()) == (not is_there)
+
+
+def test_a_threshold_without_any_rate_is_said(bundle):
+    few = replace(bundle, reference=bundle.reference.iloc[:3])
+    (point,) = operating_points(few, thresholds={"A": 0.5})
+    assert point.rates == {}
+    assert point.sentence() == (
+        "A: threshold 0.5000; undefined: sensitivity, specificity, alerts per 100, as validation "
+        "has 2 positive images and 1 negative image and 3 images, fewer than 10"
+    )

@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 from cxrmodel.data.ledger import Reason
 from cxrmodel.errors import ImageError
 
+METHOD = "grey-1"
+"""Name of how the pixels of a PNG, JPEG or DICOM file become grey levels.
+
+Give it another number with any change after which a file gets other levels: bundles made before are
+then refused, and do not score other images than they were trained on.
+"""
+
 BLACK, WHITE = 0, 255
 MIN_LEVELS = 32
 MIN_SHARE_BETWEEN = 0.02

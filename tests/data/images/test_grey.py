@@ -1,12 +1,17 @@
 """How values are spread over grey levels, and when an image shows nothing."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cxrmodel.config import ImagesConfig
+from cxrmodel.data.images.decode import decode_image
 from cxrmodel.data.images.grey import (
+    METHOD,
     check_contrast,
     count_codes,
     scaled,
@@ -16,6 +21,7 @@ from cxrmodel.data.images.grey import (
     used_levels,
 )
 from cxrmodel.errors import ImageError
+from tests.data.images.image_bytes import dicom, encode
 
 CODES = np.arange(2**16, dtype=np.float64)
 
@@ -126,3 +132,34 @@ def test_sixteen_levels_are_too_few():
     check_contrast(17)
     with pytest.raises(ImageError, match="low_contrast: 98 % of its pixels lie within 16 of 256"):
         check_contrast(16)
+
+
+LEVELS_OF_METHOD = {
+    "grey-1": {
+        "png": 613542008,
+        "deep png": 927355688,
+        "colour png": 3224379273,
+        "jpeg": 2094354909,
+        "dicom": 1687933037,
+        "deep dicom": 1519335698,
+    }
+}
+"""CRC-32 of the pixels of each file, by method."""
+
+
+@pytest.mark.parametrize("kind", ["png", "deep png", "colour png", "jpeg", "dicom", "deep dicom"])
+def test_grey_levels_are_those_that_the_name_of_the_method_stands_for(kind):
+    """Where this fails, give `METHOD` a new number, and put the new levels here."""
+    ramp = np.add.outer(np.arange(64), np.arange(64))
+    deep = (ramp.astype(np.uint16) ** 2) // 4
+    colour = np.stack([ramp, 2 * ramp, ramp // 2], axis=-1).astype(np.uint8)
+    files = {
+        "png": encode(ramp.astype(np.uint8)),
+        "deep png": encode(deep),
+        "colour png": encode(colour),
+        "jpeg": encode(np.full((64, 64), 90, np.uint8), "JPEG"),
+        "dicom": dicom(ramp.astype(np.uint8), WindowCenter=60, WindowWidth=80),
+        "deep dicom": dicom(deep, bits=12, PhotometricInterpretation="MONOCHROME1"),
+    }
+    pixels = decode_image(files[kind], ImagesConfig(size=64)).pixels
+    assert zlib.crc32(pixels) == LEVELS_OF_METHOD[METHOD][kind]
