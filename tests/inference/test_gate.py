@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_images
+from threadpoolctl import threadpool_limits
 
 from cxrmodel.inference.gate import INVERTED, MAX_RATIO, NOT_A_CHEST_IMAGE, Gate, thumbnails
 
@@ -110,10 +111,11 @@ def of_the_first_bundles(gate: Gate) -> dict[str, torch.Tensor]:
 def gates(real_images) -> list[tuple[Gate, np.ndarray]]:
     """A gate per split, and the thumbnails of the split's test images."""
     seen = real_images.seen
-    return [
-        (Gate.fit(seen[train], seen[validation]), seen[test])
-        for train, validation, test in real_images.splits()
-    ]
+    with threadpool_limits(1):  # on a busy machine, BLAS threads wait for each other for seconds
+        return [
+            (Gate.fit(seen[train], seen[validation]), seen[test])
+            for train, validation, test in real_images.splits()
+        ]
 
 
 def test_real_images_pass_and_others_do_not(gates, others):
