@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from cxrmodel.data.label_columns import ANY_ABNORMAL
@@ -27,9 +28,9 @@ from cxrmodel.evaluation.evaluate import Evaluation, evaluate
 from cxrmodel.evaluation.metrics import METRICS
 from cxrmodel.evaluation.patient_bootstrap import FEW_PATIENTS, Estimate, Floats, PatientBootstrap
 from cxrmodel.evaluation.predictions import Predictions
-from cxrmodel.evaluation.resolution import to_unit
 from cxrmodel.report.run import Run
-from cxrmodel.training.encoding import load_vae, reconstruct
+from cxrmodel.training.devices import keep_freed_memory
+from cxrmodel.training.encoding import Coder, load_vae
 
 if TYPE_CHECKING:
     from cxrmodel.data.images.pixels import Pixels
@@ -196,19 +197,21 @@ def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisat
     boxes = run.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
     error_map = _error_maps(run.inputs.vae, pixels)
     of_test = boxes[boxes["split"] == "test"]
-    found = {TEST: localise(of_test, error_map, seed=seed)}
-    if of_test["patient_id"].nunique() < FEW_PATIENTS:
-        others = boxes[boxes["split"] != "train"]
-        found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
+    with keep_freed_memory(torch.device("cpu")):
+        found = {TEST: localise(of_test, error_map, seed=seed)}
+        if of_test["patient_id"].nunique() < FEW_PATIENTS:
+            others = boxes[boxes["split"] != "train"]
+            found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
     return found
 
 
 def _error_maps(directory: Path, pixels: Pixels) -> ErrorMap:
-    vae = load_vae(directory)
+    # The same numbers on every machine.
+    coder = Coder(load_vae(directory), torch.device("cpu"), "float32")
 
     def error_map(image: str) -> NDArray[np.float32]:
-        original = pixels.read(pixels.rows_of([image]))  # (1, S, S)
-        decoded = reconstruct(vae, original, device="cpu")  # the same numbers on every machine
-        return np.asarray(np.abs(decoded - to_unit(original))[0])
+        original = coder.load(pixels.read(pixels.rows_of([image])))  # (1, 1, S, S)
+        decoded = coder.decode(coder.encode(original)[0])
+        return np.asarray((decoded - original).abs()[0, 0].numpy())
 
     return error_map
