@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -36,7 +37,7 @@ from cxrmodel.storage.layout import OK
 from cxrmodel.threads import use_threads
 
 STANDARD_INPUT = "-"
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S, BAR_CHARS = 0.5, 24
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "The result is not written: make room there, or write it to another disk."
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -185,8 +186,12 @@ def _predict(options: argparse.Namespace) -> None:
     if options.maps:
         _make_folder(options.maps, "--maps")
     counts: Counter[str] = Counter()
-    progress = _Progress()
     images = expand(_paths(options.images))
+    total = None
+    if STANDARD_INPUT not in options.images:  # that may go on and on
+        named = list(images)
+        images, total = iter(named), len(named)
+    progress = _Progress(total)
     with open_score_file(options.out, model.empty_table, about) as file:
         first = list(islice(images, FEW_IMAGES + 1))
         if len(first) > FEW_IMAGES:
@@ -268,17 +273,25 @@ def _write_maps(
 
 
 class _Progress:
-    """A line on a terminal; nothing in a log."""
+    """A bar on a terminal, or a count where nobody knows how many there are; nothing in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int | None) -> None:
+        self._total = total
         self._started_at = self._shown_at = time.monotonic()
 
     def show(self, done: int) -> None:
         now = time.monotonic()
         if sys.stderr.isatty() and now - self._shown_at >= REPORT_EVERY_S:
             rate = done / (now - self._started_at)
-            print(f"\r{done:,} images, {rate:.1f} a second", end="", file=sys.stderr)
+            print(f"\r{self._line(done, rate)}\x1b[K", end="", file=sys.stderr)
             self._shown_at = now
+
+    def _line(self, done: int, rate: float) -> str:
+        if not self._total:
+            return f"{_images(done)}, {rate:.1f} a second"
+        bar = ("#" * (BAR_CHARS * done // self._total)).ljust(BAR_CHARS, ".")
+        left = timedelta(seconds=round((self._total - done) / rate))
+        return f"[{bar}] {done:,} of {_images(self._total)}, {rate:.1f} a second, {left} left"
 
     def end(self) -> None:
         if sys.stderr.isatty():

@@ -1,5 +1,6 @@
 """The command `cxrmodel`, as a user types it."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from tempfile import gettempdir
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -388,3 +390,24 @@ def test_a_map_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_map(tmp_path / "a.png", pixels, pixels.astype(np.float32))
     assert not list(tmp_path.iterdir())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("total", "shown"),
+    [
+        (200, "[############............] 100 of 200 images, 50.0 a second, 0:00:02 left"),
+        (None, "100 images, 50.0 a second"),
+    ],
+)
+def test_a_terminal_shows_how_far_it_is(monkeypatch, total, shown):
+    terminal, clock = Terminal(), iter([0.0, 2.0])
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(command_line, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    progress = command_line._Progress(total)
+    progress.show(100)
+    assert terminal.getvalue() == f"\r{shown}\x1b[K"
