@@ -38,7 +38,7 @@ from cxrmodel.tracking import check_tracking
 from cxrmodel.training.vae.objective import make_objective
 from flows import command_line
 from flows.promote import promote_bundle
-from tasks.baselines import fit_pca_baseline, train_pca_network
+from tasks.baselines import fit_pca_baseline
 from tasks.bundle import bundle_model
 from tasks.classifier import train_classifier
 from tasks.engine.pixels import PixelSource
@@ -46,6 +46,7 @@ from tasks.engine.progress import show_library_logs
 from tasks.images import decode_listed_images
 from tasks.index import index_images
 from tasks.latents import encode_images
+from tasks.pca_network import train_pca_network
 from tasks.report import report_run
 from tasks.results import show_results
 from tasks.source import find_source, find_split_table

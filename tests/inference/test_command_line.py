@@ -288,13 +288,14 @@ def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path, number, co
 
 
 def test_a_command_leaves_signals_as_they_were(bundle):
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    now = {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}  # the first as by nohup
+    before = {number: signal.signal(number, action) for number, action in now.items()}
     try:
         main(["info", str(bundle)])
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert {number: signal.getsignal(number) for number in now} == now
     finally:
-        signal.signal(signal.SIGHUP, ignored)
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 @pytest.fixture
