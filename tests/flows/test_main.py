@@ -116,7 +116,9 @@ def test_a_killed_training_goes_on_where_it_was(pipeline_of, tmp_path):
 
 def run_until(pipeline: Pipeline, made: str, then_s: float = 0.0) -> Run:
     """Kill a run some time after a file is there."""
-    process = pipeline.start("--vae.epochs=10", "--vae.checkpoint_every_s=0.05")
+    # One thread: their number else depends on what runs beside it, and the bits on their number.
+    settings = "--vae.epochs=10", "--vae.checkpoint_every_s=0.05", "--runtime.num_threads=1"
+    process = pipeline.start(*settings)
     deadline = time.monotonic() + 300
     while not list(pipeline.folder.glob(made)):
         assert process.poll() is None and time.monotonic() < deadline
