@@ -67,7 +67,7 @@ if has run; then
   "$python" flows/score.py --bundle "$bundle" --data.root "$images" --out "$results/scores" || failed=1
   stored="--store.root $results/store --store.scratch $results/scratch"
   "$python" flows/monitor.py --bundle "$bundle" --data.root "$images" --scores "$results/scores" \
-    --level 0.05 $stored || failed=1
+    $stored || failed=1
   "$python" flows/evaluate.py --bundle "$bundle" --data.root "$images" --leave_out_overlap \
     --out "$results/evaluated" $stored || failed=1
   cp "$results"/store/report/*/{report.html,metrics.json} "$results"/store/vae/*/manifest.json "$results" || failed=1

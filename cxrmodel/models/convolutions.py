@@ -153,7 +153,7 @@ def _error(dtype: torch.dtype, is_transposed: bool, slope: float | None) -> floa
     shapes = (2, 3, 8, 8), ((3, 4) if is_transposed else (4, 3)) + (KERNEL_SIZE,) * 2, (4,)
     given = [_wave(shape).to(dtype).requires_grad_() for shape in shapes]
     with torch.autocast("cpu", enabled=False):
-        output = _ActivatedConvolution.apply(*given, is_transposed, slope)  # type: ignore[no-untyped-call]
+        output = _ActivatedConvolution.apply(*given, is_transposed, slope, False)  # type: ignore[no-untyped-call]
         features, weight, bias = given
         convolve = functional.conv_transpose2d if is_transposed else functional.conv2d
         expected = convolve(features, weight, bias, STRIDE, PADDING)
@@ -202,7 +202,7 @@ class _ActivatedConvolution(torch.autograd.Function):
         bias: Tensor,
         is_transposed: bool,
         slope: float | None,
-        by_products: bool = True,
+        by_products: bool,
     ) -> Tensor:
         activation = ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
         padding, stride, dilation, groups = [PADDING] * 2, [STRIDE] * 2, [1, 1], 1

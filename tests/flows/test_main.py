@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import fsspec
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -190,6 +193,24 @@ def test_a_bucket_gives_the_same_result_as_a_folder(bucket, pipeline_of, finishe
     assert metrics_in(store)["data"] == local.metrics["data"]
     assert remote.run("--dry-run").stdout.count(" cached\n") == len(get_args(Stage))
     assert remote.run().ran == set()
+
+
+def test_images_that_are_all_the_same_have_no_principal_components_to_learn_from(
+    pipeline_of, tmp_path
+):
+    root = tmp_path / "data"
+    root.mkdir()
+    grey = np.add.outer(np.arange(64), 2 * np.arange(64)).astype(np.uint8)
+    rows = [(f"{number}.png", f"p{number}", number % 3 == 0) for number in range(40)]
+    for name, *_ in rows:
+        Image.fromarray(grey).save(root / name)
+    table = pd.DataFrame(rows, columns=["image", "patient_id", "Effusion"])
+    table.astype({"Effusion": int}).to_csv(root / "table.csv", index=False)
+    run = replace(pipeline_of(tmp_path / "run"), data=str(root)).run("--data.dataset=table")
+    assert run.code == 0, run.stderr
+    assert "pca_network" in run.ran
+    assert "pca_logistic" in run.metrics["baselines"]
+    assert "pca_network" not in run.metrics["baselines"]
 
 
 def metrics_in(store: Store):
