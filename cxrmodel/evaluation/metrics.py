@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrmodel.evaluation.patient_bootstrap import (
+    Counts,
     Estimate,
     Floats,
     PatientBootstrap,
@@ -228,7 +229,7 @@ def resample_metrics(
         for column in range(len(test.pathologies))
     ]
 
-    def rank(weights: Floats) -> Floats:
+    def rank(weights: Counts) -> Floats:
         scores = np.zeros((weights.shape[1], len(RANKED), len(rankings)))
         for column, ranking in enumerate(rankings):
             scores[:, :, column] = np.stack(ranking.scores(weights), axis=-1)
@@ -288,7 +289,7 @@ class Ranking:
         own, other = scores[positives], scores[negatives]
         below, up_to = (np.searchsorted(other, own, side=side) for side in ("left", "right"))
         cuts = np.unique(np.concatenate([[0], below, up_to, [len(negatives)]]))
-        counts = (np.ones(len(negatives)), bootstrap.patients[negatives], cuts)
+        counts = (np.ones(len(negatives), np.float32), bootstrap.patients[negatives], cuts)
         return cls(
             bootstrap.patients[positives],
             sparse.csr_array(counts, shape=(len(cuts) - 1, bootstrap.num_patients)),
@@ -297,7 +298,7 @@ class Ranking:
             np.searchsorted(own, own, side="left"),
         )
 
-    def aurocs(self, weights: Floats) -> Floats:
+    def aurocs(self, weights: Counts) -> Floats:
         """Return the weighted AUROC of each resample.
 
         Args:
@@ -309,7 +310,7 @@ class Ranking:
         own = weights.take(self.positives, axis=0)  # (positives, R)
         return self._aurocs(own, _running_sums(self.negatives @ weights))
 
-    def scores(self, weights: Floats) -> tuple[Floats, Floats]:
+    def scores(self, weights: Counts) -> tuple[Floats, Floats]:
         """Return the weighted AUROC and average precision of each resample, as `aurocs` does."""
         own = weights.take(self.positives, axis=0)  # (positives, R)
         negatives = _running_sums(self.negatives @ weights)
@@ -317,18 +318,20 @@ class Ranking:
         true = positives[-1] - positives.take(self.positives_below, axis=0)
         called = true + (negatives[-1] - negatives.take(self.below, axis=0))
         # Where nothing is called the positive was not drawn either, and does not count.
-        precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
-        average = divide((own * precision).sum(axis=0), positives[-1])
-        return self._aurocs(own, negatives), average
+        precision = np.zeros(true.shape)
+        np.divide(true, called, out=precision, where=called > 0, dtype=np.float64)
+        weighted = np.einsum("nr,nr->r", own, precision, dtype=np.float64)
+        return self._aurocs(own, negatives), divide(weighted, positives[-1])
 
-    def _aurocs(self, own: Floats, negatives: Floats) -> Floats:
+    def _aurocs(self, own: Counts, negatives: Counts) -> Floats:
         below, up_to = (negatives.take(rows, axis=0) for rows in (self.below, self.up_to))
-        pairs = np.einsum("nr,nr->r", own, below + up_to) / 2  # a tie counts half
-        return divide(pairs, own.sum(axis=0) * negatives[-1])
+        # The number of pairs is more than float32 holds.
+        pairs = np.einsum("nr,nr->r", own, below + up_to, dtype=np.float64) / 2  # a tie: half
+        return divide(pairs, own.sum(axis=0, dtype=np.float64) * negatives[-1])
 
 
-def _running_sums(values: Floats) -> Floats:
+def _running_sums(values: Counts) -> Counts:
     """Return the sums of the first 0 to N rows of (N, R) values, (N + 1, R)."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
+    sums = np.zeros((len(values) + 1, values.shape[1]), dtype=values.dtype)
     np.cumsum(values, axis=0, out=sums[1:])
     return sums

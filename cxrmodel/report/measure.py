@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from cxrmodel.data.label_columns import ANY_ABNORMAL
 from cxrmodel.evaluation.audit.audit import Audit, audit_run
 from cxrmodel.evaluation.audit.localisation import (
     PLACED,
-    ErrorMap,
+    ErrorMaps,
     Localisation,
     boxes_on_square,
     localise,
@@ -184,7 +184,7 @@ def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisat
 
     Args:
         run: What was read.
-        pixels: The images; those with a box are read, one at a time.
+        pixels: The images; those with a box are read, a few at a time.
         seed: Of the bootstrap.
 
     Returns:
@@ -195,23 +195,23 @@ def locate_errors(run: Run, pixels: Pixels, *, seed: int) -> dict[str, Localisat
         return {}
     placed = boxes_on_square(run.boxes, run.record.fit)
     boxes = run.boxes.assign(**dict(zip(PLACED, placed.T, strict=True)))
-    error_map = _error_maps(run.inputs.vae, pixels)
+    error_maps = _error_maps(run.inputs.vae, pixels)
     of_test = boxes[boxes["split"] == "test"]
     with keep_freed_memory(torch.device("cpu")):
-        found = {TEST: localise(of_test, error_map, seed=seed)}
+        found = {TEST: localise(of_test, error_maps, seed=seed)}
         if of_test["patient_id"].nunique() < FEW_PATIENTS:
             others = boxes[boxes["split"] != "train"]
-            found[OUTSIDE_TRAIN] = localise(others, error_map, seed=seed)
+            found[OUTSIDE_TRAIN] = localise(others, error_maps, seed=seed)
     return found
 
 
-def _error_maps(directory: Path, pixels: Pixels) -> ErrorMap:
+def _error_maps(directory: Path, pixels: Pixels) -> ErrorMaps:
     # The same numbers on every machine.
     coder = Coder(load_vae(directory), torch.device("cpu"), "float32")
 
-    def error_map(image: str) -> NDArray[np.float32]:
-        original = coder.load(pixels.read(pixels.rows_of([image])))  # (1, 1, S, S)
-        decoded = coder.decode(coder.encode(original)[0])
-        return np.asarray((decoded - original).abs()[0, 0].numpy())
+    def error_maps(images: Sequence[str]) -> NDArray[np.float32]:
+        originals = coder.load(pixels.read(pixels.rows_of(images)))  # (B, 1, S, S)
+        decoded = coder.decode(coder.encode(originals)[0])
+        return np.asarray((decoded - originals).abs()[:, 0].numpy())
 
-    return error_map
+    return error_maps

@@ -11,6 +11,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from cxrmodel.evaluation import patient_bootstrap
 from cxrmodel.evaluation.metrics import (
     METRICS,
     Ranking,
@@ -94,12 +95,13 @@ def weighted_scores(draw):
     return labels, scores, draw(arrays(np.float64, (3, size), elements=st.integers(0, 4)))
 
 
-@given(weighted_scores())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(sample=weighted_scores())
 @settings(max_examples=200)
-def test_weighted_scores_equal_scikit_learn(sample):
+def test_weighted_scores_equal_scikit_learn(dtype, sample):
     labels, scores, weights = sample
     areas, precisions = Ranking.of(labels, scores, PatientBootstrap(np.arange(len(labels)))).scores(
-        weights.T
+        weights.T.astype(dtype)
     )
     for area, precision, weight in zip(areas, precisions, weights, strict=True):
         positives, negatives = weight[labels == 1].sum(), weight[labels == 0].sum()
@@ -113,6 +115,23 @@ def test_weighted_scores_equal_scikit_learn(sample):
             assert area == pytest.approx(roc_auc_score(labels, scores, sample_weight=weight))
         else:
             assert np.isnan(area)
+
+
+def test_resamples_that_fit_float32_have_the_bits_of_float64(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(20_000) < 0.5, rng.random(20_000)  # 100,000,000 pairs
+    found = []
+    for exact in (2**24, 0):
+        monkeypatch.setattr(patient_bootstrap, "EXACT", exact)
+        bootstrap = PatientBootstrap(np.arange(20_000) // 3, num_resamples=40)
+        ranking = Ranking.of(labels.astype(np.uint8), scores, bootstrap)
+        dtypes = []
+        columns = bootstrap.resample_columns(
+            lambda weights: dtypes.append(weights.dtype) or np.stack(ranking.scores(weights), 1)
+        )
+        assert set(dtypes) == {np.dtype(np.float32 if exact else np.float64)}
+        found.append(columns)
+    assert np.array_equal(*found)
 
 
 def clustered(rng, num_patients=30, num_images=12):

@@ -6,9 +6,9 @@ ECCV 2016. One image and one pathology are a case; its boxes count as one region
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ MAP_PX = 256  # a larger error map is averaged over areas down to this many pixe
 # the borders, where it averages fewer pixels and so puts most maxima of mere noise.
 NUM_TILES = 32
 MAX_IMAGES = 1_000
+BATCH = 8  # images whose error maps are made at once
 NO_BOX = "no image with a box"
 ONE_PATIENT = "no other patient's image has a box"
 
@@ -37,9 +38,10 @@ CASE_COLUMNS = (
     "image", "patient_id", "pathology", "num_boxes", "chance", "inside", "outside", "hit",
     "other_images",
 )  # fmt: skip
+CASE = ["image", "pathology"]
 PLACED = ["left", "top", "right", "bottom"]
 Fit = Literal["crop", "pad", "resize"]
-ErrorMap = Callable[[str], NDArray[np.float32]]
+ErrorMaps = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def boxes_on_square(boxes: pd.DataFrame, fit: Fit) -> Floats:
@@ -113,21 +115,21 @@ class Localisation:
 
 
 def localise(
-    boxes: pd.DataFrame, error_map: ErrorMap, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    boxes: pd.DataFrame, error_maps: ErrorMaps, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Localisation:
     """Compare error maps with boxes; of more than 1,000 images 1,000 are drawn at random.
 
     Args:
         boxes: A row per box: `image`, `patient_id`, `pathology`, and `left`, `top`, `right` and
             `bottom` in [0, 1] of the square.
-        error_map: Returns the (S, S) absolute error of an image; asked for one image at a time.
+        error_maps: Returns the (B, S, S) absolute errors of some images; asked for a few at a time.
         num_resamples: Bootstrap draws of the patients.
         seed: Seed of the draws.
     """
     names = np.unique(boxes["image"].to_numpy(dtype=str))
     if len(names) > MAX_IMAGES:
         names = np.random.default_rng(seed).choice(names, MAX_IMAGES, replace=False)
-    cases = score_cases(boxes[boxes["image"].isin(names)], error_map)
+    cases = score_cases(boxes[boxes["image"].isin(names)], error_maps)
     patients = pd.factorize(cases["patient_id"])[0].astype(np.int64)
     bootstrap = PatientBootstrap(patients, num_resamples=num_resamples, seed=seed)
     kinds = cases["pathology"].to_numpy()
@@ -138,27 +140,45 @@ def localise(
     )
 
 
-def score_cases(boxes: pd.DataFrame, error_map: ErrorMap) -> pd.DataFrame:
+def score_cases(boxes: pd.DataFrame, error_maps: ErrorMaps) -> pd.DataFrame:
     """Score each case by itself.
 
     Args:
         boxes: As for `localise`.
-        error_map: Likewise.
+        error_maps: Likewise.
 
     Returns:
         A row per case: `image`, `patient_id`, `pathology`, `num_boxes`, `chance`, `inside`,
         `outside`, `hit` (0 or 1), and `other_images` (NaN where there is no other patient). A case
         whose boxes hold no pixel's centre is left out.
     """
-    cases, highest = [], {}
-    for image, own in boxes.groupby("image", sort=True):
-        error = shrink(error_map(str(image))[None], MAP_PX)[0]
-        highest[image] = _highest(error)
-        cases += [_score_case(of_class, error) for _, of_class in own.groupby("pathology")]
-    patients = boxes.groupby("image", sort=True)["patient_id"].first()
-    points = np.array([highest[image] for image in patients.index]).reshape(-1, 2)
+    boxes = boxes.sort_values(CASE, kind="stable")
+    cases = boxes.drop_duplicates(CASE)
+    ends = np.flatnonzero(np.diff(boxes.groupby(CASE).ngroup())) + 1
+    placed = np.split(boxes[PLACED].to_numpy(dtype=np.float64), ends)  # by case
+    image_of, images = pd.factorize(cases["image"])
+    patient_of = pd.factorize(cases["patient_id"])[0]
+    points, errors = [], []
+    for start in range(0, len(images), BATCH):
+        few = [str(image) for image in images[start : start + BATCH]]
+        maps = shrink(error_maps(few), MAP_PX)
+        points += [_highest(error) for error in maps]
+        for case in np.flatnonzero((image_of >= start) & (image_of < start + BATCH)):
+            errors.append(_score_error(maps[image_of[case] - start], placed[case]))
+    first = np.unique(image_of, return_index=True)[1]
     scored = [
-        case | _score_points(case, patients, points, boxes) for case in cases if case is not None
+        {
+            **cases.iloc[case][[*CASE, "patient_id"]],
+            "num_boxes": len(placed[case]),
+            **error,
+            **_score_points(
+                are_inside(np.array(points), placed[case]),
+                image_of[case],
+                patient_of[first] != patient_of[case],
+            ),
+        }
+        for case, error in enumerate(errors)
+        if error is not None
     ]
     return pd.DataFrame(scored, columns=CASE_COLUMNS)
 
@@ -170,28 +190,29 @@ def _highest(error: NDArray[np.float32]) -> tuple[float, float]:
     return (float(column) + 0.5) / len(tiles), (float(row) + 0.5) / len(tiles)
 
 
-def _score_case(boxes: pd.DataFrame, error: NDArray[np.float32]) -> dict[str, Any] | None:
-    mask = mask_of(boxes[PLACED].to_numpy(dtype=np.float64), len(error))
+def _score_error(error: NDArray[np.float32], placed: Floats) -> dict[str, float] | None:
+    """Compare an error map in and out of a case's boxes; None where one has no pixel's centre."""
+    mask = mask_of(placed, len(error))
     if not mask.any() or mask.all():
         return None
     return {
-        **boxes[["image", "patient_id", "pathology"]].iloc[0],
-        "num_boxes": len(boxes),
         "chance": float(mask.mean()),
         "inside": float(error[mask].mean()),
         "outside": float(error[~mask].mean()),
     }
 
 
-def _score_points(
-    case: dict[str, Any], patients: pd.Series[Any], points: Floats, boxes: pd.DataFrame
-) -> dict[str, float]:
-    """Say whether the case's own point is in its boxes, and how many other patients' are."""
-    own = (boxes["image"] == case["image"]) & (boxes["pathology"] == case["pathology"])
-    inside = are_inside(points, boxes.loc[own, PLACED].to_numpy(dtype=np.float64))
-    others = inside[(patients != case["patient_id"]).to_numpy()]
+def _score_points(inside: Rows, own: int, of_others: Rows) -> dict[str, float]:
+    """Say whether a case's own point is in its boxes, and how many of other patients' are.
+
+    Args:
+        inside: (N,), which images have their point in the boxes.
+        own: The case's image.
+        of_others: (N,), which images are of another patient.
+    """
+    others = inside[of_others]
     return {
-        "hit": float(inside[patients.index == case["image"]][0]),
+        "hit": float(inside[own]),
         "other_images": float(others.mean()) if others.size else float("nan"),
     }
 

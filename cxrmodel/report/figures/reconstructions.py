@@ -138,12 +138,17 @@ def _boxed(run: Run, seed: int) -> list[Selection]:
     boxes = run.boxes[run.boxes["split"] != "train"]
     if boxes.empty:
         return []
-    cases = [case for _, case in boxes.groupby(["image", "pathology"], sort=True)]
-    order = np.random.default_rng(seed).permutation(len(cases))
-    of_test = [cases[row]["split"].iloc[0] == "test" for row in order]
-    ranked = order[np.argsort(np.logical_not(of_test), kind="stable")]
+    case = ["image", "pathology"]
+    cases = boxes.drop_duplicates(case).sort_values(case)
+    drawn = cases.iloc[np.random.default_rng(seed).permutation(len(cases))]
+    of_test_first = drawn.sort_values("split", key=lambda part: part != "test", kind="stable")
+    shown = of_test_first[:NUM_BOXED]
+    own = boxes[boxes["image"].isin(shown["image"])].set_index(case)
     errors = run.latents.set_index("image")["l1"]
-    return [_boxed_case(cases[row], errors, run.record.fit) for row in ranked[:NUM_BOXED]]
+    return [
+        _boxed_case(own.loc[[key]].reset_index(), errors, run.record.fit)
+        for key in shown[case].itertuples(index=False, name=None)
+    ]
 
 
 def _boxed_case(case: pd.DataFrame, errors: pd.Series, fit: Fit) -> Selection:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -66,6 +67,7 @@ def shown_name(label: str) -> str:
     return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1].rstrip()}\u2026"
 
 
+@lru_cache(maxsize=4096)  # each figure is drawn in two themes
 def text_width_in(text: str, size_pt: float = FONT_PT) -> float:
     """Return the width of a text's longest line, in inches."""
     lines = [line for line in text.splitlines() if line.strip()]

@@ -37,8 +37,13 @@ def in_corner(image):
     return error
 
 
+def each(error):
+    """Error maps of a batch from those of one image."""
+    return lambda images: np.stack([error(image) for image in images])
+
+
 def test_cases_by_hand():
-    cases = score_cases(TWO, in_corner).set_index(["image", "pathology"])
+    cases = score_cases(TWO, each(in_corner)).set_index(["image", "pathology"])
     assert cases["num_boxes"].to_dict() == {("a", "Mass"): 1, ("a", "Nodule"): 1, ("b", "Mass"): 2}
     assert cases["hit"].tolist() == [1, 0, 1]
     assert cases["chance"].tolist() == [0.25, 0.25, 0.5]
@@ -48,7 +53,7 @@ def test_cases_by_hand():
 
 
 def test_groups_by_hand():
-    found = localise(TWO, in_corner, num_resamples=50)
+    found = localise(TWO, each(in_corner), num_resamples=50)
     assert list(found.per_class) == ["Mass", "Nodule"]
     overall, nodule = found.overall, found.per_class["Nodule"]
     assert (overall.num_boxes, overall.num_images, overall.num_patients) == (4, 2, 2)
@@ -68,10 +73,10 @@ def test_a_patient_is_drawn_with_all_its_images():
     def error(image):  # all images of a patient hit, or none does
         return in_corner("a" if int(image) // 6 % 2 else "b")
 
-    low, high = localise(boxes, error, num_resamples=400).overall.pointing_game.interval
+    low, high = localise(boxes, each(error), num_resamples=400).overall.pointing_game.interval
     assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # 10 patients, not 60 images
     spread = boxes.assign(patient_id=boxes["image"])
-    low, high = localise(spread, error, num_resamples=400).overall.pointing_game.interval
+    low, high = localise(spread, each(error), num_resamples=400).overall.pointing_game.interval
     assert high - low < 0.3
 
 
@@ -96,7 +101,7 @@ def test_errors_only_in_the_box_are_found_in_every_case():
         error[top:bottom, left:right] = 0.2
         return error
 
-    found = localise(boxes, error_map, num_resamples=100).overall
+    found = localise(boxes, each(error_map), num_resamples=100).overall
     assert found.pointing_game.value == 1
     assert found.gain.interval[0] > 0.8
     assert found.error_inside.value > 0.19
@@ -108,7 +113,7 @@ def test_noise_is_found_at_the_rate_of_chance():
     rng = np.random.default_rng(1)
     boxes = random_boxes(rng, 250)
     found = localise(
-        boxes, lambda _: rng.random((128, 128), dtype=np.float32), num_resamples=200
+        boxes, each(lambda _: rng.random((128, 128), dtype=np.float32)), num_resamples=200
     ).overall
     for gain in (found.gain, found.gain_over_other_images, found.error_difference):
         assert gain.interval[0] < 0 < gain.interval[1]
@@ -127,7 +132,7 @@ def test_an_error_at_one_place_everywhere_is_anatomy_and_no_finding():
     )
     error = np.zeros((64, 64), np.float32)
     error[30:34, 30:34] = 0.5
-    found = localise(boxes, lambda _: error, num_resamples=200).overall
+    found = localise(boxes, each(lambda _: error), num_resamples=200).overall
     assert found.gain.interval[0] > 0.5
     assert found.gain_over_other_images.value == pytest.approx(0)
 
@@ -135,26 +140,28 @@ def test_an_error_at_one_place_everywhere_is_anatomy_and_no_finding():
 def test_a_box_without_a_pixel_is_left_out_and_nothing_at_all_is_undefined():
     gone = make_boxes(("a", "7", "Mass", 0.3, 0.3, 0.3, 0.3))
     for boxes in (gone, gone[:0]):
-        found = localise(boxes, in_corner, num_resamples=3)
+        found = localise(boxes, each(in_corner), num_resamples=3)
         assert found.per_class == {}
         assert found.overall.num_boxes == 0
         assert found.overall.pointing_game.reason == "no image with a box"
         assert found.overall.warning is None
 
 
-def test_of_many_images_some_are_drawn_and_one_is_read_at_a_time(monkeypatch):
+def test_of_many_images_some_are_drawn_and_a_few_are_read_at_a_time(monkeypatch):
     monkeypatch.setattr(localisation, "MAX_IMAGES", 5)
+    monkeypatch.setattr(localisation, "BATCH", 2)
     boxes, read = random_boxes(np.random.default_rng(3), 20), []
 
-    def error(image):
-        read.append(image)
-        return in_corner(image)
+    def errors(images):
+        read.append(images)
+        return each(in_corner)(images)
 
-    assert localise(boxes, error, num_resamples=2).overall.num_images == 5
+    assert localise(boxes, errors, num_resamples=2).overall.num_images == 5
+    assert [len(images) for images in read] == [2, 2, 1]
     first, read[:] = list(read), []
-    localise(boxes, error, num_resamples=2)
+    localise(boxes, errors, num_resamples=2)
     assert read == first
-    assert len(set(read)) == 5
+    assert len({image for images in read for image in images}) == 5
 
 
 def table(x, y, width, height, file_width, file_height):
