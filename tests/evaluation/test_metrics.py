@@ -119,19 +119,23 @@ def test_weighted_scores_equal_scikit_learn(dtype, sample):
 
 def test_resamples_that_fit_float32_have_the_bits_of_float64(monkeypatch):
     rng = np.random.default_rng(0)
-    labels, scores = rng.random(20_000) < 0.5, rng.random(20_000)  # 100,000,000 pairs
-    found = []
-    for exact in (2**24, 0):
-        monkeypatch.setattr(patient_bootstrap, "EXACT", exact)
+    labels, scores = (rng.random(20_000) < 0.5).astype(np.uint8), rng.random(20_000)
+    used = []
+
+    def resampled():
         bootstrap = PatientBootstrap(np.arange(20_000) // 3, num_resamples=40)
-        ranking = Ranking.of(labels.astype(np.uint8), scores, bootstrap)
-        dtypes = []
-        columns = bootstrap.resample_columns(
-            lambda weights: dtypes.append(weights.dtype) or np.stack(ranking.scores(weights), 1)
-        )
-        assert set(dtypes) == {np.dtype(np.float32 if exact else np.float64)}
-        found.append(columns)
-    assert np.array_equal(*found)
+        ranking = Ranking.of(labels, scores, bootstrap)
+
+        def both(weights):
+            used.append(weights.dtype)
+            return np.stack(ranking.scores(weights), axis=1)
+
+        return bootstrap.resample_columns(both)
+
+    found = resampled()  # each of 100,000,000 pairs, which float32 could not count
+    monkeypatch.setattr(patient_bootstrap, "EXACT", 0)
+    assert np.array_equal(found, resampled())
+    assert used == [np.float32, np.float32, np.float64, np.float64]
 
 
 def clustered(rng, num_patients=30, num_images=12):
