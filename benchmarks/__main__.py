@@ -25,6 +25,7 @@ from benchmarks.busy import measure_busy
 from benchmarks.data_plane import measure_data_plane
 from benchmarks.drift import measure_big_window, measure_drift
 from benchmarks.evaluation import measure_bootstrap
+from benchmarks.full_size import measure_full_size
 from benchmarks.growth import measure_growth, peak_memory
 from benchmarks.joined_tables import measure_joined_tables
 from benchmarks.object_store import measure_object_store
@@ -174,6 +175,7 @@ SECTIONS: dict[str, Section] = {
     "growth": lambda sample, _, work: measure_growth(sample, fast_config()[0], work / "growth"),
     "data_plane": lambda _, arguments, work: measure_data_plane(work, arguments.csv),
     "joined_tables": lambda _, arguments, work: measure_joined_tables(work, arguments.csv),
+    "full_size": lambda _, arguments, work: measure_full_size(work, arguments.csv),
     "drift": lambda _, __, work: measure_drift(work),
     "big_window": lambda *_: measure_big_window(),
     "bootstrap": lambda *_: measure_bootstrap(),

@@ -63,6 +63,7 @@ GPU_TABLES = (
 NESTED = (
     ("data_plane", "Stages before training"),
     ("joined_tables", "Index by layout"),
+    ("full_size", "Every stage at 64 px, by number of images"),
     ("orchestration", "Prefect"),
     ("drift", "Drift: share of windows with an alarm"),
     ("big_window", "Drift of many images"),

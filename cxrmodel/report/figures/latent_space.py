@@ -22,9 +22,9 @@ PANEL_IN = 4.9
 PANEL_ASPECTS = (0.5, 0.9)  # height over width: as the map is, within reason
 NUM_TURNS = 20
 MAX_CHECKED, NUM_CHECKED_NEIGHBOURS = 2_000, 10
-# Far points act together where they look smaller than this angle: three fifths of the time that
-# scikit-learn's 0.5 takes, and as many neighbours stay together.
-ANGLE = 0.8
+# Points that together look smaller than the angle act as one. This takes half the time of
+# scikit-learn's angle of 0.5 and 1,000 steps, and as many neighbours stay together.
+ANGLE, NUM_STEPS = 0.8, 750
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def map_latents(
         return None  # scikit-learn would divide by it, and end the process by a segmentation fault
     used = usable_perplexity(perplexity, count)
     start = "pca" if mu.shape[1] > 1 else "random"
-    embedding = TSNE(perplexity=used, init=start, angle=ANGLE, random_state=seed)
+    embedding = TSNE(
+        perplexity=used, init=start, angle=ANGLE, max_iter=NUM_STEPS, random_state=seed
+    )
     # Other computations use the other cores. Sums of more than two threads would also round in the
     # order in which they end: another map each time.
     with threadpool_limits(limits=1, user_api="openmp"):
