@@ -11,7 +11,7 @@ from typing import get_args
 from flows import terminal
 
 if __name__ == "__main__":
-    terminal.end_quietly_among_imports()
+    terminal.before_imports()
 
 import httpx
 from prefect.client.orchestration import get_client

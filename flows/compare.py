@@ -9,7 +9,7 @@ from pathlib import Path
 from flows import terminal
 
 if __name__ == "__main__":
-    terminal.end_quietly_among_imports()
+    terminal.before_imports()
 
 from cxrmodel.errors import DataError
 from cxrmodel.report.comparison.finished_run import read_finished_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows import terminal
 
 if __name__ == "__main__":
-    terminal.end_quietly_among_imports()
+    terminal.before_imports()
 
 from prefect import flow
 from prefect.flow_runs import pause_flow_run

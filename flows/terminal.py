@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -62,8 +63,12 @@ class Endings:
             os._exit(SIGNALLED + number)
 
 
-def end_quietly_among_imports() -> None:
-    """Let Ctrl-C end a command without a traceback while it imports, which takes seconds."""
+def before_imports() -> None:
+    """Let a command import, which takes seconds, without a traceback where Ctrl-C ends it.
+
+    The garbage collector rests until `command`: what is imported is no garbage.
+    """
+    gc.disable()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -75,6 +80,8 @@ def command(when_stopped: str) -> Iterator[Endings]:
     Args:
         when_stopped: Line to print where a signal has stopped it.
     """
+    gc.freeze()  # what is imported stays: looking through it again takes longer than importing it
+    gc.enable()
     _open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have any letter
