@@ -44,7 +44,7 @@ Section = Callable[[Sample, argparse.Namespace, Path], dict[str, Any]]
 
 
 def main() -> None:
-    """Run the sections asked for, all by default: about forty minutes on two cores."""
+    """Run the sections asked for, all by default: about fifty minutes on two cores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data.root", dest="root", help="local data set; else synthetic images")
     parser.add_argument("--csv", type=Path, help="NIH's CSV, for the stages at the real size")

@@ -27,6 +27,8 @@ SETTINGS = ("--vae.epochs=1", "--vae.batch_size=16", "--classifier.epochs=1",
 # has its libraries loaded by then. Time before is that of starting, and of a server of its own.
 RUN = """
 import json, sys, time
+from flows import terminal
+terminal.before_imports()
 from flows import command_line, main
 times = {}
 class Timed:
