@@ -40,7 +40,7 @@ def measure_full_size(
     """Run the pipeline once.
 
     Args:
-        work: Empty folder; half a gibibyte is written there.
+        work: Empty folder; about a gibibyte is written there.
         csv_path: NIH's `Data_Entry_2017_v2020.csv`; where its list of boxes lies beside it, error
             maps are compared with these. Without it a table with three findings is made up.
         num_images: How many images.

@@ -163,7 +163,12 @@ def test_memory_is_near_what_the_benchmark_measured():
     vae = VAEConfig(batch_size=8, precision="bfloat16")
     needs = training(PipelineConfig(vae=vae, runtime=RuntimeConfig(device="cpu")))
     processors = json.loads(MEASURED.read_text())["processors"].values()
-    trained = [measured["training"] for measured in processors if "training" in measured]
+    trained = [
+        measured["training"]
+        for measured in processors
+        # A build of PyTorch for GPUs loads half a gibibyte of libraries more.
+        if "training" in measured and measured["versions"]["torch"].endswith("+cpu")
+    ]
     assert trained
     for training_figures in trained:
         peak_gib = training_figures["peak_memory_gib_batch_8"]

@@ -165,14 +165,15 @@ def score_cases(boxes: pd.DataFrame, error_maps: ErrorMaps) -> pd.DataFrame:
         points += [_highest(error) for error in maps]
         for case in np.flatnonzero((image_of >= start) & (image_of < start + BATCH)):
             errors.append(_score_error(maps[image_of[case] - start], placed[case]))
-    first = np.unique(image_of, return_index=True)[1]
+    first = np.unique(image_of, return_index=True)[1]  # a case of each image
+    where = np.array(points)
     scored = [
         {
             **cases.iloc[case][[*CASE, "patient_id"]],
             "num_boxes": len(placed[case]),
             **error,
             **_score_points(
-                are_inside(np.array(points), placed[case]),
+                are_inside(where, placed[case]),
                 image_of[case],
                 patient_of[first] != patient_of[case],
             ),
