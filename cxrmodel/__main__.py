@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 
 def main() -> None:
-    """Run the command line; see `cxrmodel.inference.command_line`."""
+    """Import and run the command line, `cxrmodel.inference.command_line`."""
     gc.disable()  # what is imported is no garbage, and to look for some takes a second
+    interrupted = signal.getsignal(signal.SIGINT)
+    if interrupted is not signal.SIG_IGN:  # Ctrl-C among the imports ends without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from cxrmodel.inference import command_line  # noqa: PLC0415
 
+    signal.signal(signal.SIGINT, interrupted)
     gc.freeze()
     gc.enable()
     command_line.main()

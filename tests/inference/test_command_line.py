@@ -287,6 +287,26 @@ def test_an_interrupted_command_leaves_no_file(run, bundle, tmp_path, number, co
     assert not list(tmp_path.iterdir())
 
 
+INTERRUPTED_AMONG_IMPORTS = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from cxrmodel.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_among_the_imports_ends_without_a_traceback():
+    command = [sys.executable, "-c", INTERRUPTED_AMONG_IMPORTS]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_a_command_leaves_signals_as_they_were(bundle):
     now = {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}  # the first as by nohup
     before = {number: signal.signal(number, action) for number, action in now.items()}
