@@ -29,6 +29,7 @@ SMALL_COMMAND = """
 import sys, time
 from flows import terminal
 
+terminal.before_imports()
 with terminal.command("stopped here"):
     try:
         {body}
@@ -67,6 +68,12 @@ def test_a_signal_ends_a_command_with_a_line_and_the_code_that_shells_expect(num
     process.send_signal(number)
     out, err = process.communicate(timeout=SOON_S)
     assert (process.returncode, out, err) == (code, "cleaned up\n", "stopped here\n")
+
+
+def test_the_garbage_collector_rests_among_imports_and_works_again_without_what_they_made():
+    process = start("import gc; print(gc.isenabled(), gc.get_freeze_count() > 1000)")
+    out, err = process.communicate(timeout=SOON_S)
+    assert (process.returncode, out, err) == (0, "True True\ncleaned up\n", "")
 
 
 def test_more_signals_do_not_disturb_the_clean_up():
