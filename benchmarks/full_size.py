@@ -6,7 +6,6 @@ what grows with their pixels is not.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -15,16 +14,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.data_plane import SIZES, make_root
+from benchmarks.orchestration import stage_seconds
 from benchmarks.runners import answer_of
 from cxrmodel.phantom import write_phantoms
-from cxrmodel.storage.layout import MANIFEST_FILE
 
 SIZE_PX, NUM_IMAGES, NUM_DRAWN = 64, SIZES[-1], 200
 GRAIN = 6.0  # grey levels
@@ -52,7 +50,8 @@ def measure_full_size(
     if csv_path and csv_path.with_name(BOX_LIST).exists():
         shutil.copy(csv_path.with_name(BOX_LIST), root)
     _fill(sorted(root.glob("*/images/*.png")), _draw(work / "drawn"))
-    return {f"{num_images:,}": answer_of(_run, root, work)}
+    taken: dict[str, float] = answer_of(_run, root, work)
+    return {f"{num_images:,}": taken}
 
 
 def _draw(folder: Path) -> NDArray[np.float32]:
@@ -88,12 +87,7 @@ def _run(answer: Connection, root: Path, work: Path) -> None:
         stdout=subprocess.DEVNULL,
         check=True,
     )
-    found: dict[str, Any] = {}
-    for path in sorted((work / "store").glob(f"*/*/{MANIFEST_FILE}"), key=_made_at):
-        found[f"{path.parts[-3]}_s"] = round(json.loads(path.read_text())["seconds"], 1)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    seconds = stage_seconds(work / "store")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of KiB
+    found = {f"{stage}_s": round(taken, 1) for stage, taken in seconds.items()}
     answer.send({**found, "peak_gib": round(peak, 2)})
-
-
-def _made_at(path: Path) -> float:
-    return path.stat().st_mtime

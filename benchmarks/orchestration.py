@@ -108,5 +108,10 @@ def run_once(dataset: Path, folder: Path, env: dict[str, str]) -> tuple[float, f
 
 def library_seconds(store: Path) -> float:
     """Return how long the stages took whose results a store holds."""
-    manifests = [json.loads(path.read_text()) for path in store.glob(f"*/*/{MANIFEST_FILE}")]
-    return float(sum(manifest["seconds"] for manifest in manifests))
+    return sum(stage_seconds(store).values())
+
+
+def stage_seconds(store: Path) -> dict[str, float]:
+    """Return how long each stage of the one run in a store took, in the order of their ends."""
+    manifests = sorted(store.glob(f"*/*/{MANIFEST_FILE}"), key=lambda path: path.stat().st_mtime)
+    return {path.parts[-3]: json.loads(path.read_text())["seconds"] for path in manifests}

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from cxrmodel.config import ReportConfig
-from cxrmodel.evaluation.audit.localisation import Fit, boxes_on_square
+from cxrmodel.evaluation.audit.localisation import CASE, Fit, boxes_on_square
 from cxrmodel.evaluation.resolution import shrink, to_unit
 from cxrmodel.models.vae import VAE
 from cxrmodel.report.figures.theme import (
@@ -138,16 +138,15 @@ def _boxed(run: Run, seed: int) -> list[Selection]:
     boxes = run.boxes[run.boxes["split"] != "train"]
     if boxes.empty:
         return []
-    case = ["image", "pathology"]
-    cases = boxes.drop_duplicates(case).sort_values(case)
+    cases = boxes.drop_duplicates(CASE).sort_values(CASE)
     drawn = cases.iloc[np.random.default_rng(seed).permutation(len(cases))]
     of_test_first = drawn.sort_values("split", key=lambda part: part != "test", kind="stable")
     shown = of_test_first[:NUM_BOXED]
-    own = boxes[boxes["image"].isin(shown["image"])].set_index(case)
+    own = boxes[boxes["image"].isin(shown["image"])].set_index(CASE)
     errors = run.latents.set_index("image")["l1"]
     return [
         _boxed_case(own.loc[[key]].reset_index(), errors, run.record.fit)
-        for key in shown[case].itertuples(index=False, name=None)
+        for key in shown[CASE].itertuples(index=False, name=None)
     ]
 
 
