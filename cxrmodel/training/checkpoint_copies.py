@@ -56,21 +56,37 @@ class CheckpointCopies:
         self._thread: threading.Thread | None = None
         self._started_at = -every_s
 
-    def send(self, files: dict[str, Path], step: int, *, wait: bool = False) -> None:
+    def send(self, files: dict[str, Path], step: int) -> None:
         """Copy checkpoints in the background, unless a copy is being made or was made recently.
 
         Args:
             files: Local path by name in the store, in the order to copy them in.
             step: Step of the newest one.
-            wait: Copy in any case, and wait some seconds for it: the attempt ends here.
         """
-        if wait:
-            self._wait()
-        is_due = time.monotonic() - self._started_at >= self._every_s
-        if (wait or is_due) and not self._is_busy():
+        if time.monotonic() - self._started_at >= self._every_s and not self._is_busy():
             self._start(files, step)
-        if wait:
-            self._wait()
+
+    def finish(self, files: dict[str, Path], step: int) -> None:
+        """Copy checkpoints if they are not there yet, and wait some seconds for it.
+
+        For the end of an attempt: nobody is left then to send what is under way.
+
+        Args:
+            files: As of `send`.
+            step: As of `send`.
+        """
+        deadline = time.monotonic() + FINAL_WAIT_S
+        self._wait(deadline)
+        if not self._is_busy():
+            self._start(files, step)
+            self._wait(deadline)
+        if self._is_busy():
+            logger.warning(
+                "Checkpoints in the store: step %d was not copied within %.0f s. An attempt on "
+                "another machine goes on from an older one, if there is one.",
+                step,
+                FINAL_WAIT_S,
+            )
 
     def newer_than(self, step: int) -> list[str]:
         """Return the names of the checkpoints that are further than a step, the newest first."""
@@ -82,7 +98,7 @@ class CheckpointCopies:
 
     def clear(self) -> None:
         """Delete all of them: the training has been published."""
-        self._wait()
+        self._wait(time.monotonic() + FINAL_WAIT_S)
         found = [*self._found(STEP), *self._found(BEST_EPOCH)]
         self._attempt("delete the copies", lambda: self._remove([name for _, name in found]))
 
@@ -131,9 +147,9 @@ class CheckpointCopies:
     def _is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _wait(self) -> None:
+    def _wait(self, deadline: float) -> None:
         if self._thread is not None:
-            self._thread.join(FINAL_WAIT_S)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _attempt(self, what: str, action: Callable[[], None]) -> bool:
         try:

@@ -85,23 +85,33 @@ class CheckpointFolder:
         """Path of the last checkpoint, written or not."""
         return self.directory / LAST
 
-    def save(self, checkpoint: Checkpoint, *, ends_attempt: bool = False) -> None:
-        """Write the last checkpoint; the existing one becomes the previous one.
-
-        Args:
-            checkpoint: What to write.
-            ends_attempt: Whether nothing follows, so that its copy must be made at once.
-        """
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the last checkpoint; the existing one becomes the previous one."""
         partial = self._write(LAST, checkpoint)
         if self.last.exists():
             self.last.replace(self.directory / PREVIOUS)
         self._publish(partial, LAST)
         if self._copies:
-            files = {copy_name(STEP, checkpoint.step): self.last}
-            best = self.directory / BEST
-            if checkpoint.best_epoch and best.exists():  # `load_best` has warned otherwise
-                files = {copy_name(BEST_EPOCH, checkpoint.best_epoch): best} | files
-            self._copies.send(files, checkpoint.step, wait=ends_attempt)
+            files = self._files(checkpoint.step, checkpoint.best_epoch)
+            self._copies.send(files, checkpoint.step)
+
+    def finish_copies(self, step: int, best_epoch: int) -> None:
+        """Wait some seconds until the last checkpoint has its copy; the attempt ends here.
+
+        Args:
+            step: Of the last checkpoint; 0: there is none.
+            best_epoch: As the last checkpoint names it; 0: none.
+        """
+        if self._copies and step and self.last.exists():
+            self._copies.finish(self._files(step, best_epoch), step)
+
+    def _files(self, step: int, best_epoch: int) -> dict[str, Path]:
+        """Return the local paths by their names in the store, in the order to copy them in."""
+        files = {copy_name(STEP, step): self.last}
+        best = self.directory / BEST
+        if best_epoch and best.exists():  # `load_best` has warned otherwise
+            files = {copy_name(BEST_EPOCH, best_epoch): best} | files
+        return files
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write the weights of the best epoch so far."""

@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import time
 
 import fsspec
 import pytest
@@ -10,6 +11,9 @@ from cxrmodel.config import VAEConfig
 from cxrmodel.storage.remote import RemoteFolder
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
+
+
+STEPS_PER_EPOCH = 4  # 14 train images of the 24, in batches of 4
 
 
 class Interruption(BaseException):
@@ -33,9 +37,10 @@ def folder(path, store, run_key="key"):
     return CheckpointFolder(path, run_key, CheckpointCopies(store, 1e-9))
 
 
-def save(checkpoints, *steps):
+def save(checkpoints, *steps, best_epoch=0):
     for step in steps:
-        checkpoints.save(checkpoint(step), ends_attempt=True)  # waits for the copy
+        checkpoints.save(checkpoint(step, best_epoch))
+        checkpoints.finish_copies(step, best_epoch)
 
 
 def test_another_machine_continues_from_the_copy(store, tmp_path):
@@ -83,7 +88,7 @@ def test_a_copy_of_another_training_is_refused(store, tmp_path, caplog):
 def test_the_best_weights_travel_too(store, tmp_path):
     one = folder(tmp_path / "one", store)
     one.save_best(checkpoint(2, best_epoch=1))
-    one.save(checkpoint(2, best_epoch=1), ends_attempt=True)
+    save(one, 2, best_epoch=1)
     other = folder(tmp_path / "other", store)
     assert other.load().best_epoch == 1
     assert other.load_best().step == 2
@@ -92,11 +97,11 @@ def test_the_best_weights_travel_too(store, tmp_path):
 def test_best_weights_that_are_lost_cost_no_copy_of_the_rest(store, tmp_path):
     one = folder(tmp_path / "one", store)
     one.save_best(checkpoint(2, best_epoch=1))
-    one.save(checkpoint(2, best_epoch=1), ends_attempt=True)
+    save(one, 2, best_epoch=1)
     store.remove("best-epoch-0000000001.safetensors")
     other = folder(tmp_path / "other", store)
     assert other.load().step == 2
-    other.save(checkpoint(3, best_epoch=1), ends_attempt=True)
+    save(other, 3, best_epoch=1)
     assert store.names() == ["step-0000000002.safetensors", "step-0000000003.safetensors"]
 
 
@@ -116,7 +121,7 @@ def test_a_file_that_is_not_there_costs_a_warning_and_no_more(store, tmp_path, c
     (tmp_path / "there").write_text("a checkpoint")
     files = {"there": tmp_path / "there", "missing": tmp_path / "missing"}
     with caplog.at_level(logging.WARNING):
-        copies.send(files, 3, wait=True)
+        copies.finish(files, 3)
     assert "could not copy step 3" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -167,8 +172,55 @@ def test_copies_are_not_made_more_often_than_asked(store, tmp_path):
     checkpoints.save(checkpoint(1))
     for step in (2, 3):
         checkpoints.save(checkpoint(step))
-    checkpoints.save(checkpoint(4), ends_attempt=True)
+    save(checkpoints, 4)
     assert store.names() == ["step-0000000001.safetensors", "step-0000000004.safetensors"]
+
+
+@pytest.fixture
+def slow_store(store, monkeypatch):
+    """A store that takes a while to write to."""
+    put = RemoteFolder.put
+
+    def later(*args):
+        time.sleep(0.5)
+        put(*args)
+
+    monkeypatch.setattr(RemoteFolder, "put", later)
+    return store
+
+
+def after_epoch(number):
+    """Interrupt once the checkpoint of an epoch is written, before the next step."""
+
+    def interrupt(progress):
+        if progress.done == STEPS_PER_EPOCH * number:
+            raise Interruption
+
+    return interrupt
+
+
+@pytest.mark.parametrize("every_s", [1e-9, 3600])
+def test_what_was_saved_just_before_an_interruption_has_a_copy(fit, slow_store, every_s):
+    config = VAEConfig(epochs=3, batch_size=4, latent_dim=4, lr=1e-3)
+    copies = CheckpointCopies(slow_store, every_s)
+    with pytest.raises(Interruption):
+        fit(config=config, copies=copies, report=after_epoch(2))
+    assert f"step-{2 * STEPS_PER_EPOCH:010d}.safetensors" in slow_store.names()
+
+
+def test_a_copy_that_takes_too_long_is_told_and_ends_nothing(
+    slow_store, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("cxrmodel.training.checkpoint_copies.FINAL_WAIT_S", 0.1)
+    with caplog.at_level(logging.WARNING):
+        save(folder(tmp_path, slow_store), 4)
+    assert "step 4 was not copied within 0 s" in caplog.text
+
+
+def test_no_copy_is_made_of_a_checkpoint_that_was_not_written(store, tmp_path):
+    folder(tmp_path, store).finish_copies(0, 0)
+    folder(tmp_path, store).finish_copies(3, 0)
+    assert store.names() == []
 
 
 def test_a_training_that_moves_to_another_machine_equals_unbroken(

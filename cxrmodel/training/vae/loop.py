@@ -202,10 +202,10 @@ class VAETraining:
             f"{what}. {last}. {_remedies(self._config)}."
         )
 
-    def _save(self, *, ends_attempt: bool = False) -> None:
+    def _save(self) -> None:
         self._train_metrics()  # never keep a poisoned state
         self._check_weights()
-        self._checkpoints.save(self._steps.checkpoint(self._state), ends_attempt=ends_attempt)
+        self._checkpoints.save(self._steps.checkpoint(self._state))
         self._saved, self._saved_at = self._state, time.monotonic()
 
     def _save_interrupted(self) -> None:
@@ -214,10 +214,11 @@ class VAETraining:
         try:
             self._state = self._steps.settle(self._state)
             if self._state is not self._saved:
-                self._save(ends_attempt=True)
+                self._save()
         except (OSError, RuntimeError, CxrModelError) as error:
             # The error to show is the one that interrupted the training.
             logger.warning("No checkpoint could be left: %s", error)
+        self._checkpoints.finish_copies(self._saved.step, self._saved.best_epoch)
 
     def _tell(self, record: EpochRecord) -> None:
         self._machine.look()
