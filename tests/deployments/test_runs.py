@@ -6,13 +6,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from prefect.states import Cancelling
 
 from deployments.automations import AutomationResource, dead_runs
-from tests.deployments.site import SMALL, Api, Site, descendants
+from tests.deployments.site import ENDED, SMALL, Api, Site, descendants
 from tests.servers.prefect_server import running, wait_until
 from tests.servers.s3 import client_of, s3_server
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.integration
 BUCKET = "cxr"
 CANCEL_S = 60  # on a busy machine
 GRACE_S = 30
+GOES_ON = "Training goes on after step"
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +68,17 @@ def test_a_run_cancelled_in_training_is_resumed_by_the_next(api, worked):
 
 def goes_on(api: Api, settings: dict) -> None:
     resumed = api.trigger("train", **settings)
-    wait_until(lambda: "Training goes on after step" in api.log(resumed), "the training goes on")
+    wait_for_training(api, resumed)
     assert api.stages(resumed)["images"] == "Cached"
     api.client.set_flow_run_state(resumed, Cancelling())
     assert api.finish(resumed, CANCEL_S) == "Cancelled", api.log(resumed)
+
+
+def wait_for_training(api: Api, run: UUID) -> None:
+    """Wait until a run goes on from a checkpoint; its log is shown where it does not."""
+    with suppress(TimeoutError):
+        wait_until(lambda: GOES_ON in api.log(run) or api.state(run) in ENDED, "it goes on")
+    assert GOES_ON in api.log(run), (api.state(run), api.log(run))
 
 
 def test_an_evicted_pod_hands_its_run_back_and_one_elsewhere_goes_on(api, site):
@@ -88,7 +98,7 @@ def test_an_evicted_pod_hands_its_run_back_and_one_elsewhere_goes_on(api, site):
     assert api.state(run) == "AwaitingRetry", api.log(run)
     shutil.rmtree(site.scratch)  # the next pod may be on another node; the bucket has a copy
     with site.worker():
-        wait_until(lambda: "Training goes on after step" in api.log(run), "the training goes on")
+        wait_for_training(api, run)
         api.client.set_flow_run_state(run, Cancelling())
         assert api.finish(run, CANCEL_S) == "Cancelled", api.log(run)
 

@@ -12,7 +12,6 @@ from cxrmodel.storage.remote import RemoteFolder
 from cxrmodel.training.checkpoint_copies import CheckpointCopies
 from cxrmodel.training.checkpoints import Checkpoint, CheckpointFolder
 
-
 STEPS_PER_EPOCH = 4  # 14 train images of the 24, in batches of 4
 
 
