@@ -51,7 +51,7 @@ def prepared(tmp_path_factory) -> Prepared:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster():
     """A Ray cluster with as many cores as there are workers, whatever the machine has."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")

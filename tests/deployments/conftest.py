@@ -19,7 +19,7 @@ VACUUM = {  # as in compose.yaml, but for the times
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory) -> Iterator[PrefectServer]:
     """A server with its page, on SQLite."""
     server = PrefectServer(tmp_path_factory.mktemp("server"), settings=VACUUM, page=True)

@@ -127,7 +127,7 @@ class Pipeline:
         return Run(process.returncode, stdout, stderr)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect_env(tmp_path_factory) -> Iterator[dict[str, str]]:
     """Environment of a client of a real Prefect server on loopback."""
     with open_server(tmp_path_factory.mktemp("prefect")) as env:
@@ -142,7 +142,7 @@ def images(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pipeline_of(prefect_env, images, tmp_path_factory) -> Iterator[Callable[[Path], Pipeline]]:
     """The pipeline on the small images and the server, keeping its results in a given folder."""
     project = tmp_path_factory.mktemp("project")
@@ -155,7 +155,7 @@ def pipeline_of(prefect_env, images, tmp_path_factory) -> Iterator[Callable[[Pat
     preloaded.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(pipeline_of, tmp_path_factory) -> tuple[Pipeline, Run]:
     """One finished run, never touched again; tests compare with it, or work on copies."""
     pipeline = pipeline_of(tmp_path_factory.mktemp("finished"))

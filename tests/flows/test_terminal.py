@@ -197,17 +197,18 @@ class Terminal:
     def text(self) -> str:
         return ESCAPES.sub("", self._output.decode("utf-8", "replace"))
 
-    def children(self) -> list[int]:
+    def servers(self) -> list[int]:
+        """Servers of its own; imports may start a process for an instant, too."""
         try:
-            found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            return [int(pid) for pid in found if b"own_server.py" in command_line(int(pid))]
         except (FileNotFoundError, ProcessLookupError):
             return []
-        return [int(pid) for pid in found.split()]
 
     def imports_torch(self) -> bool:
         about = Path(f"/proc/{self.pid}")
         # Until it begins, the process is a copy of this one, which has PyTorch.
-        is_begun = b"main.py" in (about / "cmdline").read_bytes()
+        is_begun = b"main.py" in command_line(self.pid)
         return is_begun and "libtorch" in (about / "maps").read_text()
 
     def ended(self) -> bool:
@@ -263,6 +264,10 @@ def start_run(pipeline: Pipeline) -> Terminal:
     return Terminal(command, env, pipeline.folder)
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def no_longer(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -282,8 +287,8 @@ def test_ctrl_c_among_the_imports_leaves_no_traceback(alone):
 
 def test_ctrl_c_stops_a_run_whose_server_is_still_starting(alone):
     run = start_run(alone)
-    run.wait(run.children, "the server starts")
-    servers = run.children()
+    run.wait(run.servers, "the server starts")
+    servers = run.servers()
     run.press_ctrl_c()
     assert run.code() == 130
     assert STOPPED in run.text
@@ -304,7 +309,7 @@ def test_a_run_ends_with_its_server_and_leaves_its_checkpoint(end, code, alone):
     run, before = start_run(alone), checkpoints(alone)
     run.wait(lambda: TRAINING in run.text, "training begins")
     run.wait(lambda: checkpoints(alone) != before, "an epoch is over")
-    servers = run.children()
+    servers = run.servers()
     assert len(servers) == 1
     end(run)
     assert run.code() == code

@@ -221,8 +221,8 @@ def test_the_operators_are_tried_wherever_they_are_first_needed(image, caplog, t
     before = torch.get_rng_state()
     with caplog.at_level(logging.WARNING), context(), torch.autocast("cpu", torch.bfloat16):
         network(image)
-    assert caplog.records == []
-    assert convolutions._is_usable(torch.bfloat16)
+    assert caplog.records == []  # not of a processor that cannot either
+    assert convolutions._is_usable(torch.bfloat16) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert torch.equal(torch.get_rng_state(), before)
 
 
