@@ -216,10 +216,13 @@ def test_a_copy_that_takes_too_long_is_told_and_ends_nothing(
     assert "step 4 was not copied within 0 s" in caplog.text
 
 
-def test_no_copy_is_made_of_a_checkpoint_that_was_not_written(store, tmp_path):
-    folder(tmp_path, store).finish_copies(0, 0)
-    folder(tmp_path, store).finish_copies(3, 0)
+def test_no_copy_is_made_of_a_checkpoint_that_was_not_written(store, tmp_path, caplog):
+    CheckpointFolder(tmp_path / "here", "another").save(checkpoint(5))
+    with caplog.at_level(logging.WARNING):
+        folder(tmp_path / "here", store).finish_copies(0, 0)
+        folder(tmp_path / "empty", store).finish_copies(3, 0)
     assert store.names() == []
+    assert caplog.records == []
 
 
 def test_a_training_that_moves_to_another_machine_equals_unbroken(
